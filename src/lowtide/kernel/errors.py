@@ -1,0 +1,190 @@
+"""Every error that Lowtide raises on purpose.
+
+The tree::
+
+    LowtideError
+    ├── BadRequest            400  what was sent cannot be read
+    │   ├── Malformed             not JSON, wrong types, too deep, NUL, lone surrogates
+    │   └── UnknownParameter      a name that the server does not know
+    ├── Unauthorized          401  who is asking is not known
+    │   └── TokenExpired          the token was good once
+    ├── Forbidden             403  who is asking may not
+    ├── NotFound              404
+    ├── Conflict              409
+    │   └── BatchGap              an upload skipped a number; ``expected`` says which comes next
+    ├── TooLarge              413  beyond a documented limit
+    ├── TooManyRequests       429  slow down; ``retry_after`` seconds
+    ├── Unavailable           503  transient: the same request may succeed later
+    │   ├── Busy                  a bounded queue is full
+    │   ├── StorageLost           the database does not answer
+    │   ├── StorageFull           the disk is full
+    │   └── StorageTimeout        a statement ran past its deadline
+    └── SetupError            a mistake of the developer or operator, found at start
+        ├── DeclarationError      an app declaration that cannot work
+        ├── NewerDatabase         the database was written by a newer Lowtide
+        └── AlreadyRunning        another process holds these files
+
+A class has a stable ``code`` (machines match on it; it is never renamed), an HTTP ``status`` and a
+``hint`` that says what to do next. The first line of its docstring is its default message.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class LowtideError(Exception):
+    """Something went wrong in Lowtide."""
+
+    code: ClassVar[str] = "lowtide"
+    status: ClassVar[int] = 500
+    hint: str = "Look at the server's log; the request id is in the answer."
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None, **details: Any):
+        self.message = message or (self.__doc__ or "").strip().split("\n")[0]
+        if hint is not None:
+            self.hint = hint
+        self.details = details
+        super().__init__(self.message)
+
+
+class BadRequest(LowtideError):
+    """The request cannot be read."""
+
+    code = "bad_request"
+    status = 400
+    hint = "Compare the request with the API reference."
+
+
+class Malformed(BadRequest):
+    """The body is not what this address expects."""
+
+    code = "malformed"
+
+
+class UnknownParameter(BadRequest):
+    """The request names something that this server does not know."""
+
+    code = "unknown_parameter"
+
+
+class Unauthorized(LowtideError):
+    """The request carries no valid token."""
+
+    code = "unauthorized"
+    status = 401
+    hint = "Sign in and send the token as 'Authorization: Bearer <token>'."
+
+
+class TokenExpired(Unauthorized):
+    """The token has expired."""
+
+    code = "token_expired"
+    hint = "Fetch a new token and send the request again."
+
+
+class Forbidden(LowtideError):
+    """The user may not do this."""
+
+    code = "forbidden"
+    status = 403
+    hint = "Look at the write rule of the model, or sign in as another user."
+
+
+class NotFound(LowtideError):
+    """There is nothing at this address."""
+
+    code = "not_found"
+    status = 404
+    hint = "Check the address; a record of another space does not exist for this token."
+
+
+class Conflict(LowtideError):
+    """The request does not fit the present state."""
+
+    code = "conflict"
+    status = 409
+    hint = "Read the present state and send the request again."
+
+
+class BatchGap(Conflict):
+    """A batch came before its predecessor."""
+
+    code = "batch_gap"
+    hint = "Send the batch with the number in 'expected' first."
+
+
+class TooLarge(LowtideError):
+    """The request is larger than this server accepts."""
+
+    code = "too_large"
+    status = 413
+    hint = "Send less at once; the limits are in docs/reference/limits.md."
+
+
+class TooManyRequests(LowtideError):
+    """Too many requests."""
+
+    code = "too_many_requests"
+    status = 429
+    hint = "Wait for the number of seconds in Retry-After, plus a random part."
+
+
+class Unavailable(LowtideError):
+    """The server cannot do this now."""
+
+    code = "unavailable"
+    status = 503
+    hint = "Try again after a pause that grows and has a random part."
+
+
+class Busy(Unavailable):
+    """The server has too much to do."""
+
+    code = "busy"
+
+
+class StorageLost(Unavailable):
+    """The database does not answer."""
+
+    code = "storage_lost"
+
+
+class StorageFull(Unavailable):
+    """The database's disk is full."""
+
+    code = "storage_full"
+    hint = "Free space on the database's disk; nothing was half written, and writes resume by themselves."
+
+
+class StorageTimeout(Unavailable):
+    """A statement ran longer than its deadline."""
+
+    code = "storage_timeout"
+
+
+class SetupError(LowtideError):
+    """The server cannot start as it is set up."""
+
+    code = "setup"
+
+
+class DeclarationError(SetupError):
+    """The app's declaration cannot work."""
+
+    code = "declaration"
+    hint = "Run 'lowtide check' for the list of mistakes, each with its line."
+
+
+class NewerDatabase(SetupError):
+    """The database was written by a newer Lowtide."""
+
+    code = "newer_database"
+    hint = "Start the newer Lowtide, or restore a backup that this version wrote."
+
+
+class AlreadyRunning(SetupError):
+    """Another process has these database files open."""
+
+    code = "already_running"
+    hint = "Stop the other 'lowtide' process, or point this one at another folder."
