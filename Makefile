@@ -1,0 +1,95 @@
+# Everything a developer runs. Each target sets up what it needs, once: the stamps in .stamps/ are
+# older or newer than the lock files, so that the second run starts at once.
+
+PY := .venv/bin/python
+NODEDIR = $(shell node -p 'require("path").resolve(process.execPath, "../..")' 2>/dev/null)
+SEEDS ?= 20
+say = @printf '\n==> %s\n'
+
+# A stamp whose result was deleted is no stamp.
+$(if $(wildcard .venv/bin/python),,$(shell rm -f .stamps/python))
+$(if $(wildcard tests/node_modules),,$(shell rm -f .stamps/node .stamps/node-sqlite))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check format test test-python test-node wheel-test bench soak lock clean
+
+help: ## show this list
+	@printf 'make <target>\n\n'
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target what; do \
+		printf '  %-12s %s\n' "$$target" "$$what"; done
+
+setup: .stamps/python .stamps/node ## install what development needs into .venv and tests/node_modules
+
+demo: .stamps/python .stamps/node ## run the demonstration; KEEP=1 leaves its server up
+	$(say) 'demo'
+	@$(PY) -m examples.demo $(if $(KEEP),--keep)
+
+check: .stamps/python ## lint, format, types and layers
+	$(say) 'lint (ruff check)'
+	@$(PY) -m ruff check
+	$(say) 'format (ruff format --check)'
+	@$(PY) -m ruff format --check
+	$(say) 'types (mypy --strict)'
+	@$(PY) -m mypy
+	$(say) 'layers (import-linter)'
+	@.venv/bin/lint-imports --no-logo
+
+format: .stamps/python ## rewrite the files as 'make check' wants them
+	@$(PY) -m ruff check --fix
+	@$(PY) -m ruff format
+
+test: test-python test-node ## all tests
+
+test-python: .stamps/python .stamps/node
+	$(say) 'tests in Python'
+	@$(PY) -m pytest
+
+test-node: .stamps/python .stamps/node-sqlite
+	$(say) 'tests with the client SDKs in Node'
+	@npm --prefix tests test
+
+wheel-test: .stamps/python ## build the wheel and use it in an empty folder, as a newcomer does
+	$(say) 'wheel'
+	@$(PY) -m pytest tests/test_wheel.py
+
+bench: .stamps/python ## measure; the numbers land in benchmarks/
+	$(say) 'benchmarks'
+	@$(PY) -m benchmarks
+
+soak: .stamps/python .stamps/node ## many seeds of simulated phones, and crashes; SEEDS=20
+	$(say) 'simulated phones, $(SEEDS) seeds'
+	@$(PY) -m tests.phones.simulation --seeds $(SEEDS)
+	$(say) 'crashes'
+	@$(PY) -m pytest tests/crash
+
+lock: ## pin every dependency again, by hash (needs uv)
+	@command -v uv >/dev/null || { echo 'error: uv is missing' >&2; echo 'hint:  pipx install uv' >&2; exit 1; }
+	@uv pip compile pyproject.toml -o requirements.lock $(LOCK_FLAGS)
+	@uv pip compile pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock $(LOCK_FLAGS)
+
+LOCK_FLAGS = --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+
+clean: ## remove everything that the targets above made
+	rm -rf .venv .stamps tests/node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.stamps/python: requirements-dev.lock pyproject.toml
+	$(say) 'Python environment in .venv (a minute on the first run)'
+	@python=$$(.ci/preflight python) && "$$python" -m venv .venv
+	@$(PY) -m pip install --disable-pip-version-check --require-hashes --no-deps --use-pep517 -r requirements-dev.lock
+	@$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@mkdir -p .stamps && touch $@
+
+.stamps/node: tests/package-lock.json
+	$(say) 'Node packages in tests/node_modules'
+	@.ci/preflight node
+	@cd tests && npm ci --ignore-scripts --no-audit --no-fund
+	@mkdir -p .stamps && touch $@
+
+# Compiled where no binary can be downloaded, against the headers that came with Node if they did.
+.stamps/node-sqlite: .stamps/node
+	$(say) 'better-sqlite3 for Node (compiles for some 80 seconds, once)'
+	@if [ -f '$(NODEDIR)/include/node/node.h' ]; then export npm_config_nodedir='$(NODEDIR)'; fi; \
+		cd tests && npm rebuild better-sqlite3 --foreground-scripts
+	@mkdir -p .stamps && touch $@
