@@ -10,12 +10,18 @@ The tree::
     │   └── TokenExpired          the token was good once
     ├── Forbidden             403  who is asking may not
     ├── NotFound              404
+    ├── MethodNotAllowed      405
+    ├── RequestTimeout        408  the body came too slowly
     ├── Conflict              409
     │   └── BatchGap              an upload skipped a number; ``expected`` says which comes next
     ├── TooLarge              413  beyond a documented limit
+    │   └── HeadTooLarge      431  the request line and the headers
+    ├── UnsupportedMedia      415  a content type or encoding that this address does not read
+    ├── Misdirected           421  the Host header names another server
     ├── TooManyRequests       429  slow down; ``retry_after`` seconds
     ├── Unavailable           503  transient: the same request may succeed later
     │   ├── Busy                  a bounded queue is full
+    │   ├── DeadlinePassed        the work took longer than its address allows
     │   ├── StorageLost           the database does not answer
     │   ├── StorageFull           the disk is full
     │   └── StorageTimeout        a statement ran past its deadline
@@ -99,6 +105,22 @@ class NotFound(LowtideError):
     hint = "Check the address; a record of another space does not exist for this token."
 
 
+class MethodNotAllowed(LowtideError):
+    """This address does not know the method."""
+
+    code = "method_not_allowed"
+    status = 405
+    hint = "Use one of the methods in the Allow header."
+
+
+class RequestTimeout(LowtideError):
+    """The request's body did not arrive in time."""
+
+    code = "request_timeout"
+    status = 408
+    hint = "Send the request again, in smaller parts on a slow network."
+
+
 class Conflict(LowtideError):
     """The request does not fit the present state."""
 
@@ -122,6 +144,29 @@ class TooLarge(LowtideError):
     hint = "Send less at once; the limits are in docs/reference/limits.md."
 
 
+class HeadTooLarge(TooLarge):
+    """The address or the headers are larger than this server accepts."""
+
+    code = "head_too_large"
+    status = 431
+
+
+class UnsupportedMedia(LowtideError):
+    """This address does not read a body of that type or encoding."""
+
+    code = "unsupported_media"
+    status = 415
+    hint = "Send application/json, as it is or with Content-Encoding gzip or zstd."
+
+
+class Misdirected(LowtideError):
+    """This server does not answer for that host name."""
+
+    code = "misdirected"
+    status = 421
+    hint = "Add the host name to the server's list of hosts."
+
+
 class TooManyRequests(LowtideError):
     """Too many requests."""
 
@@ -142,6 +187,12 @@ class Busy(Unavailable):
     """The server has too much to do."""
 
     code = "busy"
+
+
+class DeadlinePassed(Unavailable):
+    """The work took longer than its deadline."""
+
+    code = "deadline_passed"
 
 
 class StorageLost(Unavailable):
