@@ -13,7 +13,8 @@ The tree::
     ├── MethodNotAllowed      405
     ├── RequestTimeout        408  the body came too slowly
     ├── Conflict              409
-    │   └── BatchGap              an upload skipped a number; ``expected`` says which comes next
+    │   ├── BatchGap              an upload skipped a number; ``expected`` says which comes next
+    │   └── NotUnique             a value that must be unique is taken
     ├── TooLarge              413  beyond a documented limit
     │   └── HeadTooLarge      431  the request line and the headers
     ├── UnsupportedMedia      415  a content type or encoding that this address does not read
@@ -25,6 +26,7 @@ The tree::
     │   ├── StorageLost           the database does not answer
     │   ├── StorageFull           the disk is full
     │   └── StorageTimeout        a statement ran past its deadline
+    ├── StatementFailed       500  the database refuses a statement: a defect of the code that wrote it
     └── SetupError            a mistake of the developer or operator, found at start
         ├── DeclarationError      an app declaration that cannot work
         ├── NewerDatabase         the database was written by a newer Lowtide
@@ -32,6 +34,9 @@ The tree::
 
 A class has a stable ``code`` (machines match on it; it is never renamed), an HTTP ``status`` and a
 ``hint`` that says what to do next. The first line of its docstring is its default message.
+
+Beside the tree stands ``Refused``: the app's own no to one change. It is an answer and no fault, has
+no HTTP status, and travels to the device as data.
 """
 
 from __future__ import annotations
@@ -136,6 +141,13 @@ class BatchGap(Conflict):
     hint = "Send the batch with the number in 'expected' first."
 
 
+class NotUnique(Conflict):
+    """Another record has this value already."""
+
+    code = "not_unique"
+    hint = "Choose another value, or change the record that has it."
+
+
 class TooLarge(LowtideError):
     """The request is larger than this server accepts."""
 
@@ -214,6 +226,12 @@ class StorageTimeout(Unavailable):
     code = "storage_timeout"
 
 
+class StatementFailed(LowtideError):
+    """The database refused a statement."""
+
+    code = "statement_failed"
+
+
 class SetupError(LowtideError):
     """The server cannot start as it is set up."""
 
@@ -239,3 +257,21 @@ class AlreadyRunning(SetupError):
 
     code = "already_running"
     hint = "Stop the other 'lowtide' process, or point this one at another folder."
+
+
+class Refused(Exception):
+    """The app says no to one change of one record.
+
+    A ``before_write`` hook raises it. The whole transaction of the device is then not applied, and comes
+    back to the device as rejections that hold ``message``, ``code`` and ``hint``. The upload goes on: a
+    refusal is never an HTTP error there.
+
+    ``message`` is for the app's user; ``code`` is what the app's code matches on; ``hint`` says what the
+    user may do about it. Each is cut to 1,000 characters, because devices keep them.
+    """
+
+    def __init__(self, message: str, *, code: str = "refused", hint: str = ""):
+        self.message = str(message)[:1000]
+        self.code = str(code)[:1000]
+        self.hint = str(hint)[:1000]
+        super().__init__(self.message)

@@ -1,0 +1,223 @@
+"""How a developer declares an app: one ``App``, its models, streams and functions.
+
+Declaring never raises for a mistake: what was written is kept with its line. ``check`` then finds
+every mistake at once, and ``App.compile`` turns a sound declaration into a ``Schema``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, overload
+
+import msgspec
+
+from lowtide.kernel.place import Place, caller
+from lowtide.kernel.rules import everyone
+from lowtide.kernel.schema import Claim, Everyone, Me, Parameter, Schema
+
+C = TypeVar("C")
+F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
+
+
+class LookupDeclaration(msgspec.Struct, frozen=True):
+    """``Membership.where(user_id=me).team_id`` as it was written."""
+
+    model: type
+    matches: dict[str, Any]
+    take: str
+    place: Place
+
+
+class ParameterDeclaration(msgspec.Struct, frozen=True):
+    """``parameter("room_id", within=...)`` as it was written."""
+
+    name: str
+    within: Any
+
+
+Keys = Me | Everyone | Claim | Parameter | LookupDeclaration | ParameterDeclaration
+
+
+def parameter(
+    name: str, within: Me | Everyone | Claim | LookupDeclaration | None = None
+) -> ParameterDeclaration:
+    """In ``keys``: the key that a device asks for by name, if it is among those ``within`` gives.
+
+    Without ``within`` a device receives the rows of every key that it can name.
+    """
+    return ParameterDeclaration(name, within)
+
+
+class Where:
+    """Records of a model, chosen by a field that holds the user's id; an attribute takes a field of them."""
+
+    def __init__(self, model: type, matches: dict[str, Any], place: Place):
+        self._model = model
+        self._matches = matches
+        self._place = place
+
+    def __getattr__(self, field: str) -> LookupDeclaration:
+        if field.startswith("__"):  # asked by Python's own machinery, such as copy
+            raise AttributeError(field)
+        return LookupDeclaration(self._model, self._matches, field, self._place)
+
+
+class Model:
+    """A base that tells type checkers what every model has. Deriving from it is a matter of taste."""
+
+    id: str
+    """The record's id, chosen by the device that made it."""
+
+    @classmethod
+    def where(cls, **matches: Me) -> Where:
+        """The records whose given field is the user's id: ``Membership.where(user_id=me).team_id``."""
+        return Where(cls, matches, caller())
+
+
+class ModelDeclaration(msgspec.Struct, frozen=True):
+    """One model as it was written."""
+
+    cls: type
+    name: str
+    unique: Any
+    indexes: Any
+    on_delete: Any
+    removed: bool
+    place: Place
+
+
+class StreamDeclaration(msgspec.Struct, frozen=True):
+    """One stream as it was written."""
+
+    name: Any
+    carries: Any
+    keys: Any
+    priority: Any
+    default: Any
+    on_metered: Any
+    space: Any
+    place: Place
+
+
+class FunctionDeclaration(msgspec.Struct, frozen=True):
+    """One function as it was written."""
+
+    name: Any
+    call: Callable[..., Any]
+    place: Place
+
+
+class App:
+    """What one backend serves. ``name`` is a short identifier, such as ``"tasks"``."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.place = caller()
+        self.models: list[ModelDeclaration] = []
+        self.streams: list[StreamDeclaration] = []
+        self.functions: list[FunctionDeclaration] = []
+
+    @overload
+    def model(self, cls: type[C], /) -> type[C]: ...
+    @overload
+    def model(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        unique: Sequence[str | tuple[str, ...]] = (),
+        indexes: Sequence[str] = (),
+        on_delete: Literal["delete", "revive"] = "delete",
+        removed: bool = False,
+    ) -> Callable[[type[C]], type[C]]: ...
+    def model(self, cls: type[C] | None = None, /, **options: Any) -> Any:
+        """Declare a model from a class: ``@app.model`` or ``@app.model(unique=[("team_id", "slug")])``.
+
+        ``name``: its name on devices and in addresses; the class's name in snake_case otherwise.
+        ``unique``: fields whose values, together, no two records of a space share.
+        ``indexes``: fields that are looked up by value.
+        ``on_delete``: what a deletion does to an edit made without knowing of it: win, or be undone.
+        ``removed``: no longer in the app, kept for the versions in the field that still use it.
+
+        A class without ``write`` is closed to devices: only the server's own code writes it.
+        """
+        place = caller()
+
+        def declare(cls: type[C]) -> type[C]:
+            self._add_model(cls, place, **options)
+            return cls
+
+        return declare if cls is None else declare(cls)
+
+    def stream(
+        self,
+        name: str,
+        *,
+        carries: Mapping[type, str] | Iterable[type],
+        keys: Keys = everyone,
+        priority: int = 3,
+        default: bool = True,
+        on_metered: Literal["send", "defer"] = "send",
+        space: str | None = None,
+    ) -> None:
+        """Say which rows devices receive.
+
+        ``carries``: models with the field that holds each record's key, or a list of models that
+        everyone in the space receives. ``keys``: which keys a user holds: ``me``, ``everyone``,
+        ``claim(...)``, ``parameter(...)`` or ``Model.where(field=me).field``. ``priority``: 0 to 3, a
+        lower number arrives first. ``default=False``: sent only to devices that subscribe.
+        ``on_metered="defer"``: waits for a network that costs nothing. ``space``: the rows are those
+        of that one space, and every space reads them.
+
+        A user may hold 1,000 buckets over all streams.
+        """
+        self.streams.append(
+            StreamDeclaration(name, carries, keys, priority, default, on_metered, space, caller())
+        )
+
+    @overload
+    def function(self, call: F, /) -> F: ...
+    @overload
+    def function(self, /, *, name: str | None = None) -> Callable[[F], F]: ...
+    def function(self, call: F | None = None, /, *, name: str | None = None) -> Any:
+        """Declare an ``async def f(ctx, ...)`` that devices call, online or as an offline command.
+
+        Each parameter after ``ctx`` is typed, and its argument is decoded from JSON to that type.
+        """
+        place = caller()
+
+        def declare(call: F) -> F:
+            self.functions.append(
+                FunctionDeclaration(getattr(call, "__name__", None) if name is None else name, call, place)
+            )
+            return call
+
+        return declare if call is None else declare(call)
+
+    def compile(self) -> Schema:
+        """The schema. Raises ``DeclarationError`` whose ``details["findings"]`` are all mistakes."""
+        from lowtide.kernel.build import build  # it reads these declarations
+
+        return build(self)
+
+    def _add_model(
+        self,
+        cls: type,
+        place: Place,
+        *,
+        name: str | None = None,
+        unique: Any = (),
+        indexes: Any = (),
+        on_delete: Any = "delete",
+        removed: bool = False,
+    ) -> None:
+        if not hasattr(cls, "where"):
+            cls.where = classmethod(Model.where.__func__)  # type: ignore[attr-defined]
+        declared = name if name is not None else snake_case(cls.__name__)
+        self.models.append(ModelDeclaration(cls, declared, unique, indexes, on_delete, removed, place))
+
+
+def snake_case(name: str) -> str:
+    """``TaskList`` -> ``task_list``, ``HTTPServer`` -> ``http_server``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
