@@ -1,0 +1,107 @@
+"""The command line: what can be asked, and how an error is told.
+
+A command is a function ``run(arguments)`` in a module of its own, imported only when it is asked
+for, so that ``lowtide --help`` answers at once. It raises ``LowtideError`` for what the caller can
+mend; that becomes two lines on stderr and exit code 1. A wrong command line exits with 2, Ctrl-C
+with 130. A traceback is shown with ``--debug`` only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from lowtide.kernel.errors import LowtideError
+
+DESCRIPTION = "A mobile backend that keeps working when the network does not."
+FIRST_STEPS = """first steps:
+  lowtide new app && cd app && lowtide dev
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the process's exit code."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
+    module, _, function = arguments.command.partition(":")
+    try:
+        getattr(import_module(f"lowtide.cli.{module}"), function)(arguments)
+    except LowtideError as error:
+        if arguments.debug:
+            raise
+        return _told(error.message, error.hint)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if arguments.debug:
+            raise
+        return _told(f"{type(error).__name__}: {error}", "Run it again with --debug for the whole story.")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, without the modules behind it."""
+    parser = _Parser(
+        prog="lowtide",
+        description=DESCRIPTION,
+        epilog=FIRST_STEPS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
+    parser.set_defaults(debug=False, command=None)
+    commands = parser.add_subparsers(title="commands", metavar="command")
+
+    def command(name: str, run: str, text: str) -> argparse.ArgumentParser:
+        # A command without a text is for Lowtide itself, and not in the list.
+        shown: dict[str, Any] = {"help": text, "description": text} if text else {}
+        sub = commands.add_parser(name, **shown)
+        sub.add_argument("--debug", action="store_true", help="show tracebacks")
+        sub.set_defaults(command=run)
+        return sub
+
+    new = command("new", "new:run", "Write a small example app into a new folder.")
+    new.add_argument("folder", help="the folder to make; its name becomes the app's name")
+
+    dev = command("dev", "dev:run", "Serve this folder's app, and start again when a file changes.")
+    dev.add_argument("--port", type=int, metavar="N", help="default: the setting, or the next free port")
+    dev.add_argument("--lan", action="store_true", help="listen for phones on this network, too")
+
+    child = command("dev-child", "dev:run_child", "")
+    child.add_argument("--fd", type=int, required=True)
+    child.add_argument("--lan", action="store_true")
+    child.add_argument("--again", action="store_true")
+
+    command("serve", "serve:run", "Serve this folder's app in production.")
+    command("check", "check:run", "Look for mistakes in the settings and the app, without starting it.")
+    return parser
+
+
+def _told(message: str, hint: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint:  {hint}", file=sys.stderr)
+    return 1
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}", file=sys.stderr)
+        print(f"hint:  '{self.prog} --help' lists what can be said here.", file=sys.stderr)
+        sys.exit(2)
+
+
+class _Version(argparse.Action):
+    def __call__(self, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"lowtide {version('lowtide')}")
+        sys.exit(0)

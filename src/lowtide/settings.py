@@ -1,0 +1,103 @@
+"""How one server is set up: ``lowtide.toml``, then ``LOWTIDE_*`` in the environment.
+
+A key that nobody knows is an error, in the file as in the environment: a typing mistake in
+``LOWTIDE_DATABASE`` must not start a server on an empty database.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
+
+import msgspec
+
+from lowtide.kernel.errors import SetupError
+
+FILE = "lowtide.toml"
+PREFIX = "LOWTIDE_"
+
+Role = Literal["api", "sync", "worker"]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Days = Annotated[int, msgspec.Meta(ge=1, le=36500)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that an operator may choose. Each key is also ``LOWTIDE_<KEY>``, lists with commas."""
+
+    app: str = "app:app"
+    """Where the app is declared: module and name, looked for in the project's folder."""
+    database: str = "data/data.db"
+    """A SQLite file, relative to the project's folder; or ``postgresql://user:password@host/name``."""
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+    port: Port = 8420
+    """The port to listen on; 0 takes any that is free."""
+    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
+    """The names under which clients reach this server; any other ``Host`` is refused."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages that may call this server, such as ``https://app.example.com``."""
+    roles: tuple[Role, ...] = ("api", "sync", "worker")
+    """What this process does."""
+    removals_kept_days: Days = 90
+    """A device that was away for longer than this downloads its data anew."""
+    journal_kept_days: Days = 90
+    """How long values that lost a conflict can be restored."""
+
+    @property
+    def postgres(self) -> bool:
+        """Is the database PostgreSQL, rather than a SQLite file?"""
+        return self.database.startswith(("postgresql://", "postgres://"))
+
+
+def load(folder: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings of the project in ``folder``; defaults where nothing is said.
+
+    Raises ``SetupError`` for a file that is not TOML, an unknown key and a value of another type.
+    A relative SQLite path comes back relative to ``folder``.
+    """
+    file = folder / FILE
+    chosen: dict[str, Any] = {}
+    types = get_type_hints(Settings, include_extras=True)
+    for key, value in _read(file).items():
+        chosen[key] = _value(types, key, value, str(file), strict=True)
+    for name, text in environ.items():
+        if name.startswith(PREFIX):
+            key = name.removeprefix(PREFIX).lower()
+            value = _split(text) if get_origin(types.get(key)) is tuple else text
+            chosen[key] = _value(types, key, value, f"environment ({name})", strict=False)
+    settings = Settings(**chosen)
+    if not settings.postgres:
+        return msgspec.structs.replace(settings, database=str(folder / settings.database))
+    return settings
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{file} cannot be read: {error}.", hint="Check its permissions.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SetupError(
+            f"{file} is not TOML: {error}.", hint='Text needs quotes: host = "127.0.0.1".'
+        ) from error
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _value(types: dict[str, Any], key: str, value: Any, place: str, *, strict: bool) -> Any:
+    if key not in types:
+        near = difflib.get_close_matches(key, types, 1)
+        hint = f"Did you mean '{near[0]}'?" if near else f"The keys are: {', '.join(types)}."
+        raise SetupError(f"Unknown setting '{key}' in {place}.", hint=hint)
+    try:
+        return msgspec.convert(value, types[key], strict=strict)
+    except msgspec.ValidationError as error:
+        reason = str(error).split(" - at ")[0].replace("`", "")
+        raise SetupError(f"Setting '{key}' in {place}: {reason}.", hint=f"It is {value!r} now.") from error
