@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
+from lowtide import __version__
 from lowtide.kernel.errors import LowtideError
 
 DESCRIPTION = "A mobile backend that keeps working when the network does not."
@@ -101,7 +102,5 @@ class _Parser(argparse.ArgumentParser):
 
 class _Version(argparse.Action):
     def __call__(self, *_: object) -> NoReturn:
-        from importlib.metadata import version
-
-        print(f"lowtide {version('lowtide')}")
+        print(f"lowtide {__version__}")
         sys.exit(0)

@@ -1,0 +1,24 @@
+"""The socket that a server listens on."""
+
+from __future__ import annotations
+
+import socket
+
+from lowtide.kernel.errors import SetupError
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that accepts connections. Raises ``SetupError`` when the address cannot be had."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise SetupError(
+            f"Cannot listen on {host}, port {port}: {error.strerror or error}.",
+            hint="Stop what listens there, or choose another 'port'.",
+            errno=error.errno,
+        ) from error
+    return listener
