@@ -20,7 +20,7 @@ from lowtide.kernel.schema import Function, Keys, Lookup, Model, Parameter, Sche
 
 
 def build(app: App) -> Schema:
-    """The schema of a sound declaration. Raises ``DeclarationError`` with every mistake otherwise."""
+    """The schema of a declaration in which ``check`` finds no error."""
     streams = {stream.name: _stream(app, stream) for stream in app.streams}
     looked_up: dict[str, set[str]] = {}
     for stream in streams.values():
@@ -58,7 +58,7 @@ def _model(app: App, declared: ModelDeclaration, looked_up: set[str]) -> Model:
     fields = {}
     for name, field in declared_fields(declared.cls).items():
         target = model_named(app, field.options.get("model"))
-        fields[name] = field.with_default(field.compiled(name, target.name if target else None))
+        fields[name] = field.compiled(name, target.name if target else None)
     return Model(
         name=declared.name,
         fields=fields,

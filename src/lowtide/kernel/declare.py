@@ -7,11 +7,12 @@ every mistake at once, and ``App.compile`` turns a sound declaration into a ``Sc
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
+from lowtide.kernel.findings import refusal
 from lowtide.kernel.place import Place, caller
 from lowtide.kernel.rules import everyone
 from lowtide.kernel.schema import Claim, Everyone, Me, Parameter, Schema
@@ -131,7 +132,17 @@ class App:
         on_delete: Literal["delete", "revive"] = "delete",
         removed: bool = False,
     ) -> Callable[[type[C]], type[C]]: ...
-    def model(self, cls: type[C] | None = None, /, **options: Any) -> Any:
+    def model(
+        self,
+        cls: type[C] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        unique: Any = (),
+        indexes: Any = (),
+        on_delete: Any = "delete",
+        removed: bool = False,
+    ) -> Any:
         """Declare a model from a class: ``@app.model`` or ``@app.model(unique=[("team_id", "slug")])``.
 
         ``name``: its name on devices and in addresses; the class's name in snake_case otherwise.
@@ -145,7 +156,10 @@ class App:
         place = caller()
 
         def declare(cls: type[C]) -> type[C]:
-            self._add_model(cls, place, **options)
+            if not hasattr(cls, "where"):
+                cls.where = classmethod(Model.where.__func__)  # type: ignore[attr-defined]
+            declared = snake_case(cls.__name__) if name is None else name
+            self.models.append(ModelDeclaration(cls, declared, unique, indexes, on_delete, removed, place))
             return cls
 
         return declare if cls is None else declare(cls)
@@ -154,7 +168,7 @@ class App:
         self,
         name: str,
         *,
-        carries: Mapping[type, str] | Iterable[type],
+        carries: Mapping[type, str] | Sequence[type],
         keys: Keys = everyone,
         priority: int = 3,
         default: bool = True,
@@ -197,25 +211,13 @@ class App:
 
     def compile(self) -> Schema:
         """The schema. Raises ``DeclarationError`` whose ``details["findings"]`` are all mistakes."""
-        from lowtide.kernel.build import build  # it reads these declarations
+        from lowtide.kernel.build import build  # both read these declarations
+        from lowtide.kernel.check import check
 
+        findings = check(self)
+        if any(finding.severity == "error" for finding in findings):
+            raise refusal(findings)
         return build(self)
-
-    def _add_model(
-        self,
-        cls: type,
-        place: Place,
-        *,
-        name: str | None = None,
-        unique: Any = (),
-        indexes: Any = (),
-        on_delete: Any = "delete",
-        removed: bool = False,
-    ) -> None:
-        if not hasattr(cls, "where"):
-            cls.where = classmethod(Model.where.__func__)  # type: ignore[attr-defined]
-        declared = name if name is not None else snake_case(cls.__name__)
-        self.models.append(ModelDeclaration(cls, declared, unique, indexes, on_delete, removed, place))
 
 
 def snake_case(name: str) -> str:

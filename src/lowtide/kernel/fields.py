@@ -24,10 +24,40 @@ Chosen = Literal["latest", "counter", "text", "collaborative", "max", "min", "fi
 """The merges that a declaration names; Set, List, server_only and a function choose the others."""
 
 
+Maker = Literal[
+    "Text",
+    "Integer",
+    "Number",
+    "Boolean",
+    "Timestamp",
+    "Json",
+    "Reference",
+    "Attachment",
+    "Counter",
+    "Set",
+    "List",
+]
+
+_KIND: dict[Maker, Kind] = {
+    "Text": "text",
+    "Integer": "integer",
+    "Number": "number",
+    "Boolean": "boolean",
+    "Timestamp": "timestamp",
+    "Json": "json",
+    "Reference": "reference",
+    "Attachment": "attachment",
+    "Counter": "integer",
+    "Set": "json",
+    "List": "json",
+}
+_MERGE: dict[Maker, Merge] = {"Counter": "counter", "Set": "set", "List": "list"}
+
+
 class FieldDeclaration(msgspec.Struct, Generic[T], frozen=True):
     """One field as it was written, right or wrong."""
 
-    kind: Kind
+    maker: Maker
     options: dict[str, Any]
     place: Place
     removed: bool = False
@@ -40,48 +70,59 @@ class FieldDeclaration(msgspec.Struct, Generic[T], frozen=True):
         return self
 
     @property
+    def kind(self) -> Kind:
+        return _KIND[self.maker]
+
+    @property
     def merge(self) -> Merge:
-        """The merge that was asked for; not checked yet."""
-        if self.options.get("server_only", False) is True:
+        """The merge that was asked for; not checked."""
+        if self.maker in _MERGE:
+            return _MERGE[self.maker]
+        if self.options.get("server_only"):
             return "server"
         merge = self.options.get("merge", "latest")
         return "custom" if callable(merge) else merge
 
     @property
-    def optional(self) -> bool:
-        # An app that has removed a field no longer gives it a value.
-        return bool(self.options.get("optional", False)) or self.removed
+    def may_be_left_out(self) -> bool:
+        """Whether a record can be made without giving the field a value."""
+        return (
+            bool(self.options.get("optional"))
+            or self.options.get("default") is not None
+            or self._implied_default() is not None
+            or self.removed
+        )
 
     def compiled(self, name: str, model: str | None = None) -> Field:
-        """The field without its default. ``model``: the wire name that a reference points to."""
-        chosen = self.options.get("merge")
-        return Field(
+        """The field. ``model``: the wire name that a reference points to.
+
+        Raises ``ValueError`` with a plain-words reason when the field cannot hold its default.
+        """
+        optional = bool(self.options.get("optional"))
+        resolve = self.options.get("merge")
+        field = Field(
             name=name,
             kind=self.kind,
             merge=self.merge,
-            optional=self.optional,
+            # An app that has removed a field no longer gives it a value.
+            optional=optional or self.removed,
             max_length=self.options.get("max_length"),
             model=model,
-            resolve=chosen if callable(chosen) else None,
+            resolve=resolve if callable(resolve) else None,
             renamed_from=self.options.get("renamed_from"),
             removed=self.removed,
         )
+        default = self.options.get("default")
+        if default is None and not optional:
+            default = self._implied_default()
+        return msgspec.structs.replace(field, default=coerce(field, default))
 
-    def with_default(self, field: Field) -> Field:
-        """``field`` with its default in wire form; ``ValueError`` says why it cannot be."""
-        value = self.options.get("default")
-        if value is None and not field.optional:
-            value = implied_default(field)
-        return msgspec.structs.replace(field, default=coerce(field, value))
-
-
-def implied_default(field: Field) -> object:
-    """What a field that is not optional holds when nobody said: false, 0 or empty, or else ``None``."""
-    if field.kind == "boolean":
-        return False
-    if field.merge == "counter":
-        return 0
-    return [] if field.merge in ("set", "list") else None
+    def _implied_default(self) -> object:
+        if self.kind == "boolean":
+            return False
+        if self.merge == "counter":
+            return 0
+        return [] if self.merge in ("set", "list") else None
 
 
 class Options(TypedDict, Generic[T], total=False):
@@ -124,7 +165,7 @@ def Text(*, optional: Literal[True], **options: Unpack[TextOptions]) -> FieldDec
 def Text(*, optional: Literal[False] = False, **options: Unpack[TextOptions]) -> FieldDeclaration[str]: ...
 def Text(**options: Any) -> FieldDeclaration[Any]:
     """A text. ``merge="text"`` keeps both edits of plain text; ``"collaborative"`` holds a Yjs document."""
-    return FieldDeclaration("text", options, caller())
+    return FieldDeclaration("Text", options, caller())
 
 
 @overload
@@ -135,7 +176,7 @@ def Integer(
 ) -> FieldDeclaration[int]: ...
 def Integer(**options: Any) -> FieldDeclaration[Any]:
     """A whole number of 64 bits."""
-    return FieldDeclaration("integer", options, caller())
+    return FieldDeclaration("Integer", options, caller())
 
 
 @overload
@@ -148,7 +189,7 @@ def Number(
 ) -> FieldDeclaration[float]: ...
 def Number(**options: Any) -> FieldDeclaration[Any]:
     """A number with a fraction (IEEE 754 double)."""
-    return FieldDeclaration("number", options, caller())
+    return FieldDeclaration("Number", options, caller())
 
 
 @overload
@@ -161,7 +202,7 @@ def Boolean(
 ) -> FieldDeclaration[bool]: ...
 def Boolean(**options: Any) -> FieldDeclaration[Any]:
     """True or false; false when nobody said, unless it is optional."""
-    return FieldDeclaration("boolean", options, caller())
+    return FieldDeclaration("Boolean", options, caller())
 
 
 @overload
@@ -174,12 +215,12 @@ def Timestamp(
 ) -> FieldDeclaration[datetime]: ...
 def Timestamp(**options: Any) -> FieldDeclaration[Any]:
     """A moment in UTC, to the millisecond."""
-    return FieldDeclaration("timestamp", options, caller())
+    return FieldDeclaration("Timestamp", options, caller())
 
 
 def Json(*, optional: bool = False, **options: Unpack[JsonOptions]) -> FieldDeclaration[Any]:
     """Any JSON value, kept whole: two edits of it conflict. For parts that merge, use Set or List."""
-    return FieldDeclaration("json", {"optional": optional, **options}, caller())
+    return FieldDeclaration("Json", {"optional": optional, **options}, caller())
 
 
 @overload
@@ -195,7 +236,7 @@ def Reference(model: str | type, **options: Any) -> FieldDeclaration[Any]:
 
     It is a pointer and no promise: the record may not have arrived on a device yet, or be deleted.
     """
-    return FieldDeclaration("reference", {"model": model, **options}, caller())
+    return FieldDeclaration("Reference", {"model": model, **options}, caller())
 
 
 @overload
@@ -208,22 +249,22 @@ def Attachment(
 ) -> FieldDeclaration[str]: ...
 def Attachment(**options: Any) -> FieldDeclaration[Any]:
     """The id of a media file, which travels apart from the record."""
-    return FieldDeclaration("attachment", options, caller())
+    return FieldDeclaration("Attachment", options, caller())
 
 
 def Counter(**options: Unpack[CounterOptions]) -> FieldDeclaration[int]:
     """A whole number to which devices add: increments of all of them count. Starts at 0."""
-    return FieldDeclaration("integer", {"merge": "counter", **options}, caller())
+    return FieldDeclaration("Counter", {**options}, caller())
 
 
 def Set(**options: Unpack[ArrayOptions]) -> FieldDeclaration[list[Any]]:
     """JSON values without order or repetition; an add wins over a concurrent remove. Starts empty."""
-    return FieldDeclaration("json", {"merge": "set", **options}, caller())
+    return FieldDeclaration("Set", {**options}, caller())
 
 
 def List(**options: Unpack[ArrayOptions]) -> FieldDeclaration[list[Any]]:
     """JSON values in an order; inserts of all devices are kept. Starts empty."""
-    return FieldDeclaration("json", {"merge": "list", **options}, caller())
+    return FieldDeclaration("List", {**options}, caller())
 
 
 def removed(field: FieldDeclaration[T]) -> FieldDeclaration[T]:
@@ -231,7 +272,7 @@ def removed(field: FieldDeclaration[T]) -> FieldDeclaration[T]:
 
     They go on reading and writing it; records that newer versions make have its default, or nothing.
     """
-    return FieldDeclaration(field.kind, field.options, field.place, removed=True)
+    return msgspec.structs.replace(field, removed=True)
 
 
 def declared_fields(cls: type) -> dict[str, FieldDeclaration[Any]]:

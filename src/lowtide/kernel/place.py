@@ -7,10 +7,12 @@ argument or of a class attribute, so that a mistake in a long call is shown on i
 from __future__ import annotations
 
 import ast
+import inspect
 import linecache
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 
@@ -61,17 +63,6 @@ def class_at(decorated: Place) -> ast.ClassDef | None:
     return None
 
 
-def class_named(module: str, qualname: str) -> tuple[str, ast.ClassDef] | None:
-    """The file and syntax of a class that is not decorated, such as a base of a model."""
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None:
-        return None
-    for path, node in _classes(_tree(file), ()):
-        if ".".join(path) == qualname:
-            return file, node
-    return None
-
-
 def attributes(node: ast.ClassDef) -> Iterator[tuple[str, int]]:
     """Each name that the body of a class binds or annotates, with its line, in order."""
     for statement in node.body:
@@ -83,6 +74,12 @@ def attributes(node: ast.ClassDef) -> Iterator[tuple[str, int]]:
             yield statement.target.id, statement.lineno
         elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
             yield statement.name, statement.lineno
+
+
+def defined(call: Callable[..., Any]) -> Place | None:
+    """Where a function was written, its first decorator if it has one; ``None`` for what has no code."""
+    code = getattr(inspect.unwrap(call), "__code__", None)
+    return None if code is None else Place(code.co_filename, code.co_firstlineno)
 
 
 def parameters(defined: Place) -> dict[str, int]:
@@ -110,17 +107,6 @@ def _items(node: ast.expr) -> list[ast.expr]:
     if isinstance(node, ast.List | ast.Tuple | ast.Set):
         return node.elts
     return []
-
-
-def _classes(node: ast.AST, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], ast.ClassDef]]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.ClassDef):
-            yield (*path, child.name), child
-            yield from _classes(child, (*path, child.name))
-        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from _classes(child, (*path, child.name, "<locals>"))
-        else:
-            yield from _classes(child, path)
 
 
 def _tree(file: str) -> ast.Module:

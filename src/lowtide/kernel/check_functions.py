@@ -1,0 +1,106 @@
+"""What can be wrong with server functions."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import msgspec
+
+from lowtide.kernel import place as places
+from lowtide.kernel.build import resolved_types
+from lowtide.kernel.declare import App, FunctionDeclaration
+from lowtide.kernel.findings import Findings, check_name
+from lowtide.kernel.place import Place
+
+
+def check_functions(found: Findings, app: App) -> None:
+    """Report everything that is wrong with the functions of ``app``."""
+    names: dict[str, FunctionDeclaration] = {}
+    for function in app.functions:
+        if check_name(found, function.place, "function", function.name):
+            first = names.setdefault(function.name, function)
+            if first is not function:
+                found.error(
+                    function.place,
+                    "function-twice",
+                    f"there is a function {function.name!r} already, in line {first.place.line}",
+                    "Rename one of them, or give name='...'.",
+                )
+        if not inspect.iscoroutinefunction(function.call):
+            found.error(
+                function.place, "function-async", f"{function.name} is not async", "Write 'async def'."
+            )
+        else:
+            _check_parameters(found, function)
+
+
+def _check_parameters(found: Findings, function: FunctionDeclaration) -> None:
+    defined = places.defined(function.call) or function.place
+    lines = places.parameters(defined)
+    parameters = list(inspect.signature(function.call).parameters.values())
+    if not parameters or parameters[0].kind not in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        found.error(
+            function.place, "function-signature", f"{function.name} takes no ctx", "Write (ctx, ...) first."
+        )
+        return
+    try:
+        types = resolved_types(function.call)
+    except Exception as error:  # evaluating a quoted type runs the app's code
+        found.error(function.place, "parameter-type", f"a type is unknown: {error}", "Import the type.")
+        return
+    for parameter in parameters[1:]:
+        at = Place(defined.file, lines.get(parameter.name, defined.line))
+        if parameter.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
+            found.error(
+                at,
+                "function-signature",
+                f"{parameter.name!r} cannot be given by name",
+                "Name each argument: devices send a JSON object.",
+            )
+        elif parameter.name not in types:
+            found.error(
+                at,
+                "parameter-type",
+                f"{parameter.name!r} has no type",
+                f"Write {parameter.name}: str, or its type.",
+            )
+        else:
+            reason = undecodable(types[parameter.name])
+            if reason:
+                found.error(
+                    at,
+                    "parameter-type",
+                    f"{parameter.name!r} cannot be decoded from JSON: {reason}",
+                    "Use scalars, datetime, list, dict, dataclasses or msgspec structs.",
+                )
+
+
+def undecodable(wanted: Any) -> str | None:
+    """Why JSON cannot be decoded to ``wanted``; ``None`` when it can."""
+    try:
+        msgspec.json.Decoder(wanted)
+        info = msgspec.inspect.type_info(wanted)
+    except Exception as error:  # building a decoder evaluates the app's own annotations
+        return str(error)
+    return _custom(info, set())
+
+
+def _custom(info: Any, seen: set[int]) -> str | None:
+    if id(info) in seen:
+        return None
+    seen.add(id(info))
+    if isinstance(info, msgspec.inspect.CustomType):
+        return f"{info.cls.__name__} is a plain class"
+    if isinstance(info, msgspec.inspect.ExtType | msgspec.inspect.RawType):
+        return "it is not a JSON type"
+    if isinstance(info, msgspec.Struct):
+        parts = [getattr(info, name) for name in info.__struct_fields__]
+    elif isinstance(info, tuple):
+        parts = list(info)
+    else:
+        return None
+    return next(filter(None, (_custom(part, seen) for part in parts)), None)
