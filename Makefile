@@ -19,6 +19,7 @@ help: ## show this list
 		printf '  %-12s %s\n' "$$target" "$$what"; done
 
 setup: .stamps/python .stamps/node ## install what development needs into .venv and tests/node_modules
+	@echo "Everything is set up."
 
 demo: .stamps/python .stamps/node ## run the demonstration; KEEP=1 leaves its server up
 	$(say) 'demo'

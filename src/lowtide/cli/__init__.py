@@ -1,9 +1,9 @@
 """The command line: what can be asked, and how an error is told.
 
 A command is a function ``run(arguments)`` in a module of its own, imported only when it is asked
-for, so that ``lowtide --help`` answers at once. It raises ``LowtideError`` for what the caller can
-mend; that becomes two lines on stderr and exit code 1. A wrong command line exits with 2, Ctrl-C
-with 130. A traceback is shown with ``--debug`` only.
+for, so that ``lowtide --help`` answers at once. It returns the exit code, or nothing for 0, and
+raises ``LowtideError`` for what the caller can mend: that becomes two lines on stderr and exit code
+1. A wrong command line exits with 2, Ctrl-C with 130. A traceback is shown with ``--debug`` only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     module, _, function = arguments.command.partition(":")
     try:
-        getattr(import_module(f"lowtide.cli.{module}"), function)(arguments)
+        code = getattr(import_module(f"lowtide.cli.{module}"), function)(arguments)
     except LowtideError as error:
         if arguments.debug:
             raise
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.debug:
             raise
         return _told(f"{type(error).__name__}: {error}", "Run it again with --debug for the whole story.")
-    return 0
+    return code or 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -82,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     child.add_argument("--again", action="store_true")
 
     command("serve", "serve:run", "Serve this folder's app in production.")
+    command("schema", "schema:run", "Print the tables that devices have, as JSON for their SDKs.")
     command("check", "check:run", "Look for mistakes in the settings and the app, without starting it.")
     return parser
 
