@@ -9,11 +9,13 @@ The tree::
     ├── Unauthorized          401  who is asking is not known
     │   └── TokenExpired          the token was good once
     ├── Forbidden             403  who is asking may not
+    │   └── TooManyBuckets        the user holds more buckets than one device can follow
     ├── NotFound              404
     ├── MethodNotAllowed      405
     ├── RequestTimeout        408  the body came too slowly
     ├── Conflict              409
     │   ├── BatchGap              an upload skipped a number; ``expected`` says which comes next
+    │   ├── BatchRepeated         an upload's numbers were used before, for other content
     │   └── NotUnique             a value that must be unique is taken
     ├── TooLarge              413  beyond a documented limit
     │   └── HeadTooLarge      431  the request line and the headers
@@ -30,6 +32,7 @@ The tree::
     └── SetupError            a mistake of the developer or operator, found at start
         ├── DeclarationError      an app declaration that cannot work
         ├── NewerDatabase         the database was written by a newer Lowtide
+        ├── MigrationChanged      a migration was edited after it was applied
         └── AlreadyRunning        another process holds these files
 
 A class has a stable ``code`` (machines match on it; it is never renamed), an HTTP ``status`` and a
@@ -102,6 +105,13 @@ class Forbidden(LowtideError):
     hint = "Look at the write rule of the model, or sign in as another user."
 
 
+class TooManyBuckets(Forbidden):
+    """This user holds more buckets than one device can follow."""
+
+    code = "too_many_buckets"
+    hint = "Group rows into fewer, larger buckets, or make the stream one that devices subscribe to."
+
+
 class NotFound(LowtideError):
     """There is nothing at this address."""
 
@@ -139,6 +149,13 @@ class BatchGap(Conflict):
 
     code = "batch_gap"
     hint = "Send the batch with the number in 'expected' first."
+
+
+class BatchRepeated(Conflict):
+    """These numbers were used before for other content."""
+
+    code = "batch_repeated"
+    hint = "The device's database was copied or put back: choose a new random lineage and send again."
 
 
 class NotUnique(Conflict):
@@ -250,6 +267,13 @@ class NewerDatabase(SetupError):
 
     code = "newer_database"
     hint = "Start the newer Lowtide, or restore a backup that this version wrote."
+
+
+class MigrationChanged(SetupError):
+    """A migration was edited after it was applied to this database."""
+
+    code = "migration_changed"
+    hint = "Restore the file as it was released, and put the change into a new migration."
 
 
 class AlreadyRunning(SetupError):
