@@ -39,6 +39,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The names under which clients reach this server; any other ``Host`` is refused."""
     cors_origins: tuple[str, ...] = ()
     """Web pages that may call this server, such as ``https://app.example.com``."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose ``X-Forwarded-For`` and ``-Proto`` are believed."""
     roles: tuple[Role, ...] = ("api", "sync", "worker")
     """What this process does."""
     removals_kept_days: Days = 90

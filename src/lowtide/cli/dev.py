@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import signal
 import socket
@@ -49,10 +50,12 @@ def run_child(arguments: argparse.Namespace) -> None:
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     import msgspec
 
+    from lowtide.api.server import Serving
     from lowtide.app import build
     from lowtide.cli.project import open_project
-    from lowtide.cli.serve import serve
+    from lowtide.cli.serve import log_to, serve
 
+    log_to(_DevelopmentLines())
     listener = socket.socket(fileno=arguments.fd)
     settings, app = open_project()
     nearby = _address()
@@ -69,7 +72,7 @@ def run_child(arguments: argparse.Namespace) -> None:
             )
             print(box(lines, sys.stdout.encoding), flush=True)
 
-    serve(build(settings, app), listener, ready, grace=1)
+    serve(build(settings, app), listener, Serving(grace=1), ready)
 
 
 def greeting(
@@ -86,6 +89,16 @@ def greeting(
     where = "PostgreSQL" if settings.postgres else os.path.relpath(settings.database)
     lines += ["", f"data              {where}", "a token           lowtide token --user ann"]
     return [*lines, "", "A changed .py file or lowtide.toml starts it again. Ctrl-C stops it."]
+
+
+class _DevelopmentLines(logging.Formatter):
+    """What a developer looks at: requests as one short line, the rest as it is."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", {})
+        if "status" in fields:
+            return f"{fields['method']:6} {fields['route']} {fields['status']}  {fields['ms']:.0f} ms"
+        return super().format(record)
 
 
 class _Parent:

@@ -22,3 +22,8 @@ def listen(host: str, port: int) -> socket.socket:
             errno=error.errno,
         ) from error
     return listener
+
+
+def url(host: str, port: int) -> str:
+    """``http://host:port``, with an IPv6 address in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
