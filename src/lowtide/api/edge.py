@@ -1,0 +1,432 @@
+"""The HTTP edge: an ASGI app over a table of typed routes.
+
+One coroutine takes a request from its headers to its answer, in an order that spends least on what
+will be refused: host, route, token, load, size, type, body, handler. There is no chain of middleware:
+each layer of one costs more than the whole of this.
+
+Answers carry ``X-Request-Id`` and the headers that keep a browser from misusing an API. Every error is
+a problem (``problems.py``), answered in this one place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any, cast
+
+import msgspec
+
+from lowtide.api.bodies import Body, Gone, check_head
+from lowtide.api.limits import Deadlines, Load
+from lowtide.api.logs import ERRORS, AccessLog
+from lowtide.api.origins import Hosts, Origins
+from lowtide.api.problems import expected, problem
+from lowtide.api.table import Served, Table, allowed
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.codec import decode_as
+from lowtide.kernel.errors import (
+    BadRequest,
+    DeadlinePassed,
+    Forbidden,
+    HeadTooLarge,
+    LowtideError,
+    Misdirected,
+    Unauthorized,
+)
+from lowtide.kernel.http import Outlet, Request, Response, Route, Stream
+from lowtide.kernel.ids import Ids
+from lowtide.kernel.schema import Principal
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+Authenticate = Callable[[str], Principal]
+"""A token to whom it stands for; raises ``Unauthorized``."""
+
+MAX_TOKEN = 8192
+SINGLE = (b"host", b"authorization", b"content-length", b"content-type", b"content-encoding", b"origin")
+"""Headers that a request may carry once."""
+
+SECURITY = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+NO_STORE = (b"cache-control", b"no-store")
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Exchange:
+    """One request and what became of it."""
+
+    __slots__ = (
+        "added",
+        "authorised",
+        "id",
+        "receive",
+        "scope",
+        "send",
+        "started",
+        "status",
+        "streamed",
+        "where",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, number: str, started: float):
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.id = number
+        self.added: list[tuple[bytes, bytes]] = []
+        self.where: Route | None = None
+        self.status = 0
+        self.streamed = False
+        self.started = started
+
+
+class Edge:
+    """Answers HTTP. Safe to share by every connection of one event loop.
+
+    ``authenticate`` must not block: a signature check, or a dict hit. ``mounts`` are whole ASGI apps by
+    path prefix (``/console``); they see requests for an allowed Host and set their own headers.
+    ``load`` is shared with the health routes.
+    """
+
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        *,
+        authenticate: Authenticate,
+        clock: Clock,
+        ids: Ids,
+        hosts: Hosts,
+        access: AccessLog,
+        origins: Origins | None = None,
+        load: Load | None = None,
+        mounts: Mapping[str, Asgi] | None = None,
+    ):
+        self.table = Table(routes)
+        self.load = load or Load()
+        self._authenticate = authenticate
+        self._clock = clock
+        self._ids = ids
+        self._hosts = hosts
+        self._origins = origins or Origins()
+        self._access = access
+        self._mounts = tuple((prefix, app) for prefix, app in (mounts or {}).items())
+        self._deadlines = Deadlines()
+        self._outlets: dict[Outlet, asyncio.Task[Any]] = {}
+        self._prefix = ids.token()[:12]
+        self._count = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        self._count += 1
+        exchange = _Exchange(
+            scope, receive, send, f"{self._prefix}{self._count:08x}", self._clock.monotonic()
+        )
+        try:
+            answer = await self._answer(exchange)
+            if isinstance(answer, Stream):
+                await self._stream(exchange, answer)
+            elif answer is not None:
+                await self._send(exchange, answer)
+        except Gone:
+            exchange.status = exchange.status or 499
+        except Exception as error:
+            await self._fail(exchange, error)
+        finally:
+            self._log(exchange)
+
+    # -- one request ------------------------------------------------------------------------------
+
+    async def _answer(self, exchange: _Exchange) -> Response | Stream | None:
+        scope = exchange.scope
+        fields = _fields(scope["headers"])
+        exchange.added = self._origins.headers(fields.get(b"origin"))
+        method: str = scope["method"]
+        raw = scope.get("raw_path")
+        path: str = raw.decode("latin-1") if raw is not None else scope["path"]
+        for prefix, app in self._mounts:
+            if path == prefix or path.startswith(prefix + "/"):
+                self._check_host(scope, fields)
+                self.load.check()
+                await app(scope, exchange.receive, self._watched(exchange))
+                return None
+        if method == "OPTIONS":
+            self._check_host(scope, fields)
+            return self._options(path, fields)
+        try:
+            served, params = self.table.find(method, path)
+        except LowtideError:
+            self._check_host(scope, fields)
+            raise
+        route = exchange.where = served.route
+        if not route.vital:
+            self._check_host(scope, fields)
+        who = self._who(route, fields) if route.auth != "none" else None
+        query = served.query.read(scope["query_string"])
+        if not route.vital:
+            self.load.check()
+            if scope.get("state", {}).get("crowded"):
+                self.load.refuse("connections")
+        body = await self._body(exchange, served, fields) if route.body is not None else None
+        try:
+            client = scope.get("client")
+            request = Request(
+                body=None if body is None else self._decoded(route, body.bytes),
+                query=query,
+                params=params,
+                who=who,
+                headers=scope["headers"],
+                method=method,
+                path=path,
+                client=client[0] if client else "",
+                id=exchange.id,
+            )
+            return _answered(await self._handle(route, request), route)
+        finally:
+            if body is not None:
+                body.release()
+
+    def _check_host(self, scope: Scope, fields: Mapping[bytes, bytes]) -> None:
+        host = fields.get(b"host")
+        if host is None:
+            raise BadRequest("The request has no Host header.")
+        if not self._hosts.allow(host):
+            raise Misdirected
+
+    def _who(self, route: Route, fields: Mapping[bytes, bytes]) -> Principal:
+        header = fields.get(b"authorization")
+        if header is None:
+            raise Unauthorized
+        if len(header) > MAX_TOKEN:
+            raise HeadTooLarge(f"A token is at most {MAX_TOKEN} bytes.", limit=MAX_TOKEN)
+        scheme, _, token = header.partition(b" ")
+        if scheme.lower() not in (b"bearer", b"token") or not token.isascii():
+            raise Unauthorized("The Authorization header is not 'Bearer' and a token.")
+        who = self._authenticate(token.decode("ascii").strip(" "))
+        if route.auth == "server" and not who.server:
+            raise Forbidden("This address is for the app's own servers.", hint="Use a server's token.")
+        return who
+
+    async def _body(self, exchange: _Exchange, served: Served, fields: Mapping[bytes, bytes]) -> Body:
+        most = served.route.max_body
+        inflater = check_head(
+            fields.get(b"content-length"),
+            fields.get(b"content-type"),
+            fields.get(b"content-encoding"),
+            served.consumes,
+            most,
+        )
+        body = Body(self.load, most, inflater)
+        try:
+            await body.read(exchange.receive, self._deadlines)
+            self.load.check()
+        except BaseException:
+            body.release()
+            raise
+        return body
+
+    def _decoded(self, route: Route, data: bytes) -> Any:
+        if route.body is bytes:
+            return data
+        return decode_as(route.body, data, max_bytes=route.max_body, max_depth=self.load.limits.depth)
+
+    async def _handle(self, route: Route, request: Request[Any, Any]) -> Any:
+        deadline = self._deadlines.begin(route.deadline)
+        counted = not route.vital
+        self.load.requests += counted
+        try:
+            result = await route.handler(request)
+        except asyncio.CancelledError:
+            if not deadline.passed:
+                raise
+            deadline.task.uncancel()
+            raise DeadlinePassed from None
+        finally:
+            self.load.requests -= counted
+            self._deadlines.end(deadline)
+        if deadline.passed:
+            # It was told to stop, and answered all the same.
+            deadline.task.uncancel()
+        return result
+
+    # -- answers ----------------------------------------------------------------------------------
+
+    def _options(self, path: str, fields: Mapping[bytes, bytes]) -> Response:
+        methods = [] if path == "*" else allowed(self.table.methods(path)[0])
+        headers = {"allow": ", ".join(methods)} if methods else {}
+        origin = fields.get(b"origin")
+        if origin is not None and b"access-control-request-method" in fields:
+            wanted = fields.get(b"access-control-request-headers")
+            for name, value in self._origins.preflight(origin, wanted, methods):
+                headers[name.decode()] = value.decode("latin-1")
+        return Response(status=204, headers=headers)
+
+    async def _send(self, exchange: _Exchange, answer: Response) -> None:
+        body = answer.body if type(answer.body) is bytes else _encode(answer.body)
+        bare = answer.status in (204, 304)
+        headers = self._headers(exchange, answer.media_type if body else None, answer.headers)
+        if not bare:
+            headers.append((b"content-length", b"%d" % len(body)))
+        exchange.status = answer.status
+        await exchange.send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        if bare or exchange.scope["method"] == "HEAD":
+            body = b""
+        await exchange.send({"type": "http.response.body", "body": body})
+
+    def _headers(
+        self, exchange: _Exchange, media_type: str | None, own: Mapping[str, str]
+    ) -> list[tuple[bytes, bytes]]:
+        headers = [(b"x-request-id", exchange.id.encode()), *SECURITY, *exchange.added]
+        if media_type is not None:
+            headers.append((b"content-type", media_type.encode("latin-1")))
+        if not own:
+            headers.append(NO_STORE)
+            return headers
+        if "cache-control" not in own:
+            headers.append(NO_STORE)
+        replaced = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in own.items()]
+        names = {name for name, _ in replaced} - {b"vary"}
+        return [pair for pair in headers if pair[0] not in names] + replaced
+
+    async def _fail(self, exchange: _Exchange, error: Exception) -> None:
+        if not expected(error):
+            ERRORS.error("unexpected error", exc_info=error, extra={"fields": _where(exchange)})
+        if exchange.status:
+            # The answer has begun: cut it, so that nobody takes it for whole.
+            exchange.status = 500
+            return
+        answer = problem(error, exchange.id, round(self._ids.jitter(1, 4)))
+        try:
+            await self._send(exchange, answer)
+        except (TypeError, ValueError, msgspec.MsgspecError) as fault:
+            # A detail of the error that JSON cannot say.
+            ERRORS.error("unexpected error", exc_info=fault, extra={"fields": _where(exchange)})
+            await self._send(exchange, problem(fault, exchange.id))
+
+    # -- streams ----------------------------------------------------------------------------------
+
+    async def _stream(self, exchange: _Exchange, stream: Stream) -> None:
+        self.load.check_streams()
+        headers = self._headers(exchange, stream.media_type, stream.headers)
+        # nginx would otherwise keep lines back until it has a buffer full.
+        headers.append((b"x-accel-buffering", b"no"))
+        exchange.status = 200
+        exchange.streamed = True
+        await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
+        if exchange.scope["method"] == "HEAD":
+            await exchange.send({"type": "http.response.body", "body": b""})
+            return
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        outlet = Outlet(exchange.send)
+        self._outlets[outlet] = task
+        self.load.streams += 1
+        if self.load.draining:
+            self._tell(outlet)
+        leaving = asyncio.create_task(self._leaving(exchange.receive, outlet))
+        try:
+            await stream.run(outlet)
+        except asyncio.CancelledError:
+            if outlet in self._outlets:
+                raise  # somebody else's cancellation
+            task.uncancel()
+            raise Gone from None
+        finally:
+            self.load.streams -= 1
+            self._outlets.pop(outlet, None)
+            leaving.cancel()
+        await exchange.send({"type": "http.response.body", "body": b""})
+
+    async def _leaving(self, receive: Receive, outlet: Outlet) -> None:
+        while (await receive())["type"] == "http.request":
+            pass
+        self._cut(outlet)
+
+    def _cut(self, outlet: Outlet) -> None:
+        task = self._outlets.pop(outlet, None)
+        if task is not None:
+            task.cancel()
+
+    def _tell(self, outlet: Outlet) -> None:
+        # A thousand devices that return together are an attack on oneself: 1 s, and more for more.
+        outlet.drain(self._ids.jitter(1, 5 + len(self._outlets) / 200))
+
+    def drain(self) -> None:
+        """Stop: say "not ready", and ask every stream to end, each with its own time to return."""
+        self.load.draining = True
+        for outlet in list(self._outlets):
+            self._tell(outlet)
+
+    def cut(self) -> None:
+        """Cancel every stream that has not ended by itself."""
+        for outlet in list(self._outlets):
+            self._cut(outlet)
+
+    # -- the rest ---------------------------------------------------------------------------------
+
+    def _watched(self, exchange: _Exchange) -> Send:
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+            await exchange.send(message)
+
+        return send
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            raise RuntimeError(f"the edge does not serve {scope['type']!r}")
+        try:
+            self._check_host(scope, _fields(scope["headers"]))
+        except LowtideError:
+            pass
+        else:
+            path: str = scope["path"]
+            for prefix, app in self._mounts:
+                if path == prefix or path.startswith(prefix + "/"):
+                    await app(scope, receive, send)
+                    return
+        await receive()
+        await send({"type": "websocket.close", "code": 1008})
+
+    def _log(self, exchange: _Exchange) -> None:
+        route, status = exchange.where, exchange.status
+        if route is not None and route.vital and status < 500:
+            return
+        seconds = self._clock.monotonic() - exchange.started
+        if self._access.wants(status, 0 if exchange.streamed else seconds):
+            self._access.write(_where(exchange) | {"status": status, "ms": round(seconds * 1000, 2)})
+
+
+def _where(exchange: _Exchange) -> dict[str, Any]:
+    client = exchange.scope.get("client")
+    return {
+        "request_id": exchange.id,
+        "method": exchange.scope["method"],
+        "route": exchange.where.path if exchange.where is not None else None,
+        "client": client[0] if client else None,
+    }
+
+
+def _fields(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    fields = dict(headers)
+    if len(fields) != len(headers):
+        names = [name for name, _ in headers]
+        for name in SINGLE:
+            if names.count(name) > 1:
+                raise BadRequest(f"The header {name.decode()!r} is given twice.")
+    return fields
+
+
+def _answered(result: Any, route: Route) -> Response | Stream:
+    if isinstance(result, Response | Stream):
+        return result
+    if result is None:
+        return Response(status=204)
+    return Response(status=route.status, body=_encode(result))

@@ -1,0 +1,198 @@
+"""The bytes below HTTP: what uvicorn's connection leaves unbounded.
+
+httptools parses strictly (ambiguous framing is answered 400) but bounds nothing, and uvicorn times only
+the pause between two requests. ``Wire`` adds: a cap on the request line and headers (431), a time for
+them to arrive, a time for a client to take our bytes, a cap on what is read and thrown away after a
+refusal, and a cap on connections, beyond which only health checks are answered.
+
+A timer runs only while a connection is in one of those states; a request whose headers come in one
+packet on a connection in use starts none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, Literal
+
+import msgspec
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from lowtide.api.problems import MEDIA_TYPE, Problem
+from lowtide.kernel.http import KIB, MIB
+
+
+class WireLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of one connection, and of all together."""
+
+    connections: int = 10_000
+    """Above this, requests but health checks are answered 503; 256 above, connections are closed."""
+    head: int = 32 * KIB
+    """Bytes of the request line and all headers."""
+    headers: int = 100
+    head_time: float = 15.0
+    """Seconds from a connection's start, or a request's first byte, to the end of its headers."""
+    stall_time: float = 60.0
+    """Seconds for which a client may take nothing of what we send."""
+    thrown_away: int = 1 * MIB
+    """Bytes of a body that nobody reads, after its request was refused."""
+
+
+RESERVE = 256
+
+
+class WireConfig(uvicorn.Config):
+    """uvicorn's configuration, with ours for each connection."""
+
+    def __init__(self, app: Any, limits: WireLimits, **options: Any):
+        super().__init__(app, http=Wire, **options)
+        self.wire = limits
+
+
+class Wire(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 connection, bounded."""
+
+    config: WireConfig
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._limits = self.config.wire
+        self._phase: Literal["idle", "head", "body"] = "idle"
+        self._parsed = 0
+        self._unparsed = 0
+        self._refused: tuple[int, str, str] | None = None
+        self._thrown = 0
+        self._late: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+
+    # -- the connection ---------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections + RESERVE:
+            transport.abort()
+            return
+        if len(self.connections) > self._limits.connections:
+            self.app_state = {**self.app_state, "crowded": True}
+        self._expect_soon()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
+        self._stop_stall()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        within = self._phase == "head"
+        super().data_received(data)
+        if self._phase != "head" or self.transport.is_closing():
+            return
+        if within:
+            # A header that has not ended is in the parser's hands, not yet in ours.
+            self._unparsed += len(data)
+            if self._unparsed > self._limits.head:
+                self._refuse_head()
+                self.send_400_response("")
+        elif self._late is None:
+            self._expect_soon()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stop_stall()
+        self._stall = self.loop.call_later(self._limits.stall_time, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop_stall()
+        super().resume_writing()
+
+    # -- the parser's calls -----------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._phase = "head"
+        self._parsed = self._unparsed = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._measure(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._measure(len(name) + len(value) + 4)
+
+    def on_headers_complete(self) -> None:
+        if not self.url.startswith(b"/") and self.url != b"*":
+            # A proxy's form of address (RFC 9112 section 3.2.2): its authority would bypass Host.
+            raise ValueError("absolute address")
+        self._phase = "body"
+        self._expect_nothing()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle.response_complete:
+            self._thrown += len(body)
+            if self._thrown > self._limits.thrown_away:
+                self.transport.abort()
+            return
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._phase = "idle"
+        self._thrown = 0
+        self._expect_nothing()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._phase == "body" and self.cycle.response_complete and self._late is None:
+            # Answered before the body was there: what still comes is thrown away, for a while.
+            self._expect_soon()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer bytes that are not HTTP, as a problem; cut when another answer is on its way."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            busy = cycle.response_started or not cycle.more_body or len(self.pipeline) > 0
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if busy:
+                self.transport.abort()
+                return
+        status, code, title = self._refused or (400, "bad_request", "The request is not HTTP/1.1.")
+        body = msgspec.json.encode(
+            Problem(f"/problems/{code}", HTTPStatus(status).phrase, status, code, title)
+        )
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {MEDIA_TYPE}\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    # -- bounds -----------------------------------------------------------------------------------
+
+    def _measure(self, size: int) -> None:
+        self._parsed += size
+        if self._parsed > self._limits.head or len(self.headers) > self._limits.headers:
+            self._refuse_head()
+            raise ValueError("head too large")
+
+    def _refuse_head(self) -> None:
+        self._refused = (431, "head_too_large", "The address or the headers are too large.")
+
+    def _expect_soon(self) -> None:
+        self._late = self.loop.call_later(self._limits.head_time, self._too_late)
+
+    def _too_late(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _expect_nothing(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _stop_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
