@@ -1,0 +1,88 @@
+"""Settings: the file, the environment above it, and no key that nobody knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lowtide.kernel.errors import SetupError
+from lowtide.settings import Settings, load
+
+
+def written(folder: Path, text: str) -> Path:
+    (folder / "lowtide.toml").write_text(text)
+    return folder
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
+    """A folder without lowtide.toml has the defaults, with its database inside of it."""
+    assert load(tmp_path, {}) == Settings(database=str(tmp_path / "data/data.db"))
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    """LOWTIDE_PORT replaces the file's port and leaves its host alone."""
+    settings = load(
+        written(tmp_path, 'port = 9000\nhost = "10.0.0.1"'), {"LOWTIDE_PORT": "9001", "PORT": "1"}
+    )
+    assert (settings.port, settings.host) == (9001, "10.0.0.1")
+
+
+def test_lists_in_the_environment_are_split_at_commas(tmp_path: Path) -> None:
+    """Blanks around a part do not count, nor do empty parts."""
+    settings = load(tmp_path, {"LOWTIDE_ALLOWED_HOSTS": "a.example, b.example,", "LOWTIDE_ROLES": "api"})
+    assert settings.allowed_hosts == ("a.example", "b.example")
+    assert settings.roles == ("api",)
+
+
+def test_a_postgres_address_is_kept_as_it_is(tmp_path: Path) -> None:
+    """Only a SQLite path is looked for in the project's folder."""
+    address = "postgresql://u:p@db/app"
+    settings = load(tmp_path, {"LOWTIDE_DATABASE": address})
+    assert settings.postgres
+    assert settings.database == address
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "message", "hint"),
+    [
+        ("prot = 1", {}, "Unknown setting 'prot'", "'port'"),
+        ("[server]\nport = 1", {}, "Unknown setting 'server'", ""),
+        ("zzzzzz = 1", {}, "Unknown setting 'zzzzzz'", "allowed_hosts"),
+        ("", {"LOWTIDE_DATABSE": "x"}, "Unknown setting 'databse' in environment", "'database'"),
+        ("", {"LOWTIDE_": "x"}, "Unknown setting ''", ""),
+        ('port = "80"', {}, "'port'", "'80'"),
+        ("port = 65536", {}, "'port'", "65536"),
+        ("port = true", {}, "'port'", "True"),
+        ("", {"LOWTIDE_PORT": "http"}, "'port'", "'http'"),
+        ("", {"LOWTIDE_PORT": ""}, "'port'", "''"),
+        ('roles = ["boss"]', {}, "'roles'", "boss"),
+        ("removals_kept_days = 0", {}, "'removals_kept_days'", "0"),
+        ("port = ", {}, "not TOML", "quotes"),
+        ("host = localhost", {}, "not TOML", "quotes"),
+    ],
+)
+def test_a_mistake_is_told_with_what_was_probably_meant(
+    tmp_path: Path, text: str, environ: dict[str, str], message: str, hint: str
+) -> None:
+    """Unknown keys, wrong types and broken files are a SetupError that names the place."""
+    with pytest.raises(SetupError) as caught:
+        load(written(tmp_path, text), environ)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    place = "environment" if environ else "lowtide.toml"
+    assert place in caught.value.message
+
+
+def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 do not end in a traceback."""
+    (tmp_path / "lowtide.toml").write_bytes(b"port = \xff")
+    with pytest.raises(SetupError, match="cannot be read"):
+        load(tmp_path, {})
+
+
+def test_the_starter_file_is_valid(tmp_path: Path) -> None:
+    """What 'lowtide new' writes is what the defaults say, so that it may be changed line by line."""
+    starter = Path(__file__).parent.parent / "src/lowtide/templates/lowtide.toml"
+    defaults = load(tmp_path, {})
+    assert load(written(tmp_path, starter.read_text()), {}) == defaults
