@@ -92,7 +92,7 @@ class Phone:
         self.subscriptions: list[dict[str, Any]] = []
         self.connected = False
         """A sync iteration is open in the core."""
-        self._tables = tables
+        self.tables = tables
         self._token = token
         self._path = path
         self._old_only_changed = old_only_changed
@@ -129,7 +129,7 @@ class Phone:
                 "include_old_only_when_changed": self._old_only_changed,
                 "include_metadata": True,
             }
-            for table, columns in self._tables.items()
+            for table, columns in self.tables.items()
         ]
         self._ask("SELECT powersync_replace_schema(?)", _json({"tables": tables}))
 
@@ -167,7 +167,7 @@ class Phone:
 
     def upgrade(self, tables: Tables) -> None:
         """Install an app version with another schema; the process starts again."""
-        self._tables = tables
+        self.tables = tables
         self.kill()
 
     @property
@@ -211,7 +211,7 @@ class Phone:
 
     def rows(self, table: str) -> dict[str, Row]:
         """Every row that the app sees, by id."""
-        columns = list(self._tables[table])
+        columns = list(self.tables[table])
         named = ", ".join(f'"{column}"' for column in columns)
         return {
             str(row[0]): dict(zip(columns, row[1:], strict=True))

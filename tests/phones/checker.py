@@ -1,0 +1,231 @@
+"""The checker: proves the promises over a recorded history. It knows nothing of how the server works.
+
+The numbers in its messages are those of the promises:
+
+1. nothing acknowledged is lost, 2. nothing is lost silently, 3. exactly once, 4. convergence,
+5. atomic and causal, 6. no leak, 7. a bad mutation never blocks the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from lowtide.kernel.schema import Device, Everyone, Keys, Lookup, Me, Parameter, Schema
+from tests.phones.history import OPS_PER_GROUP, History, RecordKey, Violation
+from tests.phones.phone import Phone
+
+
+class Holder(msgspec.Struct):
+    """Who uses a phone, and what it has shown so far."""
+
+    phone: Phone
+    user: str
+    space: str
+    subscriptions: list[dict[str, Any]] = []
+    """What it asked for by name when it connected last."""
+    twins: dict[str, int] = {}
+    """The highest version of each twin that was visible."""
+
+    def forget(self) -> None:
+        """The device was set up anew, or the server rewound: what it showed does not bind it."""
+        self.twins = {}
+
+
+class Checker:
+    """Looks at devices while a run goes on. Every method raises ``Violation``."""
+
+    def __init__(self, schema: Schema, history: History):
+        self._schema = schema
+        self._history = history
+
+    # -- at any moment -------------------------------------------------------------------------------
+
+    def look(self, holder: Holder) -> None:
+        """What a device shows now, half way through a download or not, is consistent in itself."""
+        phone = holder.phone
+        pairs: dict[str, int] = {}
+        for half in phone.rows("half").values():
+            pairs[half["pair"]] = pairs.get(half["pair"], 0) + 1
+        for pair, count in pairs.items():
+            if count != 2:
+                raise Violation(f"5: {phone.name} shows one half of pair {pair}")
+        twins: dict[str, int] = {}
+        for id, twin in phone.rows("twin").items():
+            version = twin["version"]
+            if twins.setdefault(twin["device"], version) != version:
+                raise Violation(f"5: {phone.name} shows the twins of {twin['device']} at different versions")
+            if version < holder.twins.get(id, 0) and not self._refused(holder, id):
+                raise Violation(f"5: {phone.name} shows twin {id} at {version} after {holder.twins[id]}")
+            holder.twins[id] = version
+
+    def _refused(self, holder: Holder, id: str) -> bool:
+        """A device takes back what it wrote itself when the server has refused it."""
+        phone = holder.phone.client_id
+        return any(
+            change.id == id and not change.accepted and change.key[2] == phone
+            for change in self._history.changes.values()
+        )
+
+    # -- at a checkpoint -----------------------------------------------------------------------------
+
+    def checkpoint(self, holder: Holder, op: int) -> None:
+        """A device that has applied a checkpoint shows exactly what its user may see as of it."""
+        self.look(holder)
+        phone, group = holder.phone, op // OPS_PER_GROUP
+        self._causality(phone)
+        permitted = self._permitted(holder, group)
+        self._buckets(holder, permitted, op)
+        for table in phone.tables:
+            expected = self._expected(holder, table, permitted, group)
+            shown = phone.rows(table)
+            for id in expected.keys() - shown.keys():
+                raise Violation(f"4: {phone.name} lacks {table}/{id} at checkpoint {group}")
+            for id in shown.keys() - expected.keys():
+                # The row may be another user's, or deleted: both are worse than merely stale.
+                raise Violation(f"6: {phone.name} shows {table}/{id} at checkpoint {group}")
+            for id, row in shown.items():
+                wanted = {column: expected[id].get(column) for column in row}
+                if row != wanted:
+                    raise Violation(f"4: {phone.name} shows {table}/{id} as {row}, not {wanted}, at {group}")
+
+    def _causality(self, phone: Phone) -> None:
+        versions = {id: twin["version"] for id, twin in phone.rows("twin").items()}
+        for id, echo in phone.rows("echo").items():
+            for twin, version in msgspec.json.decode(echo["seen"]).items():
+                if twin in versions and versions[twin] < version:
+                    shown = versions[twin]
+                    raise Violation(f"5: {phone.name} shows echo {id} of {twin} {version}, but twin {shown}")
+
+    def _permitted(self, holder: Holder, group: int) -> set[tuple[str, Any]]:
+        """Each (stream, key) that the device is to hold as of ``group``."""
+        permitted: set[tuple[str, Any]] = set()
+        for stream in self._schema.streams.values():
+            if stream.default:
+                permitted.update((stream.name, key) for key in self._keys(holder, stream.keys, {}, group))
+        for wanted in holder.subscriptions:
+            asked = self._schema.streams.get(wanted["stream"])
+            if asked is not None:
+                parameters = wanted["parameters"] or {}
+                keys = self._keys(holder, asked.keys, parameters, group)
+                permitted.update((asked.name, key) for key in keys)
+        return permitted
+
+    def _keys(self, holder: Holder, keys: Keys, parameters: Any, group: int) -> Iterator[Any]:
+        match keys:
+            case Me():
+                yield holder.user
+            case Everyone():
+                yield None
+            case Device():
+                yield f"{holder.user}/{holder.phone.client_id}"
+            case Lookup(model, match, take):
+                for id, version in self._history.records(holder.space, model, group):
+                    if version.data is not None and version.data[match] == holder.user:
+                        yield id if take == "id" else version.data[take]
+            case Parameter(name, within):
+                asked = parameters.get(name)
+                if asked is not None and (
+                    within is None or asked in set(self._keys(holder, within, {}, group))
+                ):
+                    yield asked
+            case _:
+                raise NotImplementedError(keys)
+
+    def _buckets(self, holder: Holder, permitted: set[tuple[str, Any]], op: int) -> None:
+        for name in holder.phone.buckets():
+            stream, _, rest = name.partition("[")
+            key = msgspec.json.decode(rest[: rest.rindex("]")] or "null")
+            if (stream, key) not in permitted:
+                raise Violation(f"6: {holder.phone.name} holds bucket {name} at op {op}")
+
+    def _expected(
+        self, holder: Holder, model: str, permitted: set[tuple[str, Any]], group: int
+    ) -> dict[str, dict[str, Any]]:
+        carrying = [
+            (stream.name, stream.carries[model])
+            for stream in self._schema.streams.values()
+            if model in stream.carries
+        ]
+        expected = {}
+        for id, version in self._history.records(holder.space, model, group):
+            data = version.data
+            assert data is not None
+            if any((name, None if field is None else data[field]) in permitted for name, field in carrying):
+                expected[id] = data
+        return expected
+
+    # -- when everything has come to rest --------------------------------------------------------------
+
+    def rest(self, holders: list[Holder]) -> None:
+        """After the last upload and download: all that holds only in the end."""
+        latest = max((v.group for versions in self._history.versions.values() for v in versions), default=0)
+        for holder in holders:
+            if queued := holder.phone.queued():
+                raise Violation(f"7: {holder.phone.name} still has {queued} changes in its queue")
+            self.checkpoint(holder, latest * OPS_PER_GROUP)
+            self._bytes(holder, latest)
+        self._server_pairs()
+        self._resurrection()
+        self._rejections(holders, latest)
+
+    def _bytes(self, holder: Holder, group: int) -> None:
+        """Rows are equal to the byte, on every device that has them."""
+        for table in holder.phone.tables:
+            for id, text in holder.phone.stored(table).items():
+                version = self._history.at((holder.space, table, id), group)
+                if version is None or version.text != text:
+                    raise Violation(f"4: {holder.phone.name} stores {table}/{id} as {text}, not {version}")
+
+    def _server_pairs(self) -> None:
+        """The server itself was never between: two halves come and go in one group."""
+        pairs: dict[tuple[str, str], dict[str, list[tuple[int, bool]]]] = {}
+        for (space, model, id), versions in self._history.versions.items():
+            if model == "half":
+                pair = id.partition(":")[0]
+                lives = [(version.group, version.data is not None) for version in versions]
+                pairs.setdefault((space, pair), {})[id] = lives
+        for (_, pair), halves in pairs.items():
+            both = list(halves.values())
+            if len(both) != 2 or both[0] != both[1]:
+                raise Violation(f"5: the server had one half of pair {pair}: {halves}")
+
+    def _resurrection(self) -> None:
+        """A deleted record stays deleted unless somebody creates it again, or the model revives it."""
+        created: dict[RecordKey, int] = {}
+        for change in self._history.accepted():
+            if change.op == "put":
+                created[change.record] = created.get(change.record, 0) + 1
+        for key, versions in self._history.versions.items():
+            model = self._schema.models.get(key[1])
+            revives = model is not None and model.on_delete == "revive"
+            lives = [version.data is not None for version in versions]
+            births = sum(now and not before for before, now in zip([False, *lives], lives, strict=False))
+            if births > max(1, created.get(key, 0)) and not revives:
+                raise Violation(f"4: {key} came back to life: {versions}")
+
+    def _rejections(self, holders: list[Holder], group: int) -> None:
+        """Every refused mutation is a row, with its content, that its device sees; and no other is."""
+        refused = {}
+        for change in self._history.changes.values():
+            if not change.accepted:
+                space, user, client_id, _, n = change.key
+                refused[(space, f"{user}/{client_id}", n, change.model, change.id)] = change
+        found = set()
+        for (space, model, id), versions in self._history.versions.items():
+            if model != "lowtide_rejections":
+                continue
+            row = versions[0].data
+            assert row is not None
+            key = (space, row["device"], row["n"], row["model"], row["record_id"])
+            refusal = refused.get(key)
+            if refusal is None:
+                raise Violation(f"2: rejection {id} is of a mutation that was not refused: {row}")
+            sent = msgspec.json.decode(row["data"]) or {}
+            if sent != refusal.data or row["op"] != refusal.op or not row["code"] or not row["message"]:
+                raise Violation(f"2: rejection {id} is not what was sent: {row}, {refusal}")
+            found.add(key)
+        for key in refused.keys() - found:
+            raise Violation(f"2: {refused[key]} was refused and is not among the rejections")

@@ -1,0 +1,50 @@
+"""From the bytes of a download to its lines, as the SDKs do it: JSON lines or BSON documents."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from backports import zstd
+
+
+class Frames:
+    """Takes bytes as a network hands them over, cut anywhere; gives whole lines."""
+
+    def __init__(self, media_type: str, encoding: str = ""):
+        """``media_type`` and ``encoding`` as in the headers Content-Type and Content-Encoding."""
+        self._bson = media_type.startswith("application/vnd.powersync.bson-stream")
+        self._inflate: Any = None
+        if encoding == "gzip":
+            self._inflate = zlib.decompressobj(wbits=31)
+        elif encoding == "zstd":
+            self._inflate = zstd.ZstdDecompressor()
+        elif encoding:
+            raise ValueError(f"no client asked for {encoding!r}")
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> list[str | bytes]:
+        """The lines that ``data`` completes."""
+        self._buffer += self._inflate.decompress(data) if self._inflate is not None else data
+        return self._documents() if self._bson else self._lines()
+
+    def rest(self) -> str | bytes | None:
+        """What is left when a stream ends inside a line; the SDKs hand a text on as if it were whole."""
+        rest, self._buffer = self._buffer.strip(), b""
+        if not rest or self._bson:
+            return None
+        return rest.decode("utf-8", "replace")
+
+    def _lines(self) -> list[str | bytes]:
+        *lines, self._buffer = self._buffer.split(b"\n")
+        return [line.decode() for line in lines if line.strip()]
+
+    def _documents(self) -> list[str | bytes]:
+        documents: list[str | bytes] = []
+        while len(self._buffer) >= 4:
+            size = int.from_bytes(self._buffer[:4], "little")
+            if len(self._buffer) < size:
+                break
+            documents.append(self._buffer[:size])
+            self._buffer = self._buffer[size:]
+        return documents
