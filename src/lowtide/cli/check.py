@@ -5,27 +5,24 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
+from pathlib import Path
 
 import msgspec
 
-from lowtide.cli.project import open_project
-from lowtide.kernel.check import check
+from lowtide.cli.project import open_settings
+from lowtide.kernel.load import check_path
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what is found in this folder's app; 1 if it cannot start."""
-    _, app = open_project()
-    findings = check(app)
+    """Print what is found in this folder's settings and app; 1 if it cannot start."""
+    settings = open_settings()
+    findings = check_path(Path.cwd(), settings.app)
     for finding in findings:
         print(msgspec.structs.replace(finding, file=os.path.relpath(finding.file)))
     found = Counter(finding.severity for finding in findings)
-    if found["error"]:
-        print(f"{_count(found['error'], 'mistake')}: '{app.name}' cannot start.")
-        return 1
-    declared = {"model": len(app.models), "stream": len(app.streams), "function": len(app.functions)}
-    parts = [_count(number, noun) for noun, number in declared.items()]
-    print(f"'{app.name}' can start: {', '.join(parts)}.")
-    return 0
+    errors, warnings = _count(found["error"], "error"), _count(found["warning"], "warning")
+    print(f"{errors}, {warnings}: the app {'cannot' if found['error'] else 'can'} start.")
+    return 1 if found["error"] else 0
 
 
 def _count(number: int, noun: str) -> str:

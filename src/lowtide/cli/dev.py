@@ -97,7 +97,8 @@ class _DevelopmentLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
         if "status" in fields:
-            return f"{fields['method']:6} {fields['route'] or '(no route)'} {fields['status']}  {fields['ms']:.0f} ms"
+            where = fields["route"] or "(no route)"
+            return f"{fields['method']:6} {where} {fields['status']}  {fields['ms']:.0f} ms"
         return super().format(record)
 
 
