@@ -102,6 +102,10 @@ class Claim(msgspec.Struct, frozen=True, tag="claim"):
     name: str
 
 
+class Device(msgspec.Struct, frozen=True, tag="device"):
+    """The device itself is the key: its own rejections and commands."""
+
+
 class Lookup(msgspec.Struct, frozen=True, tag="lookup"):
     """Field ``take`` of every live record of ``model`` whose field ``match`` is the user's id."""
 
@@ -117,7 +121,7 @@ class Parameter(msgspec.Struct, frozen=True, tag="parameter"):
     within: Me | Everyone | Claim | Lookup | None = None
 
 
-Keys = Me | Everyone | Claim | Lookup | Parameter
+Keys = Me | Everyone | Claim | Device | Lookup | Parameter
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,448 @@
+"""The download: one device's stream, from the first byte to the last.
+
+A stream has two steps that it repeats. *Look*: the head, the keys that the user holds and the state
+of those buckets, in one snapshot, or, when a commit told exactly what it did, from memory. *Send*:
+announce the checkpoint, send what the device lacks in the order of priorities, and say complete only
+when every bucket was read to the end that the announced head has. Whatever moves in between moves to a
+greater op id, and is met again before that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import LowtideError, TooManyBuckets, Unavailable
+from lowtide.kernel.http import Outlet
+from lowtide.kernel.schema import Principal, Schema
+from lowtide.storage.db import Database, Tx
+from lowtide.sync import buckets, store
+from lowtide.sync.buckets import Place
+from lowtide.sync.hub import Hub, Listener
+from lowtide.sync.lines import (
+    BucketState,
+    Checkpoint,
+    CheckpointDiff,
+    Coder,
+    Coding,
+    Format,
+    Piece,
+    StreamState,
+    line,
+)
+from lowtide.sync.model import Bucket
+from lowtide.sync.segments import Segments, Want, read_segment, want
+from lowtide.sync.store import Device, queries
+from lowtide.sync.streams import Held, Streams, Subscription, device_topic, lookup_topic
+
+log = logging.getLogger("lowtide.sync")
+
+MAX_BUCKETS = 1_000
+"""Buckets that one device may hold."""
+
+KEEP_ALIVE = 20.0
+"""Seconds between signs of life on a quiet stream."""
+
+PREFETCH_SEGMENTS = 4
+"""Segments read in the same snapshot as the view: enough that a device which follows never chases."""
+
+
+class HeldBucket(msgspec.Struct, frozen=True):
+    """A bucket that the device says it holds, and up to which op."""
+
+    name: str
+    after: str = "0"
+
+
+class WantedStream(msgspec.Struct, frozen=True):
+    stream: str
+    parameters: dict[str, Any] | None = None
+    override_priority: int | None = None
+
+
+class WantedStreams(msgspec.Struct, frozen=True):
+    include_defaults: bool = True
+    subscriptions: list[WantedStream] = []
+
+
+class StreamRequest(msgspec.Struct, frozen=True):
+    """The body of ``POST /sync/stream``: written by the client core, all evidence of what it holds."""
+
+    buckets: list[HeldBucket] = []
+    client_id: str = ""
+    parameters: dict[str, Any] | None = None
+    streams: WantedStreams = WantedStreams()
+    raw_data: bool = False
+    binary_data: bool = False
+
+
+class View(msgspec.Struct, frozen=True):
+    """What one device is to hold at one head."""
+
+    group: int
+    epoch: str
+    held: list[Held]
+    buckets: Mapping[str, Bucket]
+    device: Device
+
+    @property
+    def op(self) -> int:
+        """The head as an op id."""
+        return store.last_op_of(self.group)
+
+
+class Downloads:
+    """Opens streams. One for the whole server."""
+
+    def __init__(
+        self,
+        database: Database,
+        schema: Schema,
+        streams: Streams,
+        hub: Hub,
+        segments: Segments,
+        clock: Clock,
+        seen: Callable[[Principal, str, int], None],
+    ):
+        self.database = database
+        self.schema = schema
+        self.streams = streams
+        self.hub = hub
+        self.segments = segments
+        self.clock = clock
+        self.seen = seen
+
+    async def open(
+        self, principal: Principal, request: StreamRequest, format: Format, coding: Coding
+    ) -> Download:
+        """A stream whose first look has succeeded, so that what cannot work is an HTTP error still."""
+        download = Download(self, principal, request, format, coding)
+        try:
+            await download.look()
+        except BaseException:
+            download.forget()
+            raise
+        return download
+
+
+class Download:
+    """One device's stream."""
+
+    def __init__(
+        self, service: Downloads, principal: Principal, request: StreamRequest, format: Format, coding: Coding
+    ):
+        self._service = service
+        self._principal = principal
+        self._request = request
+        self._format = format
+        self._coder = Coder(coding)
+        self._subscriptions = tuple(
+            Subscription(s.stream, s.parameters or {}, s.override_priority)
+            for s in request.streams.subscriptions
+        )
+        parameters = request.parameters or {}
+        self._metered = parameters.get("metered") is True
+        self._evidence = {held.name: _op(held.after) for held in request.buckets}
+        self._places: dict[str, Place] = {}
+        self._announced: dict[str, BucketState] = {}
+        self._announced_op = -1
+        self._announced_write: str | None = None
+        self._view: View | None = None
+        self._listener = Listener()
+        self._own_topic = device_topic(principal.space, principal.user, request.client_id)
+        service.hub.add(self._listener)
+
+    # Look.
+
+    async def look(self) -> None:
+        """Take a new view, in one snapshot, with the first segments that it asks for."""
+        service = self._service
+        self._listener.take()
+        first = self._view is None
+        view, places, segments = await service.database.read(lambda tx: self._read(tx, first))
+        if len(view.held) > MAX_BUCKETS:
+            raise TooManyBuckets(f"this user holds {len(view.held)} buckets; {MAX_BUCKETS} are allowed")
+        for wanted, segment in segments:
+            service.segments.keep(wanted, segment)
+        self._view, self._places = view, places
+        user = self._principal.user
+        service.hub.listen(
+            self._listener,
+            {
+                self._own_topic,
+                *(held.topic for held in view.held),
+                *(lookup_topic(self._principal.space, lookup, user) for lookup in service.streams.lookups),
+            },
+        )
+        if service.hub.group > view.group:
+            # A commit came between the snapshot and the listening.
+            self._listener.poke(service.hub.group, None, None)
+
+    async def _read(self, tx: Tx, first: bool) -> tuple[View, dict[str, Place], list[tuple[Want, Any]]]:
+        service, principal = self._service, self._principal
+        head = await store.read_head(tx)
+        who = (principal.space, principal.user)
+        lookups = service.streams.lookups
+        holdings = await store.read_holdings(tx, service.schema, lookups, [who])
+        held = service.streams.held(
+            principal,
+            self._request.client_id,
+            holdings[who],
+            self._request.streams.include_defaults,
+            self._subscriptions,
+        )
+        found = await store.read_buckets(tx, [h.topic for h in held[: MAX_BUCKETS + 1]])
+        device = await store.read_device(tx, *who, self._request.client_id) or Device()
+        view = View(head.group, head.epoch, held, found, device)
+        places = await self._settle(tx, view, first)
+        segments = []
+        for one in view.held:
+            place = places.get(one.topic)
+            if place is not None and place.last != view.buckets[one.topic].last:
+                wanted = self._want(one.topic, view.buckets[one.topic], place)
+                segments.append((wanted, await read_segment(tx, wanted)))
+                if len(segments) == PREFETCH_SEGMENTS:
+                    break
+        return view, places, segments
+
+    async def _settle(self, tx: Tx, view: View, first: bool) -> dict[str, Place]:
+        """Where the device stands in each bucket that it is to hold."""
+        evidence = self._evidence if first else {}
+        by_stem: dict[str, list[str]] = {}
+        for name in evidence:
+            by_stem.setdefault(name.rpartition("@")[0], []).append(name)
+        places = {}
+        for held in view.held:
+            bucket = view.buckets.get(held.topic)
+            if bucket is None:
+                continue
+            generation = view.device.generation
+            place = self._places.get(held.topic)
+            if place is not None:
+                after = max(place.cursor, self._read_up_to(held.topic, place))
+                if buckets.keeps(place.name, after, held.topic, bucket, view.epoch, generation, view.op):
+                    places[held.topic] = place
+                    continue
+            for name in by_stem.get(held.topic.partition("/")[2], ()):
+                after = evidence[name]
+                if after and buckets.keeps(name, after, held.topic, bucket, view.epoch, generation, view.op):
+                    places[held.topic] = await self._resume(tx, name, after, bucket)
+            if held.topic not in places:
+                if self._metered and held.defer:
+                    continue
+                places[held.topic] = buckets.start(held.topic, bucket, view.epoch, generation, view.op)
+        return places
+
+    def _read_up_to(self, topic: str, place: Place) -> int:
+        """The head up to which the device has had everything of the bucket; 0: still on its way."""
+        before = self._view
+        if before is None or topic not in before.buckets:
+            return 0
+        return before.op if place.last == before.buckets[topic].last else 0
+
+    async def _resume(self, tx: Tx, name: str, after: int, bucket: Bucket) -> Place:
+        if not buckets.at_checkpoint(after):
+            return Place(name, after, after)
+        last = bucket.last
+        if last > after:
+            last = (await tx.fetch(queries["history_at"], bucket.id, after))[0][0] or 0
+        return Place(name, last, last)
+
+    def _want(self, topic: str, bucket: Bucket, place: Place) -> Want:
+        return want(topic, bucket, place, self._format, self._request.raw_data)
+
+    # Send.
+
+    async def run(self, outlet: Outlet) -> None:
+        """Write the stream until the token expires, the server stops or the client leaves."""
+        listener = self._listener
+        try:
+            outlet.on_drain(listener.close)
+            await outlet.write(self._coder.begin())
+            await self._send(outlet, None)
+            while not listener.closed:
+                rest = self._token_rest()
+                if rest <= 0:
+                    break
+                if not listener.waiting:
+                    await listener.wait(min(KEEP_ALIVE, rest))
+                if listener.closed:
+                    break
+                if listener.waiting:
+                    await self._follow(outlet)
+                else:
+                    await self._write(outlet, Piece(self._alive()))
+            if self._token_rest() <= 0:
+                await self._write(outlet, Piece(line("token_expires_in", 0, self._format)))
+            await outlet.write(self._coder.end())
+        except LowtideError as error:
+            # The stream is under way: cutting it is the answer, and the client comes back.
+            log.warning("a download ended: %s", error.message)
+            if not isinstance(error, Unavailable | TooManyBuckets):
+                raise
+        finally:
+            self.forget()
+
+    def forget(self) -> None:
+        """Stop listening. A repeat does nothing."""
+        self._service.hub.remove(self._listener)
+
+    async def _follow(self, outlet: Outlet) -> None:
+        view = self._view
+        assert view is not None  # noqa: S101 - ``look`` ran before ``run``
+        group, changed, full = self._listener.take()
+        if full:
+            await self.look()
+            await self._send(outlet, None)
+            return
+        self._view = View(group, view.epoch, view.held, {**view.buckets, **changed}, view.device)
+        for topic, bucket in changed.items():
+            if topic not in self._places and not self._deferred(topic):
+                self._places[topic] = buckets.start(
+                    topic, bucket, view.epoch, view.device.generation, self._view.op
+                )
+        await self._send(outlet, changed)
+
+    def _deferred(self, topic: str) -> bool:
+        view = self._view
+        return (
+            self._metered
+            and view is not None
+            and any(held.defer for held in view.held if held.topic == topic)
+        )
+
+    async def _send(self, outlet: Outlet, changed: Mapping[str, Bucket] | None) -> None:
+        """Bring the device to the view. ``changed``: the only buckets that differ, if that is known."""
+        await self._announce(outlet, changed)
+        while not await self._send_data(outlet, changed):
+            if self._listener.closed:
+                return
+            await self.look()
+            changed = None
+        await self._announce(outlet, changed)
+        view = self._view
+        assert view is not None  # noqa: S101
+        await self._write(
+            outlet, Piece(line("checkpoint_complete", {"last_op_id": str(view.op)}, self._format))
+        )
+        self._service.seen(self._principal, self._request.client_id, view.group)
+
+    async def _send_data(self, outlet: Outlet, changed: Mapping[str, Bucket] | None) -> bool:
+        """Send what the device lacks; False when the view turned out to be old on the way."""
+        view = self._view
+        assert view is not None  # noqa: S101
+        behind = [
+            held
+            for held in view.held
+            if (changed is None or held.topic in changed)
+            and held.topic in self._places
+            and self._places[held.topic].last != view.buckets[held.topic].last
+        ]
+        current = True
+        for i, held in enumerate(behind):
+            bucket = view.buckets[held.topic]
+            place = self._places[held.topic]
+            while place.last != bucket.last:
+                segment = await self._service.segments.get(self._want(held.topic, bucket, place))
+                if segment.piece.raw:
+                    await self._write(outlet, segment.piece)
+                self._places[held.topic] = place = segment.end
+                if segment.last != bucket.last:
+                    current = False
+                    if segment.done:
+                        break
+                    bucket = msgspec.structs.replace(bucket, last=segment.last)
+                if self._listener.closed:
+                    return False
+            after = behind[i + 1].priority if i + 1 < len(behind) else None
+            if current and after is not None and after > held.priority:
+                done = {"last_op_id": str(view.op), "priority": held.priority}
+                await self._write(outlet, Piece(line("partial_checkpoint_complete", done, self._format)))
+        return current
+
+    async def _announce(self, outlet: Outlet, changed: Mapping[str, Bucket] | None) -> None:
+        """Say what the checkpoint will be, or what has changed about it since that was said."""
+        view = self._view
+        assert view is not None  # noqa: S101
+        op, write = view.op, self._write_checkpoint(view)
+        if self._announced_op < 0:
+            states = self._states(view, None)
+            checkpoint = Checkpoint(str(op), list(states.values()), self._stream_states(), write)
+            self._announced = states
+            await self._write(outlet, Piece(line("checkpoint", checkpoint, self._format)))
+        else:
+            states = self._states(view, changed)
+            updated = [state for name, state in states.items() if self._announced.get(name) != state]
+            removed = [] if changed is not None else [name for name in self._announced if name not in states]
+            if not updated and not removed and op == self._announced_op and write == self._announced_write:
+                return
+            self._announced.update(states)
+            for name in removed:
+                del self._announced[name]
+            diff = CheckpointDiff(str(op), updated, removed, write)
+            await self._write(outlet, Piece(line("checkpoint_diff", diff, self._format)))
+        self._announced_op, self._announced_write = op, write
+
+    def _states(self, view: View, changed: Mapping[str, Bucket] | None) -> dict[str, BucketState]:
+        states = {}
+        for held in view.held:
+            if changed is not None and held.topic not in changed:
+                continue
+            place = self._places.get(held.topic)
+            if place is None:
+                continue
+            bucket = view.buckets[held.topic]
+            states[place.name] = BucketState(
+                place.name,
+                buckets.checksum(place.name, bucket.last),
+                held.priority,
+                bucket.live,
+                [
+                    {"default": self._stream_index(held.stream)} if index is None else {"sub": index}
+                    for index in held.subscriptions
+                ],
+            )
+        return states
+
+    def _stream_index(self, name: str) -> int:
+        return self._stream_names().index(name)
+
+    def _stream_names(self) -> list[str]:
+        streams = self._service.streams
+        asked = {wanted.stream for wanted in self._subscriptions}
+        defaults = self._request.streams.include_defaults
+        return [name for name in streams.names() if (defaults and streams.default(name)) or name in asked]
+
+    def _stream_states(self) -> list[StreamState]:
+        streams = self._service.streams
+        states = [StreamState(name, streams.default(name), []) for name in self._stream_names()]
+        for index, wanted in enumerate(self._subscriptions):
+            if streams.named(wanted.stream) is None:
+                error = {"subscription": index, "message": f"this app has no stream {wanted.stream!r}"}
+                states.append(StreamState(wanted.stream, False, [error]))
+        return states
+
+    def _write_checkpoint(self, view: View) -> str | None:
+        device = view.device
+        if device.request is None:
+            return str(view.group)
+        return str(device.request) if device.request_group <= view.group else None
+
+    def _token_rest(self) -> float:
+        expires = self._principal.expires_at
+        return float("inf") if expires is None else (expires - self._service.clock.now()) / 1000
+
+    def _alive(self) -> bytes:
+        return line("token_expires_in", int(min(self._token_rest(), 86_400)), self._format)
+
+    async def _write(self, outlet: Outlet, piece: Piece) -> None:
+        await outlet.write(self._coder.add(piece))
+
+
+def _op(text: str) -> int:
+    """An op id as a client sends it; what no client sends is "nothing"."""
+    return int(text) if text.isdecimal() and len(text) < 20 else 0

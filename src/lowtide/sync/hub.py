@@ -1,0 +1,132 @@
+"""Who waits for what: commits wake the streams that they concern, and nobody else.
+
+A listener is one slot, not a queue: however many commits it sleeps through, it wakes once and reads
+what is newest. So a slow phone costs nothing and delays nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from lowtide.sync.model import Bucket, Commit
+
+
+class Listener:
+    """One stream's slot."""
+
+    __slots__ = ("_future", "buckets", "closed", "full", "group", "topics")
+
+    def __init__(self) -> None:
+        self.topics: set[str] = set()
+        self.group = 0
+        """The latest commit that concerns this listener."""
+        self.buckets: dict[str, Bucket] = {}
+        """What the commits since the last ``take`` did to its buckets."""
+        self.full = False
+        """Something else changed, or a commit's details are unknown: read everything anew."""
+        self.closed = False
+        self._future: asyncio.Future[None] | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Is there news?"""
+        return bool(self.buckets) or self.full or self.closed
+
+    def poke(self, group: int, topic: str | None, bucket: Bucket | None) -> None:
+        """There is news. Costs a dict entry; never waits."""
+        self.group = max(self.group, group)
+        if topic is not None and bucket is not None:
+            self.buckets[topic] = bucket
+        else:
+            self.full = True
+        self.wake()
+
+    def wake(self) -> None:
+        """End the present ``wait``."""
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    def close(self) -> None:
+        """The stream is to end."""
+        self.closed = True
+        self.wake()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when there is news, or after ``seconds``."""
+        if self.waiting:
+            return
+        loop = asyncio.get_running_loop()
+        self._future = loop.create_future()
+        timer = loop.call_later(seconds, self.wake)
+        try:
+            await self._future
+        finally:
+            timer.cancel()
+            self._future = None
+
+    def take(self) -> tuple[int, dict[str, Bucket], bool]:
+        """(group, buckets, full): the news, and an empty slot again."""
+        news = (self.group, self.buckets, self.full)
+        self.buckets = {}
+        self.full = False
+        return news
+
+
+class Hub:
+    """The listeners by topic. Lives on the event loop; nothing here blocks or is awaited long."""
+
+    def __init__(self) -> None:
+        self._by_topic: dict[str, set[Listener]] = {}
+        self._listeners: set[Listener] = set()
+        self.group = 0
+        """The latest commit that was delivered."""
+
+    def __len__(self) -> int:
+        return len(self._listeners)
+
+    def add(self, listener: Listener) -> None:
+        """From now on ``listener`` is told of its topics."""
+        self._listeners.add(listener)
+
+    def listen(self, listener: Listener, topics: Iterable[str]) -> None:
+        """Make ``topics`` all that ``listener`` waits for."""
+        wanted = set(topics)
+        for topic in listener.topics - wanted:
+            self._drop(topic, listener)
+        for topic in wanted - listener.topics:
+            self._by_topic.setdefault(topic, set()).add(listener)
+        listener.topics = wanted
+
+    def remove(self, listener: Listener) -> None:
+        """Forget ``listener``."""
+        self.listen(listener, ())
+        self._listeners.discard(listener)
+
+    def deliver(self, commit: Commit) -> None:
+        """Tell the listeners of a durable commit. Commits come in the order of their groups."""
+        self.group = max(self.group, commit.group)
+        for topic in commit.topics:
+            listeners = self._by_topic.get(topic)
+            if listeners:
+                bucket = commit.buckets.get(topic)
+                for listener in listeners:
+                    listener.poke(commit.group, topic, bucket)
+
+    def deliver_unknown(self, group: int) -> None:
+        """Something was committed, nobody knows what: everybody reads anew."""
+        self.group = max(self.group, group)
+        for listener in self._listeners:
+            listener.poke(group, None, None)
+
+    def close(self) -> None:
+        """End every stream."""
+        for listener in list(self._listeners):
+            listener.close()
+
+    def _drop(self, topic: str, listener: Listener) -> None:
+        listeners = self._by_topic.get(topic)
+        if listeners is not None:
+            listeners.discard(listener)
+            if not listeners:
+                del self._by_topic[topic]

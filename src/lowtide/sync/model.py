@@ -1,0 +1,174 @@
+"""The values of the sync engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from lowtide.kernel.clock import Stamp
+from lowtide.kernel.schema import Data, Principal
+
+Op = Literal["put", "patch", "delete"]
+Key = tuple[str, str, str]
+"""(space, model, id): names one record."""
+
+
+class Mutation(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of one record, its values already in wire form."""
+
+    n: int
+    op: Op
+    model: str
+    id: str
+    data: Data = {}
+    """The new values of the changed fields."""
+    base: Data | None = None
+    """The values that they replaced, as the writer saw them. None: written without looking."""
+    at: int = 0
+    """When it was written: milliseconds on the server's clock."""
+    metadata: str | None = None
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a mutation cannot be applied, ever."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """A mutation that was refused before it reached the merge, with what the device sent."""
+
+    n: int
+    op: str
+    model: str
+    id: str
+    sent: dict[str, Any]
+    refusal: Refusal
+
+
+class Transaction(msgspec.Struct, frozen=True, kw_only=True):
+    """Mutations that happen all or not at all."""
+
+    principal: Principal
+    client_id: str
+    """The device that wrote it, or the name of the server's part that did."""
+    lineage: str = ""
+    online: bool = False
+    """Somebody waits for the results: what is refused is answered and not synced back."""
+    mutations: Sequence[Mutation | Refused]
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes through the writer at once: transactions of one device, or of the server."""
+
+    transactions: Sequence[Transaction] = ()
+    upload: Upload | None = None
+    ask: CheckpointAsk | None = None
+
+
+class CheckpointAsk(msgspec.Struct, frozen=True, kw_only=True):
+    """A device's wish to be told, by a number of its own, once it has everything up to now."""
+
+    space: str
+    user: str
+    client_id: str
+    number: int
+
+
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes a device's batch exactly-once."""
+
+    space: str
+    user: str
+    client_id: str
+    lineage: str
+    numbers: Sequence[int]
+    """The n of every mutation, strictly increasing."""
+    digests: Sequence[int]
+    """A 64-bit digest of each mutation as it was sent."""
+    gap: bool = False
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One record as it is stored. ``stamps[""]`` holds for the fields that have no stamp of their own."""
+
+    data: Data
+    stamps: Mapping[str, Stamp]
+    deleted: bool = False
+    op: int = 0
+    created: int = 0
+
+    def stamp(self, field: str) -> Stamp:
+        """When ``field`` got its value."""
+        return self.stamps.get(field) or self.stamps[""]
+
+
+Status = Literal["applied", "merged", "unchanged", "refused"]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one mutation; part of the answer to an upload."""
+
+    n: int
+    status: Status
+    code: str | None = None
+    message: str | None = None
+    hint: str | None = None
+    conflicts: tuple[str, ...] = ()
+    """Fields where a value of either side went to the journal."""
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """A value that lost a conflict: an entry of the journal."""
+
+    space: str
+    model: str
+    record: str
+    field: str
+    """Empty when a whole record's deletion or edit lost."""
+    lost: str
+    """JSON text of the value that is not in the record now."""
+    lost_by: str
+    lost_at: int
+    won: str
+    won_by: str
+    won_at: int
+    reason: str
+
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+    """A refused mutation on its way back to its device."""
+
+    space: str
+    user: str
+    client_id: str
+    lineage: str
+    n: int
+    op: str
+    model: str
+    record: str
+    sent: Mapping[str, Any]
+    refusal: Refusal
+
+
+class Bucket(msgspec.Struct, frozen=True):
+    """A bucket's row. ``last`` is the latest op, ``live`` the number of rows that it holds."""
+
+    id: int
+    last: int
+    live: int
+    floor: int
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """What a group of batches did, told to those who listen after it is durable."""
+
+    group: int
+    topics: tuple[str, ...]
+    """Names of changed buckets, lookups and devices; see ``streams.py``."""
+    buckets: Mapping[str, Bucket] = {}
+    """The changed buckets as the group left them; empty when another node made it."""

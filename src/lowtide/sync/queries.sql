@@ -1,0 +1,204 @@
+-- The sync engine's statements.
+
+-- name: insert_head
+INSERT INTO head (one, group_no, epoch, last_bucket) VALUES (1, 0, $1, 0) ON CONFLICT (one) DO NOTHING
+
+-- name: lock_head
+SELECT group_no, epoch, last_bucket FROM head WHERE one = 1
+-- postgres
+SELECT group_no, epoch, last_bucket FROM head WHERE one = 1 FOR UPDATE
+
+-- name: read_head
+SELECT group_no, epoch FROM head WHERE one = 1
+
+-- name: set_head
+UPDATE head SET group_no = $1, last_bucket = $2 WHERE one = 1
+
+-- name: begin_epoch
+UPDATE head SET epoch = $1, group_no = $2 WHERE one = 1
+
+-- name: insert_head_log
+INSERT INTO head_log (group_no, at, topics) VALUES ($1, $2, $3)
+
+-- name: topics_since
+SELECT group_no, topics FROM head_log WHERE group_no > $1 ORDER BY group_no LIMIT $2
+
+-- name: group_before
+SELECT max(group_no) FROM head_log WHERE at < $1
+
+-- name: trim_head_log
+DELETE FROM head_log WHERE group_no < $1
+
+-- name: records
+SELECT r.space, r.model, r.id, r.data, r.stamps, r.deleted, r.op, r.created
+FROM json_each($1) j JOIN record r
+ON r.space = json_extract(j.value, '$[0]') AND r.model = json_extract(j.value, '$[1]')
+AND r.id = json_extract(j.value, '$[2]')
+-- postgres
+SELECT r.space, r.model, r.id, r.data, r.stamps, r.deleted, r.op, r.created
+FROM jsonb_array_elements($1::jsonb) j JOIN record r
+ON r.space = j->>0 AND r.model = j->>1 AND r.id = j->>2
+
+-- name: record
+SELECT data, stamps, deleted, op, created, updated FROM record WHERE space = $1 AND model = $2 AND id = $3
+
+-- name: records_of
+SELECT id, data, op, created, updated FROM record
+WHERE space = $1 AND model = $2 AND id > $3 AND deleted = 0 ORDER BY id LIMIT $4
+
+-- name: upsert_record
+INSERT INTO record (space, model, id, data, stamps, deleted, op, created, updated)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (space, model, id) DO UPDATE SET data = excluded.data, stamps = excluded.stamps,
+deleted = excluded.deleted, op = excluded.op, created = excluded.created, updated = excluded.updated
+
+-- name: index_holders
+SELECT i.space, i.name, i.value, i.id
+FROM json_each($1) j JOIN record_index i
+ON i.space = json_extract(j.value, '$[0]') AND i.name = json_extract(j.value, '$[1]')
+AND i.value = json_extract(j.value, '$[2]')
+-- postgres
+SELECT i.space, i.name, i.value, i.id
+FROM jsonb_array_elements($1::jsonb) j JOIN record_index i
+ON i.space = j->>0 AND i.name = j->>1 AND i.value = j->>2
+
+-- name: indexed_records
+SELECT i.space, i.name, i.value, r.id, r.data
+FROM json_each($1) j JOIN record_index i
+ON i.space = json_extract(j.value, '$[0]') AND i.name = json_extract(j.value, '$[1]')
+AND i.value = json_extract(j.value, '$[2]')
+JOIN record r ON r.space = i.space AND r.model = json_extract(j.value, '$[3]') AND r.id = i.id
+-- postgres
+SELECT i.space, i.name, i.value, r.id, r.data
+FROM jsonb_array_elements($1::jsonb) j JOIN record_index i
+ON i.space = j->>0 AND i.name = j->>1 AND i.value = j->>2
+JOIN record r ON r.space = i.space AND r.model = j->>3 AND r.id = i.id
+
+-- name: insert_index
+INSERT INTO record_index (space, name, value, id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
+
+-- name: delete_index
+DELETE FROM record_index WHERE space = $1 AND name = $2 AND value = $3 AND id = $4
+
+-- name: buckets_by_name
+SELECT b.name, b.id, b.last, b.live, b.floor FROM json_each($1) j JOIN bucket b ON b.name = j.value
+-- postgres
+SELECT b.name, b.id, b.last, b.live, b.floor
+FROM jsonb_array_elements_text($1::jsonb) j(name) JOIN bucket b ON b.name = j.name
+
+-- name: insert_bucket
+INSERT INTO bucket (id, space, name, last, live, floor) VALUES ($1, $2, $3, 0, 0, 0)
+
+-- name: update_bucket
+UPDATE bucket SET last = $2, live = live + $3 WHERE id = $1
+
+-- name: upsert_entry
+INSERT INTO bucket_entry (bucket, op, model, id, removed) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (bucket, model, id) DO UPDATE SET op = excluded.op, removed = excluded.removed
+
+-- name: insert_history
+INSERT INTO bucket_history (bucket, op) VALUES ($1, $2)
+
+-- name: history_at
+SELECT max(op) FROM bucket_history WHERE bucket = $1 AND op <= $2
+
+-- name: page
+SELECT e.op, e.model, e.id, e.removed, r.data FROM bucket_entry e LEFT JOIN record r
+ON r.space = $1 AND r.model = e.model AND r.id = e.id
+WHERE e.bucket = $2 AND e.op > $3 ORDER BY e.op LIMIT $4
+
+-- name: bucket_last
+SELECT last FROM bucket WHERE id = $1
+
+-- name: device
+SELECT lineage, last_n, answer, answered_group, request, request_group, generation, gaps
+FROM device WHERE space = $1 AND user_id = $2 AND client_id = $3
+
+-- name: device_for_write
+SELECT lineage, last_n, answer, answered_group, request, request_group, generation, gaps
+FROM device WHERE space = $1 AND user_id = $2 AND client_id = $3
+-- postgres
+SELECT lineage, last_n, answer, answered_group, request, request_group, generation, gaps
+FROM device WHERE space = $1 AND user_id = $2 AND client_id = $3 FOR UPDATE
+
+-- name: insert_device
+INSERT INTO device (space, user_id, client_id, lineage, last_n, answer, answered_group, request,
+request_group, generation, gaps, uploaded_at, seen_at, seen_group)
+VALUES ($1, $2, $3, '', -1, '', 0, NULL, 0, 0, 0, 0, $4, 0) ON CONFLICT DO NOTHING
+
+-- name: set_answer
+UPDATE device SET lineage = $4, last_n = $5, answer = $6, answered_group = $7, gaps = $8, uploaded_at = $9
+WHERE space = $1 AND user_id = $2 AND client_id = $3
+
+-- name: set_request
+UPDATE device SET request = $4, request_group = $5 WHERE space = $1 AND user_id = $2 AND client_id = $3
+
+-- name: set_generation
+UPDATE device SET generation = generation + 1 WHERE space = $1 AND user_id = $2 AND client_id = $3
+
+-- name: set_seen
+UPDATE device SET seen_at = $4, seen_group = $5 WHERE space = $1 AND user_id = $2 AND client_id = $3
+
+-- name: device_state
+SELECT lineage, last_n, answered_group, request, generation, gaps, uploaded_at, seen_at, seen_group
+FROM device WHERE space = $1 AND user_id = $2 AND client_id = $3
+
+-- name: devices
+SELECT user_id, client_id, last_n, uploaded_at, seen_at, seen_group, generation, gaps
+FROM device WHERE space = $1 AND (user_id, client_id) > ($2, $3) ORDER BY user_id, client_id LIMIT $4
+
+-- name: insert_loss
+INSERT INTO journal (id, space, model, record, field, lost, lost_by, lost_at, won, won_by, won_at, reason, at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+
+-- name: losses
+SELECT id, model, record, field, lost, lost_by, lost_at, won, won_by, won_at, reason, at, restored_at
+FROM journal WHERE space = $1 AND id < $2 ORDER BY id DESC LIMIT $3
+
+-- name: losses_of_model
+SELECT id, model, record, field, lost, lost_by, lost_at, won, won_by, won_at, reason, at, restored_at
+FROM journal WHERE space = $1 AND id < $2 AND model = $4 ORDER BY id DESC LIMIT $3
+
+-- name: losses_of_record
+SELECT id, model, record, field, lost, lost_by, lost_at, won, won_by, won_at, reason, at, restored_at
+FROM journal WHERE space = $1 AND id < $2 AND model = $4 AND record = $5 ORDER BY id DESC LIMIT $3
+
+-- name: loss
+SELECT id, model, record, field, lost, lost_by, lost_at, won, won_by, won_at, reason, at, restored_at
+FROM journal WHERE space = $1 AND id = $2
+
+-- name: set_restored
+UPDATE journal SET restored_at = $3 WHERE space = $1 AND id = $2
+
+-- name: trim_journal
+DELETE FROM journal WHERE at < $1
+
+-- name: buckets_to_trim
+SELECT b.id FROM bucket b WHERE b.floor < $1 AND b.id > $2
+AND EXISTS (SELECT 1 FROM bucket_history h WHERE h.bucket = b.id AND h.op < $1 AND h.op < b.last)
+ORDER BY b.id LIMIT $3
+
+-- name: raise_floor
+UPDATE bucket SET floor = $2 WHERE id = $1
+
+-- name: trim_history
+DELETE FROM bucket_history WHERE bucket = $1 AND op < (
+SELECT max(op) FROM bucket_history WHERE bucket = $1 AND op <= $2)
+
+-- name: trim_removals
+DELETE FROM bucket_entry WHERE bucket = $1 AND removed = 1 AND op <= $2
+
+-- name: trim_tombstones
+DELETE FROM record WHERE deleted = 1 AND op <= $1
+
+-- name: audit_bucket
+SELECT count(*), coalesce(sum(e.op), 0), coalesce(sum(length(r.data)), 0)
+FROM bucket_entry e JOIN record r ON r.space = $1 AND r.model = e.model AND r.id = e.id
+WHERE e.bucket = $2 AND e.removed = 0
+
+-- name: deployed_schema
+SELECT snapshot, at FROM deployed_schema WHERE one = 1
+
+-- name: set_deployed_schema
+INSERT INTO deployed_schema (one, snapshot, at) VALUES (1, $1, $2)
+ON CONFLICT (one) DO UPDATE SET snapshot = excluded.snapshot, at = excluded.at

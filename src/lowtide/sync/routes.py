@@ -1,0 +1,120 @@
+"""The sync engine's addresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lowtide.kernel.errors import BatchGap, BatchRepeated, Busy, Malformed, TooLarge, TooManyBuckets
+from lowtide.kernel.http import Request, Route, Stream
+from lowtide.sync.download import StreamRequest
+from lowtide.sync.lines import BSON_TYPE, JSON_TYPE, Coding, Format
+from lowtide.sync.service import Sync
+from lowtide.sync.uploads import MAX_BODY, SentBatch, UploadAnswer
+
+
+class ClientQuery(msgspec.Struct, frozen=True):
+    client_id: str
+
+
+class WriteCheckpoint(msgspec.Struct, frozen=True):
+    write_checkpoint: str
+
+
+class WriteCheckpointAnswer(msgspec.Struct, frozen=True):
+    data: WriteCheckpoint
+
+
+class CheckpointRequest(msgspec.Struct, frozen=True):
+    client_id: str
+    checkpoint_request_id: str
+
+
+class CheckpointRequested(msgspec.Struct, frozen=True):
+    checkpoint_request_id: str
+
+
+class CheckpointRequestAnswer(msgspec.Struct, frozen=True):
+    data: CheckpointRequested
+
+
+def routes(sync: Sync) -> list[Route]:
+    """Every address of the sync engine."""
+
+    async def stream(request: Request[StreamRequest, None]) -> Stream:
+        format: Format = "bson" if _prefers_bson(request.header("accept")) else "json"
+        coding = _coding(request)
+        download = await sync.download(request.principal, request.body, format, coding)
+        headers = {"x-accel-buffering": "no", "cache-control": "no-store", "vary": "accept-encoding, accept"}
+        if coding != "identity":
+            headers["content-encoding"] = coding
+        media_type = BSON_TYPE if format == "bson" else JSON_TYPE
+        return Stream(run=download.run, media_type=media_type, headers=headers)
+
+    async def write_checkpoint(request: Request[None, ClientQuery]) -> WriteCheckpointAnswer:
+        number = await sync.write_checkpoint(request.principal, request.query.client_id)
+        return WriteCheckpointAnswer(WriteCheckpoint(str(number)))
+
+    async def checkpoint_request(request: Request[CheckpointRequest, None]) -> CheckpointRequestAnswer:
+        asked = request.body.checkpoint_request_id
+        if not asked.isdecimal() or len(asked) > 19:
+            raise Malformed("checkpoint_request_id is a decimal number")
+        number = await sync.request_checkpoint(request.principal, request.body.client_id, int(asked))
+        return CheckpointRequestAnswer(CheckpointRequested(str(number)))
+
+    async def upload(request: Request[SentBatch, None]) -> UploadAnswer:
+        return await sync.upload(request.principal, request.body)
+
+    return [
+        Route(
+            "POST",
+            "/sync/stream",
+            stream,
+            body=StreamRequest,
+            max_body=4 * 1024 * 1024,
+            produces=JSON_TYPE,
+            summary="A device's download: sync lines until the token expires",
+            errors=(TooManyBuckets,),
+            tags=("sync",),
+        ),
+        Route(
+            "GET",
+            "/write-checkpoint2.json",
+            write_checkpoint,
+            query=ClientQuery,
+            response=WriteCheckpointAnswer,
+            summary="A number that the download reaches once it holds all that was written before",
+            tags=("sync",),
+        ),
+        Route(
+            "POST",
+            "/sync/checkpoint-request",
+            checkpoint_request,
+            body=CheckpointRequest,
+            response=CheckpointRequestAnswer,
+            summary="The same with a number that the device chooses",
+            errors=(Busy,),
+            tags=("sync",),
+        ),
+        Route(
+            "POST",
+            "/v1/sync/batches",
+            upload,
+            body=SentBatch,
+            response=UploadAnswer,
+            max_body=MAX_BODY,
+            summary="A device's upload: numbered mutations, applied exactly once",
+            errors=(BatchGap, BatchRepeated, Busy, TooLarge),
+            tags=("sync",),
+        ),
+    ]
+
+
+def _prefers_bson(accept: str | None) -> bool:
+    return accept is not None and BSON_TYPE in accept
+
+
+def _coding(request: Request[Any, Any]) -> Coding:
+    offer = request.accepts_encoding("zstd", "gzip")
+    return "zstd" if offer == "zstd" else "gzip" if offer == "gzip" else "identity"

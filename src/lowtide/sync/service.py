@@ -1,0 +1,188 @@
+"""The sync engine as the rest of Lowtide sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import LowtideError, Malformed
+from lowtide.kernel.ids import Ids
+from lowtide.kernel.schema import Principal, Schema
+from lowtide.storage.bus import Bus
+from lowtide.storage.db import Database, Tx
+from lowtide.storage.jobs import Jobs
+from lowtide.sync import store
+from lowtide.sync.download import Download, Downloads, StreamRequest
+from lowtide.sync.hub import Hub
+from lowtide.sync.lines import Coding, Format
+from lowtide.sync.model import Batch, CheckpointAsk, Commit
+from lowtide.sync.segments import Segments
+from lowtide.sync.store import queries
+from lowtide.sync.streams import Streams
+from lowtide.sync.system import with_system
+from lowtide.sync.uploads import SentBatch, UploadAnswer, batch_of
+from lowtide.sync.writer import Applied, Writer
+
+log = logging.getLogger("lowtide.sync")
+
+HEADS = "heads"
+"""The bus topic on which nodes tell each other of a new head."""
+
+LOOK_EVERY = 15.0
+"""Seconds after which a node looks at the head by itself: a hint may be lost."""
+
+CATCH_UP_GROUPS = 1_000
+"""Missed groups that are told one by one; beyond them everybody reads anew."""
+
+MAX_REQUEST = 2**63 - 1
+
+
+class Sync:
+    """Takes uploads, serves downloads. ``start`` before use, ``close`` after."""
+
+    def __init__(self, schema: Schema, database: Database, bus: Bus, jobs: Jobs, clock: Clock, ids: Ids):
+        self.schema = with_system(schema)
+        self.streams = Streams(self.schema)
+        self.database = database
+        self.hub = Hub()
+        self.segments = Segments(database)
+        self._bus = bus
+        self._jobs = jobs
+        self._clock = clock
+        self._ids = ids
+        self.writer = Writer(database, self.schema, self.streams, clock, self._enqueue, self._committed)
+        self.downloads = Downloads(
+            database, self.schema, self.streams, self.hub, self.segments, clock, self._note_seen
+        )
+        self._seen: dict[tuple[str, str, str], tuple[int, int]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin. The database is migrated already."""
+        epoch = self._ids.token()[:8]
+        await self.database.write(lambda tx: tx.execute(queries["insert_head"], epoch))
+        head = await self.database.read(store.read_head)
+        self.hub.group = head.group
+        await self.writer.start()
+        self._tasks = [
+            asyncio.create_task(self._hear_heads(), name="lowtide-heads"),
+            asyncio.create_task(self._look_at_heads(), name="lowtide-look"),
+        ]
+
+    async def close(self) -> None:
+        """End the streams, apply what waits, stop."""
+        self.hub.close()
+        await self.writer.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.segments.close()
+        await self.flush_seen()
+
+    async def upload(self, principal: Principal, sent: SentBatch) -> UploadAnswer:
+        """Apply a device's batch exactly once. Raises as ``batch_of`` and ``Writer.apply`` do."""
+        batch = batch_of(sent, principal, self.schema, self._clock.now())
+        applied = await self.writer.apply(batch)
+        return UploadAnswer(sent.client_id, applied.last_n, str(applied.group), applied.results)
+
+    async def apply(self, batch: Batch) -> Applied:
+        """Apply changes of the server's own. Raises as ``Writer.apply`` does."""
+        return await self.writer.apply(batch)
+
+    async def download(
+        self, principal: Principal, request: StreamRequest, format: Format, coding: Coding
+    ) -> Download:
+        """Open a device's stream. Raises as ``Downloads.open`` does."""
+        check_client_id(request.client_id)
+        return await self.downloads.open(principal, request, format, coding)
+
+    async def write_checkpoint(self, principal: Principal, client_id: str) -> int:
+        """A number that the device's stream reaches once it holds everything written before this call."""
+        check_client_id(client_id)
+
+        async def read(tx: Tx) -> tuple[int, int | None]:
+            head = await store.read_head(tx)
+            device = await store.read_device(tx, principal.space, principal.user, client_id)
+            return head.group, device.request if device else None
+
+        group, request = await self.database.read(read)
+        if request is None:
+            return group
+        # This device counts its requests itself, or once did: go on with its numbers.
+        return await self.request_checkpoint(principal, client_id, max(group, request + 1))
+
+    async def request_checkpoint(self, principal: Principal, client_id: str, number: int) -> int:
+        """Note that the device wants to hear ``number``; the greatest number that it ever asked for."""
+        check_client_id(client_id)
+        if not 0 < number <= MAX_REQUEST:
+            raise Malformed("checkpoint_request_id is a number from 1 to 2^63 - 1")
+        ask = CheckpointAsk(space=principal.space, user=principal.user, client_id=client_id, number=number)
+        applied = await self.writer.apply(Batch(ask=ask))
+        return applied.last_n
+
+    async def flush_seen(self) -> None:
+        """Keep which head each device reached last; losing some is harmless."""
+        seen, self._seen = self._seen, {}
+        if not seen:
+            return
+
+        async def write(tx: Tx) -> None:
+            await tx.execute_many(queries["insert_device"], [(*key, at) for key, (at, _) in seen.items()])
+            await tx.execute_many(queries["set_seen"], [(*key, *value) for key, value in seen.items()])
+
+        await self.database.write(write)
+
+    # What happens by itself.
+
+    def _note_seen(self, principal: Principal, client_id: str, group: int) -> None:
+        self._seen[(principal.space, principal.user, client_id)] = (self._clock.now(), group)
+
+    async def _enqueue(self, tx: Tx, kind: str, payload: msgspec.Struct) -> None:
+        await self._jobs.enqueue(tx, kind, payload)
+
+    def _committed(self, commit: Commit) -> None:
+        if commit.group == self.hub.group + 1:
+            self.hub.deliver(commit)
+        # Otherwise another node's groups came in between: they are told in order, this one among them.
+        self._bus.publish(HEADS, str(commit.group).encode())
+        self._jobs.wake()
+
+    async def _hear_heads(self) -> None:
+        async with self._bus.subscribe(HEADS) as hints:
+            async for hint in hints:
+                if hint.missed or int(hint.payload or b"0") > self.hub.group:
+                    await self._catch_up()
+
+    async def _look_at_heads(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY * self._ids.jitter(0.8, 1.2))
+            await self._catch_up()
+            try:
+                await self.flush_seen()
+            except LowtideError as error:
+                log.warning("could not note where devices are: %s", error.message)
+
+    async def _catch_up(self) -> None:
+        """Tell the listeners what other nodes committed."""
+        try:
+            missed = await self.database.read(
+                lambda tx: store.topics_since(tx, self.hub.group, CATCH_UP_GROUPS)
+            )
+        except LowtideError as error:
+            log.warning("could not look at the head: %s", error.message)
+            return
+        if len(missed) == CATCH_UP_GROUPS:
+            self.hub.deliver_unknown(missed[-1][0])
+            return
+        for group, topics in missed:
+            if group > self.hub.group:
+                self.hub.deliver(Commit(group=group, topics=tuple(topics)))
+
+
+def check_client_id(client_id: str) -> None:
+    """Raises ``Malformed`` for what cannot be a device's name."""
+    if not 0 < len(client_id) <= 64 or not client_id.isprintable() or "/" in client_id:
+        raise Malformed("client_id is a text of 1 to 64 printable characters without '/'")

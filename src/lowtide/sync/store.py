@@ -1,0 +1,237 @@
+"""What the sync engine reads and writes, one function for each need.
+
+Every function takes an open transaction and awaits nothing else, so each works on both databases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from lowtide.kernel.clock import Stamp
+from lowtide.kernel.schema import Data, Lookup, Model, Schema
+from lowtide.storage.db import Tx, load_queries
+from lowtide.sync.merge import IndexKey, aliased
+from lowtide.sync.model import Bucket, Key, Loss, Record, Result
+from lowtide.sync.streams import key_text
+
+queries = load_queries("lowtide.sync")
+
+OPS_PER_GROUP = 1 << 20
+"""An op id is group * OPS_PER_GROUP + index: a checkpoint can name all of a group by one number."""
+
+_encode = msgspec.json.Encoder().encode
+_decode_data = msgspec.json.Decoder(dict[str, str | int | float | None]).decode
+_decode_stamps = msgspec.json.Decoder(dict[str, tuple[int, str]]).decode
+_decode_topics = msgspec.json.Decoder(list[str]).decode
+
+
+class Head(msgspec.Struct, frozen=True):
+    """Where the order of everything stands."""
+
+    group: int
+    epoch: str
+    last_bucket: int = 0
+
+    @property
+    def op(self) -> int:
+        """The greatest op id that this head covers."""
+        return last_op_of(self.group)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The last batch of a device and its results: what a repeat is answered from."""
+
+    numbers: list[int]
+    digests: list[int]
+    results: list[Result]
+
+
+class Device(msgspec.Struct, frozen=True):
+    """What the server keeps of a device."""
+
+    lineage: str = ""
+    last_n: int = -1
+    answer: Answer | None = None
+    answered_group: int = 0
+    request: int | None = None
+    request_group: int = 0
+    generation: int = 0
+    gaps: int = 0
+
+
+def last_op_of(group: int) -> int:
+    """The op id that stands for the end of ``group``."""
+    return group * OPS_PER_GROUP + OPS_PER_GROUP - 1
+
+
+async def lock_head(tx: Tx) -> Head:
+    """The head, held until the transaction ends: what puts groups into one order."""
+    rows = await tx.fetch(queries["lock_head"])
+    return Head(*rows[0])
+
+
+async def read_head(tx: Tx) -> Head:
+    """The head of this snapshot."""
+    rows = await tx.fetch(queries["read_head"])
+    return Head(*rows[0])
+
+
+async def read_records(tx: Tx, schema: Schema, keys: Iterable[Key]) -> dict[Key, Record | None]:
+    """The named records; None for one that never was. One query."""
+    found: dict[Key, Record | None] = dict.fromkeys(keys)
+    if found:
+        rows = await tx.fetch(queries["records"], _encode(list(found)).decode())
+        for space, model, id, data, stamps, deleted, op, created in rows:
+            found[(space, model, id)] = Record(
+                restore(schema.models[model], data), _decode_stamps(stamps), bool(deleted), op, created
+            )
+    return found
+
+
+def restore(model: Model, text: str) -> Data:
+    """A record's fields from its stored JSON, with what was added to the model since."""
+    data = _decode_data(text)
+    fields = model.fields
+    if data.keys() == fields.keys():
+        return data
+    out: Data = {}
+    for name, field in fields.items():
+        if name in data:
+            out[name] = data[name]
+        elif field.renamed_from in data:
+            out[name] = data[field.renamed_from]
+        else:
+            out[name] = field.default
+    return out
+
+
+async def read_index(tx: Tx, wanted: Iterable[IndexKey]) -> dict[IndexKey, str]:
+    """Who holds each of the wanted unique values; values that nobody holds are absent."""
+    keys = list(wanted)
+    if not keys:
+        return {}
+    rows = await tx.fetch(queries["index_holders"], _encode(keys).decode())
+    return {(space, name, value): id for space, name, value, id in rows}
+
+
+async def read_holdings(
+    tx: Tx, schema: Schema, lookups: Sequence[Lookup], users: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], dict[Lookup, dict[str, int]]]:
+    """The keys that each (space, user) holds of each lookup. One query."""
+    holdings: dict[tuple[str, str], dict[Lookup, dict[str, int]]] = {user: {} for user in users}
+    if not lookups or not holdings:
+        return holdings
+    wanted: dict[tuple[str, str, str, str], list[tuple[tuple[str, str], Lookup]]] = {}
+    for space, user in holdings:
+        for lookup in lookups:
+            name = lookup_name(lookup.model, lookup.match)
+            wanted.setdefault((space, name, key_text(user), lookup.model), []).append(((space, user), lookup))
+    rows = await tx.fetch(queries["indexed_records"], _encode(list(wanted)).decode())
+    for space, name, value, id, text in rows:
+        model = name.partition(".")[0]
+        data = restore(schema.models[model], text)
+        for holder, lookup in wanted[(space, name, value, model)]:
+            taken = id if lookup.take == "id" else data[lookup.take]
+            if taken is not None:
+                counts = holdings[holder].setdefault(lookup, {})
+                counts[key_text(taken)] = counts.get(key_text(taken), 0) + 1
+    return holdings
+
+
+def lookup_name(model: str, field: str) -> str:
+    """The name of the index that finds records by a field's value."""
+    return f"{model}.{field}"
+
+
+async def read_buckets(tx: Tx, names: Iterable[str]) -> dict[str, Bucket]:
+    """The buckets of these names; one that never had a row is absent."""
+    wanted = list(names)
+    if not wanted:
+        return {}
+    rows = await tx.fetch(queries["buckets_by_name"], _encode(wanted).decode())
+    return {name: Bucket(id, last, live, floor) for name, id, last, live, floor in rows}
+
+
+async def read_device(tx: Tx, space: str, user: str, client_id: str, lock: bool = False) -> Device | None:
+    """A device's row; None for one that was never seen."""
+    query = queries["device_for_write" if lock else "device"]
+    rows = await tx.fetch(query, space, user, client_id)
+    if not rows:
+        return None
+    lineage, last_n, answer, *rest = rows[0]
+    stored = msgspec.json.decode(answer, type=Answer) if answer else None
+    return Device(lineage, last_n, stored, *rest)
+
+
+async def write_answer(tx: Tx, space: str, user: str, client_id: str, device: Device, now: int) -> None:
+    """Keep what the last batch of a device was answered."""
+    await tx.execute(queries["insert_device"], space, user, client_id, now)
+    await tx.execute(
+        queries["set_answer"],
+        space,
+        user,
+        client_id,
+        device.lineage,
+        device.last_n,
+        _encode(device.answer).decode(),
+        device.answered_group,
+        device.gaps,
+        now,
+    )
+
+
+async def write_losses(tx: Tx, losses: Sequence[Loss], first_id: int, now: int) -> None:
+    """Append to the journal."""
+    await tx.execute_many(
+        queries["insert_loss"],
+        [
+            (
+                first_id + i,
+                loss.space,
+                loss.model,
+                loss.record,
+                loss.field,
+                loss.lost,
+                loss.lost_by,
+                loss.lost_at,
+                loss.won,
+                loss.won_by,
+                loss.won_at,
+                loss.reason,
+                now,
+            )
+            for i, loss in enumerate(losses)
+        ],
+    )
+
+
+async def topics_since(tx: Tx, group: int, limit: int) -> list[tuple[int, list[str]]]:
+    """What the groups after ``group`` changed, at most ``limit`` of them."""
+    rows = await tx.fetch(queries["topics_since"], group, limit)
+    return [(number, _decode_topics(topics)) for number, topics in rows]
+
+
+def stamps_text(stamps: Mapping[str, Stamp]) -> str:
+    """Stamps as they are stored."""
+    return _encode(stamps).decode()
+
+
+def data_text(model: Model, data: Data) -> str:
+    """A record's fields as they are stored and sent."""
+    return _encode(aliased(model, data)).decode()
+
+
+def row_of(key: Key, record: Record, json: str, op: int, now: int) -> tuple[Any, ...]:
+    """The parameters of ``upsert_record``."""
+    return (
+        *key,
+        json,
+        stamps_text(record.stamps),
+        int(record.deleted),
+        op,
+        record.created,
+        now,
+    )

@@ -1,0 +1,226 @@
+"""Streams: which buckets a record is in, and which buckets a user holds.
+
+A *topic* is the name of something that a connected device may wait for. Three kinds::
+
+    main/team["t1"]           a bucket: its rows changed
+    main/?membership.user=u1  a lookup: the keys that user u1 holds may have changed
+    main/!u1/3f2a…            a device: one of its uploads was applied
+
+A bucket's topic is also its name in the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from lowtide.kernel.schema import (
+    Claim,
+    Data,
+    Device,
+    Everyone,
+    Keys,
+    Lookup,
+    Me,
+    Parameter,
+    Principal,
+    Schema,
+    Stream,
+    Wire,
+)
+
+DEVICE_STREAM = "lowtide"
+"""The stream of a device's own rows: rejections and commands. Its key is ``device_key``."""
+
+_encode = msgspec.json.Encoder().encode
+
+Holding = Mapping[str, int]
+"""Key text -> how many records grant it."""
+
+
+class Subscription(msgspec.Struct, frozen=True):
+    """A stream that a device asked for by name."""
+
+    stream: str
+    parameters: Mapping[str, Any] = {}
+    priority: int | None = None
+
+
+class Held(msgspec.Struct, frozen=True):
+    """One bucket that a device is to hold, and why."""
+
+    topic: str
+    stream: str
+    priority: int
+    subscriptions: tuple[int | None, ...]
+    """Indexes of the subscriptions that ask for it; None: it comes by default."""
+    defer: bool = False
+    """Its first download waits while the network is metered."""
+
+
+def key_text(value: Wire) -> str:
+    """A key as it stands in a bucket's name: JSON, so that no value can look like another."""
+    return _encode(value).decode()
+
+
+def device_key(user: str, client_id: str) -> str:
+    """The key of a device's own bucket. It names the user: a client_id alone is not a secret."""
+    return f"{user}/{client_id}"
+
+
+def device_topic(space: str, user: str, client_id: str) -> str:
+    """Told when an upload of the device was applied."""
+    return f"{space}/!{user}/{client_id}"
+
+
+def bucket_topic(space: str, stream: str, key: str) -> str:
+    """The name of a bucket; ``key`` is a ``key_text``, empty for everyone's."""
+    return f"{space}/{stream}[{key}]"
+
+
+def lookup_topic(space: str, lookup: Lookup, user: str) -> str:
+    """Told when the records that grant keys to ``user`` changed."""
+    return f"{space}/?{lookup.model}.{lookup.match}={user}"
+
+
+class Streams:
+    """A schema's streams, arranged for asking. Immutable and cheap to ask: no I/O."""
+
+    def __init__(self, schema: Schema):
+        self._streams = dict(schema.streams)
+        self._carrying: dict[str, list[tuple[Stream, str | None]]] = {}
+        lookups: dict[Lookup, None] = {}
+        for stream in schema.streams.values():
+            for model, field in stream.carries.items():
+                self._carrying.setdefault(model, []).append((stream, field))
+            for keys in (stream.keys, stream.keys.within if isinstance(stream.keys, Parameter) else None):
+                if isinstance(keys, Lookup):
+                    lookups[keys] = None
+        self.lookups = tuple(lookups)
+        self._lookups_of: dict[str, list[Lookup]] = {}
+        for lookup in lookups:
+            self._lookups_of.setdefault(lookup.model, []).append(lookup)
+
+    def buckets_of(self, space: str, model: str, data: Data | None) -> tuple[str, ...]:
+        """The names of the buckets that a record with ``data`` is in; none for ``None``."""
+        if data is None:
+            return ()
+        names = []
+        for stream, field in self._carrying.get(model, ()):
+            if stream.space is not None and stream.space != space:
+                continue
+            if field is None:
+                names.append(f"{space}/{stream.name}[]")
+            else:
+                value = data.get(field)
+                if value is not None:
+                    names.append(f"{space}/{stream.name}[{_encode(value).decode()}]")
+        return tuple(names)
+
+    def lookups_of(self, model: str) -> Iterable[Lookup]:
+        """The lookups that a change of ``model`` may alter."""
+        return self._lookups_of.get(model, ())
+
+    def holds(self, principal: Principal, stream: str, key: Any, holdings: Mapping[Lookup, Holding]) -> bool:
+        """Does the user hold this key of this stream?"""
+        declared = self._streams.get(stream)
+        if declared is None or key is None:
+            return False
+        keys = declared.keys.within if isinstance(declared.keys, Parameter) else declared.keys
+        if keys is None:
+            return True
+        if isinstance(keys, Device):
+            return False
+        return isinstance(keys, Everyone) or key_text(key) in self._key_texts(principal, keys, holdings)
+
+    def held(
+        self,
+        principal: Principal,
+        client_id: str,
+        holdings: Mapping[Lookup, Holding],
+        include_defaults: bool,
+        subscriptions: tuple[Subscription, ...],
+    ) -> list[Held]:
+        """Every bucket that a device is to hold, each once, in order of priority.
+
+        A subscription to an unknown stream gives nothing; the caller reports it.
+        """
+        found: dict[str, Held] = {}
+
+        def hold(stream: Stream, key: str, priority: int, subscription: int | None) -> None:
+            topic = bucket_topic(stream.space or principal.space, stream.name, key)
+            before = found.get(topic)
+            found[topic] = Held(
+                topic,
+                stream.name,
+                min(priority, before.priority) if before else priority,
+                (*before.subscriptions, subscription) if before else (subscription,),
+                stream.on_metered == "defer",
+            )
+
+        for stream in self._streams.values():
+            if isinstance(stream.keys, Device):
+                own = key_text(device_key(principal.user, client_id))
+                hold(stream, own, stream.priority, None)
+            elif stream.default and include_defaults:
+                for key in self._keys(principal, stream.keys, holdings, {}):
+                    hold(stream, key, stream.priority, None)
+        for index, wanted in enumerate(subscriptions):
+            asked = self._streams.get(wanted.stream)
+            if asked is None or isinstance(asked.keys, Device):
+                continue
+            priority = asked.priority if wanted.priority is None else wanted.priority
+            for key in self._keys(principal, asked.keys, holdings, wanted.parameters):
+                hold(asked, key, priority, index)
+        return sorted(found.values(), key=lambda held: held.priority)
+
+    def named(self, stream: str) -> Stream | None:
+        """The stream of that name."""
+        return self._streams.get(stream)
+
+    def default(self, stream: str) -> bool:
+        """Is it sent without being asked for?"""
+        return self._streams[stream].default
+
+    def names(self) -> Iterable[str]:
+        """Every stream's name."""
+        return self._streams
+
+    def _keys(
+        self,
+        principal: Principal,
+        keys: Keys,
+        holdings: Mapping[Lookup, Holding],
+        parameters: Mapping[str, Any],
+    ) -> Iterable[str]:
+        if isinstance(keys, Parameter):
+            wanted = parameters.get(keys.name)
+            chosen = {
+                key_text(value)
+                for value in (wanted if isinstance(wanted, list) else [wanted])
+                if isinstance(value, str | int | float)
+            }
+            if keys.within is None:
+                return sorted(chosen)
+            return sorted(chosen & set(self._key_texts(principal, keys.within, holdings)))
+        if isinstance(keys, Device):
+            return ()
+        return self._key_texts(principal, keys, holdings)
+
+    def _key_texts(
+        self,
+        principal: Principal,
+        keys: Me | Everyone | Claim | Lookup,
+        holdings: Mapping[Lookup, Holding],
+    ) -> Iterable[str]:
+        if isinstance(keys, Me):
+            return (key_text(principal.user),)
+        if isinstance(keys, Everyone):
+            return ("",)
+        if isinstance(keys, Claim):
+            value = principal.claims.get(keys.name)
+            values = value if isinstance(value, list) else [value]
+            return [key_text(v) for v in values if isinstance(v, str | int | float)]
+        return holdings.get(keys, {})

@@ -1,0 +1,120 @@
+"""The models that every device has: its rejections, and the commands that it gave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lowtide.kernel.errors import Refused
+from lowtide.kernel.schema import Data, Device, Field, Lookup, Model, Parameter, Schema, Stream
+from lowtide.kernel.values import coerce_fields, complete
+from lowtide.sync.model import Rejection
+from lowtide.sync.streams import DEVICE_STREAM
+
+REJECTIONS = "lowtide_rejections"
+COMMANDS = "lowtide_commands"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def with_system(schema: Schema) -> Schema:
+    """``schema`` with the built-in models and the device's stream, and an index for every lookup."""
+    models = {name: _indexed(schema, model) for name, model in schema.models.items()}
+    models[REJECTIONS] = _REJECTIONS
+    models[COMMANDS] = _COMMANDS
+    stream = Stream(
+        name=DEVICE_STREAM,
+        carries={REJECTIONS: "device", COMMANDS: "device"},
+        keys=Device(),
+        priority=0,
+    )
+    return msgspec.structs.replace(schema, models=models, streams={DEVICE_STREAM: stream, **schema.streams})
+
+
+def rejection_data(model: Model, rejection: Rejection, now: int) -> Data:
+    """The row that tells a device what was refused, with its content. Its size has no bound of its own:
+    what the device sent was bounded at the door, and nothing of it may be dropped."""
+    return complete(
+        model,
+        coerce_fields(
+            model,
+            {
+                "device": f"{rejection.user}/{rejection.client_id}",
+                "at": now,
+                "n": rejection.n,
+                "code": rejection.refusal.code,
+                "message": rejection.refusal.message,
+                "hint": rejection.refusal.hint,
+                "op": rejection.op,
+                "model": rejection.model,
+                "record_id": rejection.record,
+                "data": _encode(rejection.sent.get("data")).decode(),
+                "base": _encode(rejection.sent.get("base")).decode(),
+                "metadata": rejection.sent.get("metadata"),
+            },
+        ),
+    )
+
+
+def _indexed(schema: Schema, model: Model) -> Model:
+    looked_up: dict[str, None] = {}
+    for stream in schema.streams.values():
+        keys = stream.keys.within if isinstance(stream.keys, Parameter) else stream.keys
+        if isinstance(keys, Lookup) and keys.model == model.name:
+            looked_up[keys.match] = None
+    return msgspec.structs.replace(model, indexes=tuple({**dict.fromkeys(model.indexes), **looked_up}))
+
+
+def _text(name: str, optional: bool = True) -> Field:
+    return Field(name=name, kind="text", optional=optional)
+
+
+def _dismiss(me: Any, before: Any, after: Any) -> bool:
+    return before is not None and after is None and before.device == me.device
+
+
+def _command(me: Any, before: Any, after: Any) -> bool:
+    if after is None:
+        return bool(before.device == me.device)
+    return before is None
+
+
+def _accept_command(me: Any, before: Any, after: Any) -> dict[str, Any] | None:
+    if before is not None or after is None or me.server:
+        return None
+    if after.status is not None:
+        raise Refused("a command starts without a status", code="invalid", hint="Set name and args only.")
+    return {"device": me.device, "status": "pending"}
+
+
+_REJECTIONS = Model(
+    name=REJECTIONS,
+    fields={
+        field.name: field
+        for field in (
+            _text("device", optional=False),
+            Field(name="at", kind="timestamp"),
+            Field(name="n", kind="integer"),
+            *map(
+                _text,
+                ("code", "message", "hint", "op", "model", "record_id", "data", "base", "metadata"),
+            ),
+        )
+    },
+    write=_dismiss,
+)
+
+_COMMANDS = Model(
+    name=COMMANDS,
+    fields={
+        field.name: field
+        for field in (
+            _text("device"),
+            _text("name", optional=False),
+            *map(_text, ("args", "status", "result", "error")),
+        )
+    },
+    write=_command,
+    before_write=_accept_command,
+)

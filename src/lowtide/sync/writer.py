@@ -1,0 +1,481 @@
+"""The writer: every change of synced data goes through here, in groups.
+
+Callers put batches on a bounded queue. One task takes all that wait, opens one database
+transaction, reads every record that they name in one query, runs the pure merge, writes the
+outcome in a few bulk statements and commits; only then do the callers hear. On PostgreSQL every
+node has a writer, and the head's row puts their groups into one order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import BatchGap, BatchRepeated, Busy, LowtideError
+from lowtide.kernel.schema import Schema
+from lowtide.storage.db import Database, Tx
+from lowtide.sync import store
+from lowtide.sync.merge import Change, IndexKey, Merge, State, unique_name, unique_text
+from lowtide.sync.model import (
+    Batch,
+    Bucket,
+    CheckpointAsk,
+    Commit,
+    Key,
+    Mutation,
+    Record,
+    Rejection,
+    Result,
+    Upload,
+)
+from lowtide.sync.store import Answer, Device, queries
+from lowtide.sync.streams import Streams, device_topic, key_text, lookup_topic
+from lowtide.sync.system import COMMANDS, REJECTIONS, rejection_data
+
+log = logging.getLogger("lowtide.sync")
+
+MAX_GROUP_MUTATIONS = 5_000
+"""A group takes no further batch beyond this, so that nobody waits long."""
+
+MAX_WAITING_MUTATIONS = 50_000
+"""What may wait in memory; beyond it a caller hears ``Busy``."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What a batch's sender hears once it is durable."""
+
+    group: int
+    results: list[Result]
+    last_n: int = -1
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A change on its way to an ``after_commit`` hook, as the payload of a job."""
+
+    space: str
+    model: str
+    id: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    group: int
+
+
+class CommandCall(msgspec.Struct, frozen=True):
+    """A command on its way to its function, as the payload of a job."""
+
+    space: str
+    id: str
+    user: str
+    claims: dict[str, Any]
+
+
+Enqueue = Callable[[Tx, str, msgspec.Struct], Awaitable[None]]
+"""(tx, kind, payload): a job that exists exactly if the transaction commits."""
+
+
+class Writer:
+    """The queue before the database, and the task that empties it."""
+
+    def __init__(
+        self,
+        database: Database,
+        schema: Schema,
+        streams: Streams,
+        clock: Clock,
+        enqueue: Enqueue,
+        publish: Callable[[Commit], None],
+    ):
+        self._database = database
+        self._schema = schema
+        self._streams = streams
+        self._clock = clock
+        self._enqueue = enqueue
+        self._publish = publish
+        self._waiting: deque[tuple[Batch, int, asyncio.Future[Applied]]] = deque()
+        self._waiting_mutations = 0
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def start(self) -> None:
+        """Begin to work."""
+        self._task = asyncio.create_task(self._run(), name="lowtide-writer")
+
+    async def close(self) -> None:
+        """Apply what waits, then end. A batch offered afterwards hears ``Busy``."""
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+
+    async def apply(self, batch: Batch) -> Applied:
+        """Apply ``batch`` and return once it is durable.
+
+        Refused mutations are results, not errors. Raises ``BatchGap`` and ``BatchRepeated`` for an
+        upload out of order, ``Busy`` when too much waits, and what ``Database.write`` raises.
+        """
+        size = sum(len(t.mutations) for t in batch.transactions) or 1
+        if self._closing or self._waiting_mutations + size > MAX_WAITING_MUTATIONS:
+            raise Busy("too many writes are waiting")
+        future: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+        self._waiting.append((batch, size, future))
+        self._waiting_mutations += size
+        self._wake.set()
+        return await future
+
+    async def _run(self) -> None:
+        while True:
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            await self._commit(self._take())
+
+    def _take(self) -> list[tuple[Batch, int, asyncio.Future[Applied]]]:
+        """The next group. One upload of a device at most: a repeat is judged by what is stored."""
+        group: list[tuple[Batch, int, asyncio.Future[Applied]]] = []
+        size = 0
+        devices: set[tuple[str, str, str]] = set()
+        while self._waiting and (not group or size + self._waiting[0][1] <= MAX_GROUP_MUTATIONS):
+            upload = self._waiting[0][0].upload
+            if upload is not None:
+                device = (upload.space, upload.user, upload.client_id)
+                if device in devices:
+                    break
+                devices.add(device)
+            group.append(self._waiting.popleft())
+            size += group[-1][1]
+        self._waiting_mutations -= size
+        return group
+
+    async def _commit(self, group: list[tuple[Batch, int, asyncio.Future[Applied]]]) -> None:
+        batches = [batch for batch, _, _ in group]
+        try:
+            outcomes, commit = await self._database.write(lambda tx: self._apply(tx, batches))
+        except Exception as error:
+            if len(group) > 1 and not isinstance(error, LowtideError):
+                # One batch has brought the others down: it alone shall hear of it.
+                for one in group:
+                    await self._commit([one])
+                return
+            for _, _, future in group:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        if commit is not None:
+            self._publish(commit)
+        for (_, _, future), outcome in zip(group, outcomes, strict=True):
+            if future.done():
+                continue
+            if isinstance(outcome, LowtideError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    async def _apply(
+        self, tx: Tx, batches: Sequence[Batch]
+    ) -> tuple[list[Applied | LowtideError], Commit | None]:
+        """One group inside one transaction. May be run again from its beginning."""
+        now = self._clock.now()
+        head = await store.lock_head(tx)
+        group = head.group + 1
+        uploads = _Uploads(tx)
+        todo = [await uploads.admit(batch) for batch in batches]
+        fresh = [(batch, skip) for item in todo if isinstance(item, tuple) for batch, skip in (item,)]
+        if not fresh:
+            return [item for item in todo if not isinstance(item, tuple)], None
+
+        merge = Merge(self._schema, self._streams, await self._read(tx, fresh), now)
+        outcomes: list[Applied | LowtideError] = []
+        for item in todo:
+            if not isinstance(item, tuple):
+                outcomes.append(item)
+                continue
+            batch, skip = item
+            results = uploads.results_before(batch, skip)
+            for transaction in batch.transactions[_transactions_of(batch, skip) :]:
+                results.extend(merge.apply(transaction))
+            if batch.ask is not None:
+                number = await uploads.ask(batch.ask, group, now)
+                outcomes.append(Applied(group, results, number))
+            elif batch.upload is not None:
+                await uploads.answer(batch.upload, results, group, now)
+                outcomes.append(Applied(group, results, batch.upload.numbers[-1]))
+            else:
+                outcomes.append(Applied(group, results))
+        for fault in merge.faults:
+            log.error("the app's code failed: %s", fault)
+        changed, topics = await self._write(tx, merge, group, head.last_bucket, now)
+        topics.extend(uploads.topics())
+        await tx.execute(queries["insert_head_log"], group, now, _encode(topics).decode())
+        return outcomes, Commit(group=group, topics=tuple(topics), buckets=changed)
+
+    async def _read(self, tx: Tx, fresh: Sequence[tuple[Batch, int]]) -> State:
+        keys: dict[Key, None] = {}
+        users: dict[tuple[str, str], None] = {}
+        mutations: list[tuple[Key, Mutation]] = []
+        for batch, skip in fresh:
+            for transaction in batch.transactions[_transactions_of(batch, skip) :]:
+                space = transaction.principal.space
+                users[(space, transaction.principal.user)] = None
+                for mutation in transaction.mutations:
+                    if isinstance(mutation, Mutation) and mutation.model in self._schema.models:
+                        key = (space, mutation.model, mutation.id)
+                        keys[key] = None
+                        mutations.append((key, mutation))
+        records = await store.read_records(tx, self._schema, keys)
+        index = await store.read_index(tx, self._candidates(records, mutations))
+        holdings = await store.read_holdings(tx, self._schema, self._streams.lookups, users)
+        return State(records, index, holdings)
+
+    def _candidates(
+        self, records: dict[Key, Record | None], mutations: Sequence[tuple[Key, Mutation]]
+    ) -> set[IndexKey]:
+        """Every unique value that a record of the group might take on its way."""
+        seen: dict[tuple[Key, tuple[str, ...]], list[set[Any]]] = {}
+        for key, mutation in mutations:
+            model = self._schema.models[key[1]]
+            for fields in model.unique:
+                values = seen.get((key, fields))
+                if values is None:
+                    record = records[key]
+                    standing = record.data if record else {n: f.default for n, f in model.fields.items()}
+                    values = seen[(key, fields)] = [{standing[name]} for name in fields]
+                for name, choices in zip(fields, values, strict=True):
+                    if name in mutation.data:
+                        choices.add(mutation.data[name])
+        wanted: set[IndexKey] = set()
+        for (key, fields), values in seen.items():
+            for combination in itertools.product(*values):
+                text = unique_text(fields, dict(zip(fields, combination, strict=True)))
+                if text is not None:
+                    wanted.add((key[0], unique_name(key[1], fields), text))
+        return wanted
+
+    async def _write(
+        self, tx: Tx, merge: Merge, group: int, last_bucket: int, now: int
+    ) -> tuple[dict[str, Bucket], list[str]]:
+        changes = list(merge.changes())
+        changes.extend(self._rejected(rejection, now) for rejection in merge.rejections)
+        base = group * store.OPS_PER_GROUP
+        records: list[tuple[Any, ...]] = []
+        added: list[tuple[Any, ...]] = []
+        dropped: list[tuple[Any, ...]] = []
+        moves: dict[str, list[tuple[int, str, str, int]]] = {}
+        live: dict[str, int] = {}
+        topics: dict[str, None] = {}
+        for i, (key, change) in enumerate(changes, 1):
+            op = base + i
+            space, model, id = key
+            before = None if change.before is None or change.before.deleted else change.before.data
+            after = None if change.after.deleted else change.after.data
+            records.append(store.row_of(key, change.after, change.json, op, now))
+            old = self._streams.buckets_of(space, model, before)
+            new = self._streams.buckets_of(space, model, after)
+            for name in new:
+                moves.setdefault(name, []).append((op, model, id, 0))
+                if name not in old:
+                    live[name] = live.get(name, 0) + 1
+            for name in old:
+                if name not in new:
+                    moves.setdefault(name, []).append((op, model, id, 1))
+                    live[name] = live.get(name, 0) - 1
+            self._index_rows(key, before, after, added, dropped)
+            for lookup in self._streams.lookups_of(model):
+                for data in (before, after):
+                    if data is not None and data[lookup.match] is not None:
+                        topics[lookup_topic(space, lookup, str(data[lookup.match]))] = None
+            await self._tell(tx, key, change, before, after, group)
+        await tx.execute_many(queries["upsert_record"], records)
+        if dropped:
+            await tx.execute_many(queries["delete_index"], dropped)
+        if added:
+            await tx.execute_many(queries["insert_index"], added)
+        changed, last_bucket = await self._write_buckets(tx, moves, live, last_bucket)
+        if merge.losses:
+            await store.write_losses(tx, merge.losses, base, now)
+        await tx.execute(queries["set_head"], group, last_bucket)
+        return changed, [*moves, *topics]
+
+    def _index_rows(
+        self,
+        key: Key,
+        before: dict[str, Any] | None,
+        after: dict[str, Any] | None,
+        added: list[tuple[Any, ...]],
+        dropped: list[tuple[Any, ...]],
+    ) -> None:
+        space, name, id = key
+        model = self._schema.models[name]
+        for fields in model.unique:
+            index = unique_name(name, fields)
+            old = None if before is None else unique_text(fields, before)
+            new = None if after is None else unique_text(fields, after)
+            if old != new:
+                if old is not None:
+                    dropped.append((space, index, old, id))
+                if new is not None:
+                    added.append((space, index, new, id))
+        for field in model.indexes:
+            index = store.lookup_name(name, field)
+            was = None if before is None else before[field]
+            now = None if after is None else after[field]
+            if was != now:
+                if was is not None:
+                    dropped.append((space, index, key_text(was), id))
+                if now is not None:
+                    added.append((space, index, key_text(now), id))
+
+    async def _write_buckets(
+        self,
+        tx: Tx,
+        moves: dict[str, list[tuple[int, str, str, int]]],
+        live: dict[str, int],
+        last_bucket: int,
+    ) -> tuple[dict[str, Bucket], int]:
+        buckets = await store.read_buckets(tx, moves)
+        new: list[tuple[Any, ...]] = []
+        entries: list[tuple[Any, ...]] = []
+        updates: list[tuple[Any, ...]] = []
+        history: list[tuple[int, int]] = []
+        for name, rows in moves.items():
+            if name not in buckets:
+                last_bucket += 1
+                buckets[name] = Bucket(last_bucket, 0, 0, 0)
+                new.append((last_bucket, name.partition("/")[0], name))
+            bucket = buckets[name]
+            id, last = bucket.id, rows[-1][0]
+            buckets[name] = Bucket(id, last, bucket.live + live.get(name, 0), bucket.floor)
+            entries.extend((id, op, model, record, removed) for op, model, record, removed in rows)
+            updates.append((id, last, live.get(name, 0)))
+            history.append((id, last))
+        if new:
+            await tx.execute_many(queries["insert_bucket"], new)
+        await tx.execute_many(queries["upsert_entry"], entries)
+        await tx.execute_many(queries["update_bucket"], updates)
+        await tx.execute_many(queries["insert_history"], history)
+        return buckets, last_bucket
+
+    def _rejected(self, rejection: Rejection, now: int) -> tuple[Key, Change]:
+        model = self._schema.models[REJECTIONS]
+        data = rejection_data(model, rejection, now)
+        lineage = f":{rejection.lineage}" if rejection.lineage else ""
+        key = (rejection.space, REJECTIONS, f"{rejection.client_id}{lineage}:{rejection.n}")
+        record = Record(data, {"": (now, "server")}, False, 0, now)
+        return key, Change(None, record, store.data_text(model, data))
+
+    async def _tell(
+        self,
+        tx: Tx,
+        key: Key,
+        change: Change,
+        before: dict[str, Any] | None,
+        after: dict[str, Any] | None,
+        group: int,
+    ) -> None:
+        space, name, id = key
+        if self._schema.models[name].after_commit is not None:
+            await self._enqueue(tx, "sync.event", Event(space, name, id, before, after, group))
+        if name == COMMANDS and before is None and after is not None:
+            user = str(after["device"]).rpartition("/")[0]
+            await self._enqueue(tx, "sync.command", CommandCall(space, id, user, {}))
+
+
+class _Uploads:
+    """The exactly-once part of a group: what was applied before, and what to answer from then on."""
+
+    def __init__(self, tx: Tx):
+        self._tx = tx
+        self._devices: dict[tuple[str, str, str], Device] = {}
+        self._topics: list[str] = []
+
+    async def admit(self, batch: Batch) -> tuple[Batch, int] | Applied | LowtideError:
+        """(batch, number of mutations that were applied before), the stored answer, or an error."""
+        upload = batch.upload
+        if upload is None:
+            return batch, 0
+        key = (upload.space, upload.user, upload.client_id)
+        device = await store.read_device(self._tx, *key, lock=True) or Device()
+        self._devices[key] = device
+        answer = device.answer
+        numbers = upload.numbers
+        if answer is None or device.lineage != upload.lineage:
+            return batch, 0
+        if numbers[0] > device.last_n:
+            if numbers[0] > device.last_n + 1 and not upload.gap:
+                return BatchGap(expected=device.last_n + 1)
+            return batch, 0
+        shared = min(len(numbers), len(answer.numbers))
+        same = (
+            list(numbers[:shared]) == answer.numbers[:shared]
+            and list(upload.digests[:shared]) == answer.digests[:shared]
+        )
+        if not same or _transactions_of(batch, shared) < 0:
+            return BatchRepeated(expected=device.last_n + 1)
+        if len(numbers) == shared:
+            return Applied(device.answered_group, answer.results[:shared], device.last_n)
+        return batch, shared
+
+    def results_before(self, batch: Batch, skip: int) -> list[Result]:
+        """The stored results of the mutations that were applied before."""
+        upload = batch.upload
+        if upload is None or not skip:
+            return []
+        answer = self._devices[(upload.space, upload.user, upload.client_id)].answer
+        return list(answer.results[:skip]) if answer else []
+
+    async def answer(self, upload: Upload, results: list[Result], group: int, now: int) -> None:
+        """Keep the answer with the changes it speaks of."""
+        key = (upload.space, upload.user, upload.client_id)
+        before = self._devices[key]
+        skipped = (
+            before.answer is not None
+            and before.lineage == upload.lineage
+            and upload.numbers[0] > before.last_n + 1
+        )
+        device = msgspec.structs.replace(
+            before,
+            lineage=upload.lineage,
+            last_n=upload.numbers[-1],
+            answer=Answer(list(upload.numbers), list(upload.digests), results),
+            answered_group=group,
+            gaps=before.gaps + skipped,
+        )
+        await store.write_answer(self._tx, *key, device, now)
+        self._topics.append(device_topic(*key))
+
+    async def ask(self, ask: CheckpointAsk, group: int, now: int) -> int:
+        """Note a device's checkpoint request; the greatest number that it ever asked for."""
+        key = (ask.space, ask.user, ask.client_id)
+        device = await store.read_device(self._tx, *key, lock=True) or Device()
+        if device.request is not None and ask.number <= device.request:
+            return device.request
+        await self._tx.execute(queries["insert_device"], *key, now)
+        await self._tx.execute(queries["set_request"], *key, ask.number, group)
+        self._topics.append(device_topic(*key))
+        return ask.number
+
+    def topics(self) -> list[str]:
+        """The devices that wait to hear of their uploads."""
+        return self._topics
+
+
+def _transactions_of(batch: Batch, mutations: int) -> int:
+    """How many whole transactions the first ``mutations`` make; -1 if they end inside one."""
+    count = 0
+    for i, transaction in enumerate(batch.transactions):
+        if count == mutations:
+            return i
+        count += len(transaction.mutations)
+    return len(batch.transactions) if count == mutations else -1
