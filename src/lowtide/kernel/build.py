@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from lowtide.kernel.declare import (
@@ -49,9 +50,11 @@ def hook(cls: type, name: str) -> Any:
     return value.__func__ if isinstance(value, staticmethod) else value
 
 
-def resolved_types(call: Callable[..., Any]) -> dict[str, Any]:
-    """The types of a function's parameters. Raises what evaluating a quoted type raises."""
-    return typing.get_type_hints(call, include_extras=True)
+def parameter_type(call: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """The type of one parameter. Raises what evaluating a quoted type raises."""
+    names = inspect.unwrap(call).__globals__
+    holder = SimpleNamespace(__annotations__={"it": parameter.annotation})
+    return typing.get_type_hints(holder, names, include_extras=True)["it"]
 
 
 def _model(app: App, declared: ModelDeclaration, looked_up: set[str]) -> Model:
@@ -101,11 +104,10 @@ def _name(app: App, cls: type) -> str:
 
 
 def _function(declared: FunctionDeclaration) -> Function:
-    types = resolved_types(declared.call)
     parameters = list(inspect.signature(declared.call).parameters.values())[1:]
     return Function(
         name=declared.name,
         call=declared.call,
-        parameters={p.name: types[p.name] for p in parameters},
+        parameters={p.name: parameter_type(declared.call, p) for p in parameters},
         required=frozenset(p.name for p in parameters if p.default is p.empty),
     )

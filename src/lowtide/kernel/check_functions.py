@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from lowtide.kernel import place as places
-from lowtide.kernel.build import resolved_types
+from lowtide.kernel.build import parameter_type
 from lowtide.kernel.declare import App, FunctionDeclaration
 from lowtide.kernel.findings import Findings, check_name
 from lowtide.kernel.place import Place
@@ -47,11 +47,6 @@ def _check_parameters(found: Findings, function: FunctionDeclaration) -> None:
             function.place, "function-signature", f"{function.name} takes no ctx", "Write (ctx, ...) first."
         )
         return
-    try:
-        types = resolved_types(function.call)
-    except Exception as error:  # evaluating a quoted type runs the app's code
-        found.error(function.place, "parameter-type", f"a type is unknown: {error}", "Import the type.")
-        return
     for parameter in parameters[1:]:
         at = Place(defined.file, lines.get(parameter.name, defined.line))
         if parameter.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
@@ -61,7 +56,7 @@ def _check_parameters(found: Findings, function: FunctionDeclaration) -> None:
                 f"{parameter.name!r} cannot be given by name",
                 "Name each argument: devices send a JSON object.",
             )
-        elif parameter.name not in types:
+        elif parameter.annotation is parameter.empty:
             found.error(
                 at,
                 "parameter-type",
@@ -69,7 +64,7 @@ def _check_parameters(found: Findings, function: FunctionDeclaration) -> None:
                 f"Write {parameter.name}: str, or its type.",
             )
         else:
-            reason = undecodable(types[parameter.name])
+            reason = _undecodable(function, parameter)
             if reason:
                 found.error(
                     at,
@@ -79,12 +74,13 @@ def _check_parameters(found: Findings, function: FunctionDeclaration) -> None:
                 )
 
 
-def undecodable(wanted: Any) -> str | None:
-    """Why JSON cannot be decoded to ``wanted``; ``None`` when it can."""
+def _undecodable(function: FunctionDeclaration, parameter: inspect.Parameter) -> str | None:
+    """Why JSON cannot be decoded to the parameter's type; ``None`` when it can."""
     try:
+        wanted = parameter_type(function.call, parameter)
         msgspec.json.Decoder(wanted)
         info = msgspec.inspect.type_info(wanted)
-    except Exception as error:  # building a decoder evaluates the app's own annotations
+    except Exception as error:  # a quoted type is evaluated, and may raise anything
         return str(error)
     return _custom(info, set())
 

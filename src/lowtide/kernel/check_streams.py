@@ -115,32 +115,32 @@ class _StreamCheck:
         return None
 
     def _check_parameter(self, keys: ParameterDeclaration) -> Kind | None:
-        check_name(self._found, self._at("keys"), "parameter", keys.name)
+        check_name(self._found, keys.place, "parameter", keys.name)
         if self._stream.default is True:
-            self._error(
-                "keys",
+            self._found.error(
+                keys.place,
                 "parameter-default",
                 "a stream whose key the device names cannot be sent unasked",
                 "Write default=False: devices subscribe with the key.",
             )
         if keys.within is None:
             self._found.note(
-                self._at("keys"),
+                keys.place,
                 "open-parameter",
                 f"every user of the space receives the rows of any {keys.name!r} that they name",
                 "Give within=... unless that is meant.",
             )
             return None
         if isinstance(keys.within, ParameterDeclaration):
-            self._error("keys", "keys", "a parameter within a parameter", _KEYS)
+            self._found.error(keys.place, "keys", "a parameter within a parameter", _KEYS)
             return None
         return self._check_keys(keys.within)
 
     def _check_lookup(self, keys: LookupDeclaration) -> Kind | None:
         model = model_named(self._app, keys.model)
         if model is None:
-            self._error(
-                "keys",
+            self._found.error(
+                keys.place,
                 "keys-model",
                 f"{keys.model.__name__} is not a model of this app",
                 "Put @app.model before the class.",
@@ -149,23 +149,26 @@ class _StreamCheck:
         self._reached.add(keys.model)
         fields = declared_fields(model.cls)
         if len(keys.matches) != 1 or not all(isinstance(v, Me) for v in keys.matches.values()):
-            self._error(
-                "keys", "keys", "where() compares one field with me", "Write Model.where(user_id=me).team_id."
+            self._found.error(
+                keys.place,
+                "keys",
+                "where() compares one field with me",
+                "Write Model.where(user_id=me).team_id.",
             )
             return None
         (match,) = keys.matches
-        self._check_field(self._at("keys"), "keys", model, match, ("text", "reference"))
-        take = self._check_field(self._at("keys"), "keys", model, keys.take, KEY_KINDS)
+        self._check_field(keys.place, "keys", model, match, ("text", "reference"))
+        take = self._check_field(keys.place, "keys", model, keys.take, KEY_KINDS)
         if match in fields and _grants_itself(hook(model.cls, "write"), match):
             self._found.warning(
-                self._at("keys"),
+                keys.place,
                 "grants-itself",
                 f"every user can give themselves a {model.name} with any {keys.take!r} and read its rows",
                 f"Let only the server, or who is in already, write {model.name}: member(...) or nobody.",
             )
         self._found.note(
-            self._at("keys"),
-            "keys-unbounded",
+            keys.place,
+            "bucket-limit",
             f"each {model.name} of a user is a bucket; more than {MAX_BUCKETS} are refused",
             "Choose coarser keys if a user may come near: a team rather than a task.",
         )

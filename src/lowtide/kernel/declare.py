@@ -35,6 +35,7 @@ class ParameterDeclaration(msgspec.Struct, frozen=True):
 
     name: str
     within: Any
+    place: Place
 
 
 Keys = Me | Everyone | Claim | Parameter | LookupDeclaration | ParameterDeclaration
@@ -47,7 +48,7 @@ def parameter(
 
     Without ``within`` a device receives the rows of every key that it can name.
     """
-    return ParameterDeclaration(name, within)
+    return ParameterDeclaration(name, within, caller())
 
 
 class Where:
