@@ -1,0 +1,62 @@
+"""Reading a SQLite database beside the process that serves it: for commands, such as ``lowtide token``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Literal, NoReturn, TypeVar
+
+import apsw
+
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import SetupError
+from lowtide.storage.db import Tx
+from lowtide.storage.db.sqlite_thread import BUSY_MILLISECONDS
+from lowtide.storage.db.sqlite_tx import STEPS, Deadline, SqliteTx, run, translate
+
+T = TypeVar("T")
+
+
+class SqliteBeside:
+    """A ``Database`` that only reads, takes no lock and starts no thread.
+
+    A read runs in the event loop, which waits for it: this is for a process that does one thing.
+    """
+
+    def __init__(self, path: Path, *, clock: Clock, statement_deadline: float = 5.0):
+        self._path = path
+        self._deadline = Deadline(statement_deadline, clock)
+        self._connection: apsw.Connection
+
+    @property
+    def dialect(self) -> Literal["sqlite"]:
+        return "sqlite"
+
+    async def start(self) -> None:
+        """Open. Raises ``SetupError`` when there is no database yet, ``StorageLost``."""
+        if not self._path.is_file():
+            raise SetupError(
+                f"There is no database at {self._path}.",
+                hint="Start the app once, with 'lowtide dev' or 'lowtide serve': that makes it.",
+            )
+        try:
+            self._connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READONLY)
+            self._connection.set_busy_timeout(BUSY_MILLISECONDS)
+            self._connection.execute("PRAGMA query_only=ON; PRAGMA trusted_schema=OFF")
+        except Exception as error:
+            raise translate(error, "open") from error
+        self._connection.set_progress_handler(self._deadline, STEPS)
+
+    async def close(self) -> None:
+        self._connection.close()
+
+    async def read(self, work: Callable[[Tx], Awaitable[T]]) -> T:
+        try:
+            with self._connection:  # one snapshot for every statement
+                return run(work, SqliteTx(self._connection.cursor(), self._deadline))
+        except apsw.Error as error:
+            raise translate(error, "read") from error
+
+    async def write(self, work: Callable[[Tx], Awaitable[T]]) -> NoReturn:
+        """Raises ``SetupError``, always."""
+        raise SetupError("The database is only read here.", hint="Use a command that writes.")
