@@ -52,8 +52,11 @@ class SqliteBeside:
 
     async def read(self, work: Callable[[Tx], Awaitable[T]]) -> T:
         try:
-            with self._connection:  # one snapshot for every statement
+            self._connection.execute("BEGIN")  # one snapshot for every statement
+            try:
                 return run(work, SqliteTx(self._connection.cursor(), self._deadline))
+            finally:
+                self._connection.execute("ROLLBACK")
         except apsw.Error as error:
             raise translate(error, "read") from error
 
