@@ -7,10 +7,15 @@ without a hop per statement. The same code, the same tests.
 SQL lives beside its component in ``queries.sql``, in the dialect that both share: parameters are
 ``$1``, ``$2``; upserts are ``ON CONFLICT``; values are BIGINT, TEXT, DOUBLE PRECISION or BYTEA/BLOB.
 Where the two must differ, a statement has a ``-- postgres`` variant.
+
+A parameter is ``None``, ``int`` (64 bits), ``float``, ``str`` (without NUL) or ``bytes``, of the type of its
+column: PostgreSQL does not convert. A list goes in as JSON text: ``IN (SELECT value FROM json_each($1))``,
+and for PostgreSQL ``= ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any, Literal, Protocol, TypeVar
@@ -31,7 +36,13 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class Tx(Protocol):
-    """An open transaction. Lives only inside the function that received it."""
+    """An open transaction. Lives only inside the function that received it, one statement at a time.
+
+    A statement that fails fails the whole transaction, even if the function catches the error: use
+    ``ON CONFLICT`` where a conflict is expected. Errors are ``NotUnique``, ``Malformed`` (a value that does
+    not fit), ``TooLarge``, ``StorageTimeout`` (each statement has a deadline), ``StorageFull``,
+    ``StorageLost``, ``Busy`` and, for what only a defect explains, ``StatementFailed``.
+    """
 
     @property
     def dialect(self) -> Dialect: ...
@@ -45,38 +56,41 @@ class Tx(Protocol):
         ...
 
     async def execute_many(self, query: Query, rows: Sequence[Sequence[Any]]) -> None:
-        """Run ``query`` once for each of ``rows``; far cheaper than a loop."""
+        """Run ``query`` once for each of ``rows``: far cheaper than a loop, and with a longer deadline."""
         ...
 
     async def script(self, sql: str) -> None:
-        """Run several statements without parameters: migrations only."""
+        """Run several statements without parameters and without a deadline: migrations only."""
         ...
 
 
 class Database(Protocol):
     """Where Lowtide keeps what it promised to keep.
 
-    ``write`` has group commit on SQLite: many callers' work may share one fsync. The work must
-    therefore be safe to run again from its beginning (a neighbour that fails rolls the group back,
-    and each is then redone alone); it must not keep results of a first try.
+    Work must be safe to run again from its beginning, and must not keep results of a first try: on
+    SQLite many callers' writes share one fsync, and one that raises has the others redone; on
+    PostgreSQL a lost connection or a deadlock does the same.
+
+    A caller that is cancelled stops waiting; work that has begun is finished all the same.
     """
 
     @property
     def dialect(self) -> Dialect: ...
 
     async def start(self) -> None:
-        """Open. Raises ``AlreadyRunning``, ``StorageLost``."""
+        """Open. Raises ``AlreadyRunning``, ``StorageLost``, ``SetupError``."""
         ...
 
     async def close(self) -> None:
-        """Finish what is queued, then close. Nothing may be called afterwards."""
+        """Finish what is queued, then close. What is called afterwards raises ``StorageLost``."""
         ...
 
     async def write(self, work: Callable[[Tx], Awaitable[T]]) -> T:
         """Run ``work`` in a read-write transaction and return its result once that is durable.
 
         Whatever ``work`` raises is raised here, and nothing that it wrote stays. Raises ``Busy``
-        when the queue is full, ``StorageFull``, ``StorageLost``, ``StorageTimeout``.
+        when the queue is full, and the errors of ``Tx``. After ``StorageLost`` it is not known
+        whether the write happened; after every other error it did not.
         """
         ...
 
@@ -113,7 +127,10 @@ def load_queries(package: str, file: str = "queries.sql") -> Queries:
 
 
 def parse_queries(text: str) -> dict[str, Query]:
-    """The statements in ``text``; ``ValueError`` for a name used twice or text before the first."""
+    """The statements in ``text``.
+
+    ``ValueError`` for a name used twice, text before the first name, or a name without text.
+    """
     parts: dict[str, dict[str, list[str]]] = {}
     name, dialect = "", "sqlite"
     for line in text.splitlines():
@@ -124,6 +141,8 @@ def parse_queries(text: str) -> dict[str, Query]:
                 raise ValueError(f"two statements are named {name!r}")
             parts[name] = {"sqlite": []}
         elif bare == "-- postgres":
+            if not name:
+                raise ValueError("a variant without a name")
             dialect = "postgres"
             parts[name]["postgres"] = []
         elif bare and not bare.startswith("--"):
@@ -132,19 +151,17 @@ def parse_queries(text: str) -> dict[str, Query]:
             parts[name][dialect].append(line.strip())
     queries = {}
     for name, by_dialect in parts.items():
-        shared = " ".join(by_dialect["sqlite"])
-        postgres = " ".join(by_dialect.get("postgres", by_dialect["sqlite"]))
+        shared = "\n".join(by_dialect["sqlite"])
+        postgres = "\n".join(by_dialect.get("postgres", by_dialect["sqlite"]))
+        if not shared or not postgres:
+            raise ValueError(f"the statement {name!r} has no text")
         queries[name] = Query(name, _numbered(shared), postgres)
     return queries
 
 
+_PARAMETER = re.compile(r"'(?:[^']|'')*'|\$(?=\d)")
+
+
 def _numbered(sql: str) -> str:
-    # SQLite reads $1 as a *named* parameter; ?1 is its numbered form.
-    out, i = [], 0
-    while i < len(sql):
-        if sql[i] == "$" and sql[i + 1 : i + 2].isdigit():
-            out.append("?")
-        else:
-            out.append(sql[i])
-        i += 1
-    return "".join(out)
+    # SQLite reads $1 as a *named* parameter; ?1 is its numbered form. Text in quotes stays.
+    return _PARAMETER.sub(lambda found: "?" if found[0] == "$" else found[0], sql)

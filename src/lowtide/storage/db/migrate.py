@@ -7,6 +7,7 @@ never edited: its digest is in ``lowtide_migration``, and another one is refused
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
@@ -56,14 +57,14 @@ async def migrate(db: Database, components: Sequence[Component], clock: Clock) -
     version lacks, and ``MigrationChanged``; in both cases nothing is applied.
     """
     await db.write(_create)
-    migrations = load(components, db.dialect)
+    migrations = await asyncio.to_thread(load, components, db.dialect)
     _check(migrations, await db.read(_applied))
     return [state for m in migrations if (state := await _apply(db, m, clock)) is not None]
 
 
 async def status(db: Database, components: Sequence[Component]) -> list[State]:
     """Every migration of ``components``, done or to do. Writes nothing. Raises as ``migrate`` does."""
-    migrations = load(components, db.dialect)
+    migrations = await asyncio.to_thread(load, components, db.dialect)
     applied = await db.read(_applied)
     _check(migrations, applied)
     times = {at: applied_at for at, (_, applied_at) in applied.items()}

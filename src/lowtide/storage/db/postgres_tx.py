@@ -25,7 +25,7 @@ ROWS_A_SECOND = 1_000
 """What is added to the deadline of ``execute_many``: a slow machine's rate."""
 SCRIPT_SECONDS = 24 * 3600.0
 
-_LOST = {"25006", "57P01", "57P02", "57P03", "57P04", "57P05", "XX001", "XX002"}
+_LOST = {"57P01", "57P02", "57P03", "57P04", "57P05", "XX001", "XX002"}
 _TIMEOUT = {"25P03", "25P04", "55P03", "57014"}
 _TRY_AGAIN = {"40001", "40P01"}
 _MALFORMED = {"22003", "22021", "22P05"}
@@ -106,14 +106,14 @@ def translate(error: Exception, name: str) -> LowtideError:
     match error:
         case LowtideError():
             return error
+        case asyncpg.DataError() if isinstance(error.__cause__, OverflowError | UnicodeError):
+            return Malformed("A value does not fit the database: whole numbers have 64 bits, text is UTF-8.")
         case asyncpg.PostgresError():
             return _translate_state(error, name)
         case TimeoutError() | asyncio.TimeoutError():
             return StorageTimeout(f"The statement {name!r} ran past its deadline.")
         case OSError() | asyncpg.InternalClientError():
             return StorageLost("The connection to PostgreSQL was lost.")
-        case asyncpg.DataError() if isinstance(error.__cause__, OverflowError | UnicodeError):
-            return Malformed("A value does not fit the database: whole numbers have 64 bits, text is UTF-8.")
         case asyncpg.InterfaceError() if "connection is closed" in str(error):
             return StorageLost("The connection to PostgreSQL was lost.")
         case _:
