@@ -1,0 +1,10 @@
+"""Who is asking: signing keys, and tokens that they prove."""
+
+from lowtide.auth.keys import Keys, KeySource, SigningKey
+from lowtide.auth.routes import auth_routes
+from lowtide.auth.tokens import Tokens
+from lowtide.storage.db.migrate import Component
+
+COMPONENT = Component("auth", "lowtide.auth")
+
+__all__ = ["COMPONENT", "KeySource", "Keys", "SigningKey", "Tokens", "auth_routes"]

@@ -1,0 +1,22 @@
+-- name: read_keys
+SELECT kid, state, public_pem, private_pem, created_at, retires_at FROM signing_key ORDER BY created_at, kid
+
+-- name: add_key
+INSERT INTO signing_key (kid, state, public_pem, private_pem, created_at)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT DO NOTHING
+
+-- name: retire_key
+-- The private half is forgotten: an old key must not sign.
+UPDATE signing_key SET state = 'old', private_pem = NULL, retires_at = $2
+WHERE kid = $1 AND state = 'current'
+RETURNING kid
+
+-- name: promote_key
+UPDATE signing_key SET state = 'current' WHERE kid = $1 AND state = 'next'
+
+-- name: delete_key
+DELETE FROM signing_key WHERE kid = $1
+
+-- name: delete_retired
+DELETE FROM signing_key WHERE state = 'old' AND retires_at < $1

@@ -1,0 +1,239 @@
+"""Signing keys: made once, shared by all nodes, turned without a gap."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import KeySet
+
+from lowtide.auth import COMPONENT, Keys, Tokens, auth_routes
+from lowtide.auth.keys import LONGEST, PUBLISHED, thumbprint
+from lowtide.kernel.clock import ManualClock
+from lowtide.kernel.errors import Conflict, NotFound, StorageLost, TokenExpired, Unauthorized, Unavailable
+from lowtide.kernel.http import Request, Response
+from lowtide.kernel.ids import SeededIds
+from lowtide.storage.db import Database
+from lowtide.storage.db.migrate import migrate
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def tables(database: Database, clock: ManualClock) -> Database:
+    await migrate(database, [COMPONENT], clock)
+    return database
+
+
+@pytest.fixture
+async def keys(tables: Database, clock: ManualClock) -> Keys:
+    keys = Keys(tables, clock)
+    await keys.load()
+    return keys
+
+
+def tokens_of(keys: Keys, clock: ManualClock) -> Tokens:
+    return Tokens(keys, clock, audience="app", issuer="lowtide")
+
+
+def kids(keys: Keys) -> list[str]:
+    return [key["kid"] for key in keys.jwks()["keys"]]
+
+
+def key_set(keys: Keys) -> KeySet:
+    """The public document, as another library reads it."""
+    return KeySet.import_key_set(cast("Any", keys.jwks()))
+
+
+async def test_keys_are_made_at_the_first_start_only(
+    tables: Database, clock: ManualClock, keys: Keys
+) -> None:
+    """A second start reads the keys of the first."""
+    again = Keys(tables, clock)
+    await again.load()
+    assert kids(again) == kids(keys)
+    assert len(set(kids(keys))) == 2
+    assert keys.current.kid == kids(keys)[0]
+
+
+async def test_nodes_that_start_at_once_agree(tables: Database, clock: ManualClock) -> None:
+    """However many start on an empty database, there is one current key and one next."""
+    nodes = [Keys(tables, clock) for _ in range(5)]
+    await asyncio.gather(*(node.load() for node in nodes))
+    assert len({tuple(kids(node)) for node in nodes}) == 1
+    assert len(kids(nodes[0])) == 2
+
+
+async def test_nothing_is_signed_before_the_keys_are_loaded(tables: Database, clock: ManualClock) -> None:
+    """A server that is not ready says so, and does not fail."""
+    keys = Keys(tables, clock)
+    assert keys.jwks() == {"keys": []}
+    with pytest.raises(Unavailable):
+        tokens_of(keys, clock).sign("ann")
+
+
+async def test_rotation_leaves_no_token_without_its_key(
+    tables: Database, clock: ManualClock, keys: Keys
+) -> None:
+    """A node that has not heard of a rotation verifies what the new key signs: it knew it before."""
+    elsewhere = Keys(tables, clock)
+    await elsewhere.load()
+    old = tokens_of(keys, clock).sign("ann")
+    before = kids(keys)
+    clock.advance(PUBLISHED)
+    assert await keys.rotate() == before[1]
+    new = tokens_of(keys, clock).sign("ann")
+    for node in (keys, elsewhere):
+        assert tokens_of(node, clock).verify(old).user == "ann"
+        assert tokens_of(node, clock).verify(new).user == "ann"
+    await elsewhere.refresh()
+    assert kids(elsewhere) == kids(keys)
+    assert elsewhere.current.kid == before[1]
+    assert len(kids(keys)) == 3
+
+
+async def test_a_key_that_is_too_new_does_not_sign(keys: Keys, clock: ManualClock) -> None:
+    """A second rotation at once would sign with a key that nobody has: refused, and nothing changes."""
+    clock.advance(PUBLISHED)
+    await keys.rotate()
+    before = kids(keys)
+    with pytest.raises(Conflict):
+        await keys.rotate()
+    assert kids(keys) == before
+
+
+async def test_nodes_that_rotate_at_once_rotate_once(
+    tables: Database, clock: ManualClock, keys: Keys
+) -> None:
+    """Of two rotations that saw the same keys one wins, and both nodes know the result."""
+    elsewhere = Keys(tables, clock)
+    await elsewhere.load()
+    waiting = kids(keys)[1]
+    clock.advance(PUBLISHED)
+    done = await asyncio.gather(keys.rotate(), elsewhere.rotate(), return_exceptions=True)
+    assert done.count(waiting) >= 1
+    # The one that came later either saw the same keys, or that the next key is too new.
+    assert all(result == waiting or isinstance(result, Conflict) for result in done)
+    await keys.refresh()
+    await elsewhere.refresh()
+    assert kids(keys) == kids(elsewhere)
+    assert keys.current.kid == waiting
+    assert len(kids(keys)) == 3
+
+
+async def test_an_old_key_is_kept_until_its_last_token_has_expired(keys: Keys, clock: ManualClock) -> None:
+    """The longest token that it signed at the last moment verifies to its end; then the key goes."""
+    clock.advance(PUBLISHED)
+    tokens = tokens_of(keys, clock)
+    old = keys.current.kid
+    token = tokens.sign("ann", ttl=LONGEST)
+    await keys.rotate()
+    clock.advance(LONGEST + 59)
+    await keys.refresh()
+    assert tokens_of(keys, clock).verify(token).user == "ann"
+    clock.advance(1)
+    with pytest.raises(TokenExpired):
+        tokens_of(keys, clock).verify(token)
+    clock.advance(120)
+    await keys.refresh()
+    assert keys.find(old) is None
+    assert len(kids(keys)) == 2
+
+
+async def test_an_old_key_cannot_sign(tables: Database, clock: ManualClock, keys: Keys) -> None:
+    """The private half is forgotten when a key is retired, in the database too."""
+    old = keys.current.kid
+    clock.advance(PUBLISHED)
+    await keys.rotate()
+    again = Keys(tables, clock)
+    await again.load()
+    found = again.find(old)
+    assert found is not None
+    assert (found.state, found.private) == ("old", None)
+    assert again.current.private is not None
+
+
+async def test_a_revoked_key_takes_its_tokens_along(tables: Database, clock: ManualClock, keys: Keys) -> None:
+    """Revoking the current key signs everybody out, and the next one signs at once."""
+    elsewhere = Keys(tables, clock)
+    await elsewhere.load()
+    here, there = tokens_of(keys, clock), tokens_of(elsewhere, clock)
+    token = here.sign("ann")
+    assert here.verify(token) == there.verify(token)
+    old, waiting = kids(keys)
+    await keys.revoke(old)
+    with pytest.raises(Unauthorized):
+        here.verify(token)
+    await elsewhere.refresh()
+    with pytest.raises(Unauthorized):
+        there.verify(token)
+    assert keys.current.kid == waiting
+    assert old not in kids(keys)
+    assert len(kids(keys)) == 2
+    assert there.verify(here.sign("ann")).user == "ann"
+
+
+async def test_a_revoked_next_key_is_replaced(keys: Keys, clock: ManualClock) -> None:
+    """There is always a next key, and tokens of the current one stay good."""
+    token = tokens_of(keys, clock).sign("ann")
+    current, waiting = kids(keys)
+    await keys.revoke(waiting)
+    assert kids(keys)[0] == current
+    assert kids(keys)[1] != waiting
+    assert tokens_of(keys, clock).verify(token).user == "ann"
+
+
+async def test_an_unknown_key_cannot_be_revoked(keys: Keys) -> None:
+    """A typing mistake is told, and no key is lost."""
+    before = kids(keys)
+    with pytest.raises(NotFound):
+        await keys.revoke("nobody")
+    assert kids(keys) == before
+
+
+async def test_outside_verifiers_need_only_the_jwks(keys: Keys, clock: ManualClock) -> None:
+    """The document at its well-known address verifies our tokens and holds no private part."""
+    token = tokens_of(keys, clock).sign("ann")
+    (route,) = auth_routes(keys)
+    answer = await route.handler(Request(body=None, query=None))
+    assert isinstance(answer, Response)
+    assert (route.path, route.auth) == ("/.well-known/jwks.json", "none")
+    assert answer.body == keys.jwks()
+    found = jwt.decode(token, key_set(keys), algorithms=["ES256"])
+    assert found.claims["sub"] == "ann"
+    for key in answer.body["keys"]:
+        assert set(key) == {"kty", "crv", "x", "y", "use", "alg", "kid"}
+    assert answer.headers["cache-control"] == "public, max-age=300"
+
+
+async def test_a_key_is_named_by_its_thumbprint(keys: Keys) -> None:
+    """RFC 7638, as another library computes it."""
+    (known, *_) = key_set(keys).keys
+    assert keys.current.kid == thumbprint(keys.current.public) == known.thumbprint()
+
+
+async def test_keeping_survives_a_lost_database(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch, ids: SeededIds
+) -> None:
+    """``keep`` logs that the database is away and looks again; the keys in memory stay."""
+    looks: list[int] = []
+    seen_twice = asyncio.Event()
+
+    async def lost() -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            seen_twice.set()
+        raise StorageLost
+
+    monkeypatch.setattr(keys, "refresh", lost)
+    monkeypatch.setattr("lowtide.auth.keys.REFRESH", 0.001)
+    task = asyncio.create_task(keys.keep(ids))
+    async with asyncio.timeout(5):
+        await seen_twice.wait()
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert keys.current.private is not None
