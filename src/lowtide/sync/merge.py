@@ -160,6 +160,11 @@ class Merge:
     def apply(self, transaction: Transaction) -> list[Result]:
         """Apply all of ``transaction`` or none of it; a result for each mutation, in order."""
         attempt = _Attempt(self, transaction)
+        for wanted in transaction.require:
+            record = self._state.records.get((transaction.principal.space, wanted.model, wanted.id))
+            if record is None or record.deleted or record.data.get(wanted.field) != wanted.value:
+                message = f"{wanted.model} {wanted.id!r} is not as it was"
+                return self._refuse(transaction, -1, Refusal("require", message, "Read it again."))
         for mutation in transaction.mutations:
             try:
                 attempt.apply(mutation)
@@ -176,7 +181,7 @@ class Merge:
         )
         results = []
         for mutation in transaction.mutations:
-            why = refusal if mutation.n == culprit else others
+            why = refusal if mutation.n == culprit or culprit < 0 else others
             if isinstance(mutation, Refused) and mutation.n != culprit:
                 why = mutation.refusal
             self.reject(transaction, mutation, why)

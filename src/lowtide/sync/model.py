@@ -56,10 +56,21 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     principal: Principal
     client_id: str
     """The device that wrote it, or the name of the server's part that did."""
+    mutations: Sequence[Mutation | Refused]
     lineage: str = ""
     online: bool = False
     """Somebody waits for the results: what is refused is answered and not synced back."""
-    mutations: Sequence[Mutation | Refused]
+    require: Sequence[Require] = ()
+    """What must be true of records, or the whole transaction is refused with code ``require``."""
+
+
+class Require(msgspec.Struct, frozen=True):
+    """``field`` of a live record is ``value``, in wire form."""
+
+    model: str
+    id: str
+    field: str
+    value: Any
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,18 @@ from typing import Any
 
 import msgspec
 
-from lowtide.kernel.errors import BatchGap, BatchRepeated, Busy, Malformed, TooLarge, TooManyBuckets
+from lowtide.kernel.errors import (
+    BatchGap,
+    BatchRepeated,
+    Busy,
+    Conflict,
+    DeadlinePassed,
+    FunctionFailed,
+    Malformed,
+    NotFound,
+    TooLarge,
+    TooManyBuckets,
+)
 from lowtide.kernel.http import Request, Route, Stream
 from lowtide.sync.download import StreamRequest
 from lowtide.sync.lines import BSON_TYPE, JSON_TYPE, Coding, Format
@@ -39,6 +50,10 @@ class CheckpointRequestAnswer(msgspec.Struct, frozen=True):
     data: CheckpointRequested
 
 
+class FunctionAnswer(msgspec.Struct, frozen=True):
+    result: Any
+
+
 def routes(sync: Sync) -> list[Route]:
     """Every address of the sync engine."""
 
@@ -66,7 +81,22 @@ def routes(sync: Sync) -> list[Route]:
     async def upload(request: Request[SentBatch, None]) -> UploadAnswer:
         return await sync.upload(request.principal, request.body)
 
+    async def call(request: Request[dict[str, Any], None]) -> FunctionAnswer:
+        name = request.params["name"]
+        return FunctionAnswer(await sync.functions.call(request.principal, name, request.body))
+
     return [
+        Route(
+            "POST",
+            "/v1/functions/{name}",
+            call,
+            body=dict[str, Any],
+            response=FunctionAnswer,
+            deadline=60,
+            summary="Call a function of the app",
+            errors=(NotFound, Conflict, FunctionFailed, DeadlinePassed),
+            tags=("functions",),
+        ),
         Route(
             "POST",
             "/sync/stream",

@@ -16,6 +16,7 @@ from lowtide.storage.db import Database, Tx
 from lowtide.storage.jobs import Jobs
 from lowtide.sync import store
 from lowtide.sync.download import Download, Downloads, StreamRequest
+from lowtide.sync.functions import Functions
 from lowtide.sync.hub import Hub
 from lowtide.sync.lines import Coding, Format
 from lowtide.sync.model import Batch, CheckpointAsk, Commit
@@ -57,6 +58,7 @@ class Sync:
         self.downloads = Downloads(
             database, self.schema, self.streams, self.hub, self.segments, clock, self._note_seen
         )
+        self.functions = Functions(self.schema, database, jobs, clock, ids, self.writer.apply)
         self._seen: dict[tuple[str, str, str], tuple[int, int]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -98,6 +100,10 @@ class Sync:
         """Open a device's stream. Raises as ``Downloads.open`` does."""
         check_client_id(request.client_id)
         return await self.downloads.open(principal, request, format, coding)
+
+    async def head(self) -> int:
+        """The number of the latest group: proof that the database answers."""
+        return (await self.database.read(store.read_head)).group
 
     async def write_checkpoint(self, principal: Principal, client_id: str) -> int:
         """A number that the device's stream reaches once it holds everything written before this call."""

@@ -229,6 +229,7 @@ class Writer:
             for transaction in batch.transactions[_transactions_of(batch, skip) :]:
                 space = transaction.principal.space
                 users[(space, transaction.principal.user)] = None
+                keys.update(((space, wanted.model, wanted.id), None) for wanted in transaction.require)
                 for mutation in transaction.mutations:
                     if isinstance(mutation, Mutation) and mutation.model in self._schema.models:
                         key = (space, mutation.model, mutation.id)

@@ -1,0 +1,142 @@
+"""The composition root: the one place that knows every component, and how they are wired."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from lowtide.api.edge import Edge
+from lowtide.api.health import health_routes
+from lowtide.api.limits import Load
+from lowtide.api.logs import AccessLog
+from lowtide.api.origins import Hosts, Origins
+from lowtide.auth import COMPONENT as AUTH
+from lowtide.auth import Keys, Tokens, auth_routes
+from lowtide.kernel.clock import Clock, SystemClock
+from lowtide.kernel.declare import App
+from lowtide.kernel.ids import Ids, SystemIds
+from lowtide.settings import Settings
+from lowtide.storage.bus import Bus, MemoryBus
+from lowtide.storage.db import Database
+from lowtide.storage.db.migrate import Component, migrate
+from lowtide.storage.jobs import Jobs, Worker
+from lowtide.sync import COMPONENT as SYNC
+from lowtide.sync import Sync, sync_routes
+from lowtide.sync.deploy import deploy
+
+log = logging.getLogger("lowtide")
+
+JOBS = Component("jobs", "lowtide.storage.jobs")
+COMPONENTS = (JOBS, AUTH, SYNC)
+"""Everything that keeps tables, in the order in which they are made."""
+
+JOBS_AT_ONCE = 16
+
+
+class Lowtide:
+    """A whole backend. ``start`` it, serve ``asgi``, ``stop`` it."""
+
+    def __init__(self, settings: Settings, app: App, clock: Clock, ids: Ids):
+        schema = app.compile()
+        self.settings = settings
+        self.clock = clock
+        self.ids = ids
+        self.database = open_database(settings, clock, ids)
+        self.bus = open_bus(settings, clock, ids)
+        self.jobs = Jobs(self.database, self.bus, clock, ids)
+        self.keys = Keys(self.database, clock)
+        self.tokens: Tokens
+        self.sync = Sync(schema, self.database, self.bus, self.jobs, clock, ids)
+        self.load = Load()
+        self.asgi: Edge
+        self._name = app.name
+        self._schema = schema
+        self._worker = Worker(
+            self.database, self.bus, self.jobs, clock, ids, queues={"default": JOBS_AT_ONCE}
+        )
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open the database, bring it up to date, put the schema into force, begin to work.
+
+        Raises ``SetupError`` for what the operator or the developer must mend, ``StorageLost``.
+        """
+        await self.database.start()
+        try:
+            await migrate(self.database, COMPONENTS, self.clock)
+            for change in await deploy(self.database, self._schema, self.clock):
+                log.warning("the app changed: %s", change.message)
+            await self.bus.start()
+            await self.keys.load()
+            self.tokens = Tokens(self.keys, self.clock, audience=self._name, issuer=f"lowtide/{self._name}")
+            self._keeping = asyncio.create_task(self.keys.keep(self.ids), name="lowtide-keys")
+            await self.sync.start()
+            if "worker" in self.settings.roles:
+                await self._worker.start()
+            self.asgi = self._edge()
+        except BaseException:
+            await self.database.close()
+            raise
+
+    async def stop(self) -> None:
+        """Finish what was accepted, and close."""
+        if "worker" in self.settings.roles:
+            await self._worker.stop()
+        await self.sync.close()
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        await self.bus.close()
+        await self.database.close()
+
+    def _edge(self) -> Edge:
+        async def answers() -> bool:
+            await self.sync.head()
+            return True
+
+        return Edge(
+            [
+                *health_routes({"database": answers}, self.load),
+                *auth_routes(self.keys),
+                *sync_routes(self.sync),
+            ],
+            authenticate=self.tokens.verify,
+            clock=self.clock,
+            ids=self.ids,
+            hosts=Hosts(self.settings.allowed_hosts),
+            access=AccessLog(self.clock, self.ids),
+            origins=Origins(self.settings.cors_origins),
+            load=self.load,
+        )
+
+
+def build(settings: Settings, app: App) -> Lowtide:
+    """The backend that ``settings`` and ``app`` describe; nothing is opened yet.
+
+    Raises ``DeclarationError`` for an app that cannot work.
+    """
+    clock = SystemClock()
+    return Lowtide(settings, app, clock, SystemIds(clock))
+
+
+def open_database(settings: Settings, clock: Clock, ids: Ids) -> Database:
+    """The database that the settings name, not started."""
+    if settings.postgres:
+        from lowtide.storage.db.postgres import PostgresDatabase
+
+        return PostgresDatabase(settings.database, clock=clock, ids=ids)
+    from lowtide.storage.db.sqlite import SqliteDatabase
+
+    path = Path(settings.database)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return SqliteDatabase(path, clock=clock)
+
+
+def open_bus(settings: Settings, clock: Clock, ids: Ids) -> Bus:
+    """The bus that fits the database: nodes that share one hear each other through it."""
+    if settings.postgres:
+        from lowtide.storage.bus.postgres import PostgresBus
+
+        return PostgresBus(settings.database, clock, ids)
+    return MemoryBus()

@@ -1,0 +1,87 @@
+"""Putting an app's schema into force: what would break a device in the field is refused.
+
+Each model is also a read-only view with typed columns, for ``sqlite3``, ``psql`` and BI tools.
+"""
+
+from __future__ import annotations
+
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import DeclarationError
+from lowtide.kernel.evolve import Change, compare, snapshot
+from lowtide.kernel.schema import Field, Model, Schema
+from lowtide.storage.db import Database, Dialect, Tx
+from lowtide.sync.store import queries
+
+
+async def deploy(database: Database, schema: Schema, clock: Clock) -> list[Change]:
+    """Compare with what was deployed last, then make ``schema`` the deployed one and renew the views.
+
+    Returns what changed. Raises ``DeclarationError`` with all changes that would break a device; then
+    nothing has changed. One transaction.
+    """
+    fresh = snapshot(schema).decode()
+
+    async def work(tx: Tx) -> list[Change]:
+        rows = await tx.fetch(queries["deployed_schema"])
+        old = rows[0][0] if rows else None
+        if old == fresh:
+            return []
+        changes = [] if old is None else compare(old.encode(), schema)
+        refused = [change for change in changes if change.severity == "refuse"]
+        if refused:
+            raise DeclarationError(
+                "; ".join(change.message for change in refused),
+                hint=refused[0].hint,
+                changes=[change.message for change in refused],
+            )
+        await tx.execute(queries["set_deployed_schema"], fresh, clock.now())
+        for model in schema.models.values():
+            await tx.script(view(model, tx.dialect))
+        return changes
+
+    return await database.write(work)
+
+
+def view(model: Model, dialect: Dialect) -> str:
+    """The SQL that makes ``model`` a view: its space, its id, a column for each field, and its times."""
+    columns = [f"{_column(field, dialect)} AS {_quoted(field.name)}" for field in model.fields.values()]
+    moment = (
+        "strftime('%Y-%m-%dT%H:%M:%fZ', {0} / 1000.0, 'unixepoch')"
+        if dialect == "sqlite"
+        else "to_timestamp({0} / 1000.0)"
+    )
+    columns += [f"{moment.format(f'r.{name}')} AS {name}_at" for name in ("created", "updated")]
+    name = _quoted(f"{model.name}_view")
+    return (
+        f"DROP VIEW IF EXISTS {name};\n"
+        f"CREATE VIEW {name} AS SELECT r.space, r.id, {', '.join(columns)} "
+        f"FROM record r WHERE r.model = '{model.name}' AND r.deleted = 0;"
+    )
+
+
+def _column(field: Field, dialect: Dialect) -> str:
+    if dialect == "sqlite":
+        value = f"json_extract(r.data, '$.{field.name}')"
+        return f"CAST({value} AS {_SQLITE[field.kind]})" if field.kind in _SQLITE else value
+    value = f"((r.data::jsonb)->>'{field.name}')"
+    if field.merge in ("set", "list"):
+        return f"{value}::jsonb"
+    if field.kind == "boolean":
+        return f"{value}::integer::boolean"
+    return f"{value}::{_POSTGRES[field.kind]}"
+
+
+_SQLITE = {"integer": "INTEGER", "boolean": "INTEGER", "number": "REAL"}
+_POSTGRES = {
+    "text": "text",
+    "reference": "text",
+    "attachment": "text",
+    "integer": "bigint",
+    "number": "double precision",
+    "timestamp": "timestamptz",
+    "json": "jsonb",
+}
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
