@@ -79,6 +79,15 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     transactions: Sequence[Transaction] = ()
     upload: Upload | None = None
     ask: CheckpointAsk | None = None
+    resync: Resync | None = None
+
+
+class Resync(msgspec.Struct, frozen=True):
+    """A device is to download everything anew."""
+
+    space: str
+    user: str
+    client_id: str
 
 
 class CheckpointAsk(msgspec.Struct, frozen=True, kw_only=True):

@@ -191,8 +191,21 @@ DELETE FROM bucket_entry WHERE bucket = $1 AND removed = 1 AND op <= $2
 -- name: trim_tombstones
 DELETE FROM record WHERE deleted = 1 AND op <= $1
 
+-- name: newest_rejection
+SELECT r.data FROM bucket_entry e JOIN record r
+ON r.space = $1 AND r.model = 'lowtide_rejections' AND r.id = e.id
+WHERE e.bucket = $2 AND e.model = 'lowtide_rejections' AND e.removed = 0 ORDER BY e.op DESC LIMIT 1
+
 -- name: audit_bucket
-SELECT count(*), coalesce(sum(e.op), 0), coalesce(sum(length(r.data)), 0)
+SELECT count(*), coalesce(sum(e.op % 1000000007), 0), coalesce(sum(length(r.data)), 0),
+coalesce(sum(unicode(substr(r.data, 1 + e.op % length(r.data), 1))
++ 31 * unicode(substr(r.data, 1 + e.op / 7 % length(r.data), 1))), 0)
+FROM bucket_entry e JOIN record r ON r.space = $1 AND r.model = e.model AND r.id = e.id
+WHERE e.bucket = $2 AND e.removed = 0
+-- postgres
+SELECT count(*), coalesce(sum(e.op % 1000000007), 0), coalesce(sum(length(r.data)), 0),
+coalesce(sum(ascii(substr(r.data, (1 + e.op % length(r.data))::integer, 1))
++ 31 * ascii(substr(r.data, (1 + e.op / 7 % length(r.data))::integer, 1))), 0)
 FROM bucket_entry e JOIN record r ON r.space = $1 AND r.model = e.model AND r.id = e.id
 WHERE e.bucket = $2 AND e.removed = 0
 

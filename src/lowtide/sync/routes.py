@@ -12,6 +12,7 @@ from lowtide.kernel.errors import (
     Busy,
     Conflict,
     DeadlinePassed,
+    Forbidden,
     FunctionFailed,
     Malformed,
     NotFound,
@@ -19,9 +20,12 @@ from lowtide.kernel.errors import (
     TooManyBuckets,
 )
 from lowtide.kernel.http import Request, Route, Stream
+from lowtide.sync.devices import AuditAnswer, AuditRequest, DeviceState
 from lowtide.sync.download import StreamRequest
+from lowtide.sync.journal import Lost
 from lowtide.sync.lines import BSON_TYPE, JSON_TYPE, Coding, Format
-from lowtide.sync.service import Sync
+from lowtide.sync.pull import PullAnswer, PullRequest
+from lowtide.sync.service import Sync, check_client_id
 from lowtide.sync.uploads import MAX_BODY, SentBatch, UploadAnswer
 
 
@@ -48,6 +52,22 @@ class CheckpointRequested(msgspec.Struct, frozen=True):
 
 class CheckpointRequestAnswer(msgspec.Struct, frozen=True):
     data: CheckpointRequested
+
+
+class DeviceQuery(msgspec.Struct, frozen=True):
+    user: str | None = None
+    """Whose device; only the app's servers may ask for another user's."""
+
+
+class ConflictQuery(msgspec.Struct, frozen=True):
+    model: str | None = None
+    id: str | None = None
+    before: str | None = None
+    limit: int = 50
+
+
+class Conflicts(msgspec.Struct, frozen=True):
+    conflicts: list[Lost]
 
 
 class FunctionAnswer(msgspec.Struct, frozen=True):
@@ -81,11 +101,92 @@ def routes(sync: Sync) -> list[Route]:
     async def upload(request: Request[SentBatch, None]) -> UploadAnswer:
         return await sync.upload(request.principal, request.body)
 
+    async def pull(request: Request[PullRequest, None]) -> PullAnswer:
+        return await sync.pull(request.principal, request.body)
+
+    async def device(request: Request[None, DeviceQuery]) -> DeviceState:
+        client_id = request.params["client_id"]
+        return await sync.devices.state(request.principal, client_id, request.query.user)
+
+    async def resync(request: Request[None, DeviceQuery]) -> None:
+        client_id = request.params["client_id"]
+        check_client_id(client_id)
+        await sync.devices.resync(request.principal, client_id, request.query.user)
+
+    async def audit(request: Request[AuditRequest, None]) -> AuditAnswer:
+        check_client_id(request.body.client_id)
+        return await sync.devices.audit(request.principal, request.body)
+
+    async def conflicts(request: Request[None, ConflictQuery]) -> Conflicts:
+        asked = request.query
+        entries = await sync.journal.entries(
+            request.principal, asked.model, asked.id, asked.before, asked.limit
+        )
+        return Conflicts(entries)
+
+    async def restore(request: Request[None, None]) -> Lost:
+        return await sync.journal.restore(request.principal, request.params["id"])
+
     async def call(request: Request[dict[str, Any], None]) -> FunctionAnswer:
         name = request.params["name"]
         return FunctionAnswer(await sync.functions.call(request.principal, name, request.body))
 
     return [
+        Route(
+            "POST",
+            "/v1/sync/pull",
+            pull,
+            body=PullRequest,
+            response=PullAnswer,
+            summary="A page of the rows that the user receives, for scripts",
+            tags=("sync",),
+        ),
+        Route(
+            "GET",
+            "/v1/sync/devices/{client_id}",
+            device,
+            query=DeviceQuery,
+            response=DeviceState,
+            summary="Where a device is, and what it last sent",
+            errors=(NotFound,),
+            tags=("devices",),
+        ),
+        Route(
+            "POST",
+            "/v1/sync/devices/{client_id}/resync",
+            resync,
+            query=DeviceQuery,
+            summary="Make a device download everything anew",
+            tags=("devices",),
+        ),
+        Route(
+            "POST",
+            "/v1/sync/audit",
+            audit,
+            body=AuditRequest,
+            response=AuditAnswer,
+            summary="Compare a device's content with what it should hold, and heal it",
+            tags=("devices",),
+        ),
+        Route(
+            "GET",
+            "/v1/sync/conflicts",
+            conflicts,
+            query=ConflictQuery,
+            response=Conflicts,
+            summary="Values that lost a conflict, newest first",
+            errors=(Forbidden, NotFound),
+            tags=("conflicts",),
+        ),
+        Route(
+            "POST",
+            "/v1/sync/conflicts/{id}/restore",
+            restore,
+            response=Lost,
+            summary="Write a lost value back",
+            errors=(NotFound, Conflict),
+            tags=("conflicts",),
+        ),
         Route(
             "POST",
             "/v1/functions/{name}",

@@ -15,11 +15,14 @@ from lowtide.storage.bus import Bus
 from lowtide.storage.db import Database, Tx
 from lowtide.storage.jobs import Jobs
 from lowtide.sync import store
+from lowtide.sync.devices import Devices
 from lowtide.sync.download import Download, Downloads, StreamRequest
 from lowtide.sync.functions import Functions
 from lowtide.sync.hub import Hub
+from lowtide.sync.journal import Journal
 from lowtide.sync.lines import Coding, Format
 from lowtide.sync.model import Batch, CheckpointAsk, Commit
+from lowtide.sync.pull import PullAnswer, PullRequest, pull
 from lowtide.sync.segments import Segments
 from lowtide.sync.store import queries
 from lowtide.sync.streams import Streams
@@ -59,6 +62,8 @@ class Sync:
             database, self.schema, self.streams, self.hub, self.segments, clock, self._note_seen
         )
         self.functions = Functions(self.schema, database, jobs, clock, ids, self.writer.apply)
+        self.journal = Journal(self.schema, self.streams, database, clock, self.writer.apply)
+        self.devices = Devices(self.schema, database, self.writer.apply)
         self._seen: dict[tuple[str, str, str], tuple[int, int]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -100,6 +105,10 @@ class Sync:
         """Open a device's stream. Raises as ``Downloads.open`` does."""
         check_client_id(request.client_id)
         return await self.downloads.open(principal, request, format, coding)
+
+    async def pull(self, principal: Principal, request: PullRequest) -> PullAnswer:
+        """A page of rows for a script. Raises as ``pull`` does."""
+        return await pull(self.database, self.schema, self.streams, principal, request)
 
     async def head(self) -> int:
         """The number of the latest group: proof that the database answers."""

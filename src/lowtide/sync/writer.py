@@ -33,6 +33,7 @@ from lowtide.sync.model import (
     Record,
     Rejection,
     Result,
+    Resync,
     Upload,
 )
 from lowtide.sync.store import Answer, Device, queries
@@ -206,7 +207,10 @@ class Writer:
             results = uploads.results_before(batch, skip)
             for transaction in batch.transactions[_transactions_of(batch, skip) :]:
                 results.extend(merge.apply(transaction))
-            if batch.ask is not None:
+            if batch.resync is not None:
+                await uploads.resync(batch.resync, now)
+                outcomes.append(Applied(group, results))
+            elif batch.ask is not None:
                 number = await uploads.ask(batch.ask, group, now)
                 outcomes.append(Applied(group, results, number))
             elif batch.upload is not None:
@@ -466,6 +470,13 @@ class _Uploads:
         await self._tx.execute(queries["set_request"], *key, ask.number, group)
         self._topics.append(device_topic(*key))
         return ask.number
+
+    async def resync(self, device: Resync, now: int) -> None:
+        """Give a device's buckets new names."""
+        key = (device.space, device.user, device.client_id)
+        await self._tx.execute(queries["insert_device"], *key, now)
+        await self._tx.execute(queries["set_generation"], *key)
+        self._topics.append(device_topic(*key))
 
     def topics(self) -> list[str]:
         """The devices that wait to hear of their uploads."""
