@@ -30,7 +30,7 @@ class Bus(Protocol):
         """Send what waits to be sent, briefly; end every subscription's iteration."""
         ...
 
-    async def publish(self, topic: str, payload: bytes = b"") -> None:
+    def publish(self, topic: str, payload: bytes = b"") -> None:
         """Send a hint to every subscriber of ``topic``, this process's own too.
 
         Call it after the transaction whose outcome it tells of, never inside, and once for a group

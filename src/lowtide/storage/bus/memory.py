@@ -18,7 +18,7 @@ class MemoryBus:
     async def close(self) -> None:
         self._subscribers.close()
 
-    async def publish(self, topic: str, payload: bytes = b"") -> None:
+    def publish(self, topic: str, payload: bytes = b"") -> None:
         check(topic, payload)
         self._subscribers.deliver(topic, payload)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import logging
 from collections import deque
 from itertools import islice
@@ -77,7 +76,7 @@ class PostgresBus:
             await asyncio.wait([owner])
         self._subscribers.close()
 
-    async def publish(self, topic: str, payload: bytes = b"") -> None:
+    def publish(self, topic: str, payload: bytes = b"") -> None:
         check(topic, payload)
         self._outgoing.append(f"{topic} {base64.b64encode(payload).decode()}")
         self._stirred.set()
@@ -162,10 +161,10 @@ class PostgresBus:
             raise
 
     def _received(self, connection: Any, pid: int, channel: str, text: Any) -> None:
-        topic, _, encoded = str(text).partition(" ")
         try:
+            topic, encoded = str(text).split(" ")
             payload = base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError):
+        except ValueError:
             log.warning("a notification on %s is not of this bus: %.80r", channel, text)
             return
         self._subscribers.deliver(topic, payload)

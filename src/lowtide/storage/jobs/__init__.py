@@ -1,0 +1,9 @@
+"""Jobs: work that is kept with the data it belongs to and done later, at least once."""
+
+from __future__ import annotations
+
+from lowtide.storage.jobs.model import Count, Job, Status
+from lowtide.storage.jobs.service import Jobs
+from lowtide.storage.jobs.worker import Worker
+
+__all__ = ["Count", "Job", "Jobs", "Status", "Worker"]
