@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from collections.abc import Callable
 
 from backports import zstd
 
@@ -14,18 +14,20 @@ class Frames:
     def __init__(self, media_type: str, encoding: str = ""):
         """``media_type`` and ``encoding`` as in the headers Content-Type and Content-Encoding."""
         self._bson = media_type.startswith("application/vnd.powersync.bson-stream")
-        self._inflate: Any = None
+        self._inflate: Callable[[bytes], bytes]
         if encoding == "gzip":
-            self._inflate = zlib.decompressobj(wbits=31)
+            self._inflate = zlib.decompressobj(wbits=31).decompress
         elif encoding == "zstd":
-            self._inflate = zstd.ZstdDecompressor()
-        elif encoding:
+            self._inflate = _Zstd().decompress
+        elif not encoding:
+            self._inflate = bytes
+        else:
             raise ValueError(f"no client asked for {encoding!r}")
         self._buffer = b""
 
     def feed(self, data: bytes) -> list[str | bytes]:
         """The lines that ``data`` completes."""
-        self._buffer += self._inflate.decompress(data) if self._inflate is not None else data
+        self._buffer += self._inflate(data)
         return self._documents() if self._bson else self._lines()
 
     def rest(self) -> str | bytes | None:
@@ -48,3 +50,20 @@ class Frames:
             documents.append(self._buffer[:size])
             self._buffer = self._buffer[size:]
         return documents
+
+
+class _Zstd:
+    """Frames one after the other, as RFC 8878 section 3 allows."""
+
+    def __init__(self) -> None:
+        self._frame = zstd.ZstdDecompressor()
+
+    def decompress(self, data: bytes) -> bytes:
+        out = b""
+        while data:
+            out += self._frame.decompress(data)
+            data = b""
+            if self._frame.eof:
+                data = self._frame.unused_data
+                self._frame = zstd.ZstdDecompressor()
+        return out

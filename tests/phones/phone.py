@@ -90,6 +90,7 @@ class Phone:
         self.requests = requests
         self.parameters: dict[str, Any] = {}
         self.subscriptions: list[dict[str, Any]] = []
+        """The streams that the running app asks for by name."""
         self.connected = False
         """A sync iteration is open in the core."""
         self.tables = tables
@@ -106,6 +107,7 @@ class Phone:
         self.database = open_core(self._path, content)
         self.database.create_scalar_function("lowtide_now", lambda *_: self.now(), 0)
         self.connected = self._seeded = False
+        self.subscriptions = []
         self._set_schema()
         with self.database:
             if content is None and not self._known():
@@ -281,12 +283,28 @@ class Phone:
         """New credentials are there."""
         return self._events("refreshed_token", None) if self.connected else []
 
-    def subscribe(self, subscriptions: list[dict[str, Any]]) -> list[Event]:
-        """The streams that the app has asked for by name: ``{"name": ..., "params": {...}}``."""
-        self.subscriptions = subscriptions
+    def subscribe(self, stream: str, parameters: dict[str, Any] | None = None) -> list[Event]:
+        """Ask for a stream by name, from now on."""
+        wanted = {"name": stream, "params": parameters}
+        self._subscriptions("subscribe", {"stream": wanted, "ttl": None, "priority": None})
+        if wanted not in self.subscriptions:
+            self.subscriptions.append(wanted)
+        return self._subscribed()
+
+    def unsubscribe(self, stream: str, parameters: dict[str, Any] | None = None) -> list[Event]:
+        """Ask for it no longer."""
+        wanted = {"name": stream, "params": parameters}
+        self._subscriptions("unsubscribe", wanted)
+        self.subscriptions = [asked for asked in self.subscriptions if asked != wanted]
+        return self._subscribed()
+
+    def _subscriptions(self, command: str, payload: dict[str, Any]) -> None:
+        self._ask("SELECT powersync_control('subscriptions', ?)", _json({command: payload}))
+
+    def _subscribed(self) -> list[Event]:
         if not self.connected:
             return []
-        return self._events("update_subscriptions", _json(subscriptions))
+        return self._events("update_subscriptions", _json(self.subscriptions))
 
     def stop(self) -> None:
         """The iteration is over, for whatever reason."""

@@ -77,15 +77,13 @@ class Users:
 
     def act(self, holder: Holder) -> list[str]:
         """Write one local transaction of one to three acts; what was done, in words."""
-        done, statements = [], []
-        for _ in range(self._random.choice((1, 1, 1, 2, 3))):
-            act = self._random.choices(self._actions, self._weights)[0][1]
-            made = act(holder)
-            if made:
+        done = []
+        with holder.phone.transaction() as database:
+            for _ in range(self._random.choice((1, 1, 1, 2, 3))):
+                act = self._random.choices(self._actions, self._weights)[0][1]
+                for sql, parameters in act(holder):
+                    database.execute(sql, parameters)
                 done.append(act.__name__.strip("_"))
-                statements += made
-        if statements:
-            holder.phone.write(*statements)
         return done
 
     # -- choosing ------------------------------------------------------------------------------------
@@ -159,7 +157,9 @@ class Users:
         return {"steps": self._array(task["steps"])}
 
     def _array(self, text: str | None) -> str:
-        items: list[Any] = msgspec.json.decode(text) if text else []
+        items = msgspec.json.decode(text) if text else []
+        if not isinstance(items, list):
+            items = []  # this phone has broken it, and will hear of that
         if items and self._random.random() < 0.3:
             items.remove(self._random.choice(items))
         else:
@@ -180,7 +180,8 @@ class Users:
         return [] if found is None else [holder.phone.update("task", found[0], team_id=self._team(holder))]
 
     def _write_note(self, holder: Holder) -> list[Statement]:
-        return self._sheet(holder, "note", self._random.choice(("body", "colour")))
+        fields = sorted({"body", "colour"} & holder.phone.tables["note"].keys())
+        return self._sheet(holder, "note", self._random.choice(fields))
 
     def _write_card(self, holder: Holder) -> list[Statement]:
         return self._sheet(holder, "card", "body")
