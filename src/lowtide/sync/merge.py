@@ -296,7 +296,7 @@ class _Attempt:
         stamp = self._stamp(mutation)
         self._guard_server_fields(model, mutation, current.data)
         base = mutation.base
-        blind = base is None and mutation.op == "patch"
+        blind = base is None and (mutation.op == "patch" or self._principal.server)
         data: Data = dict(current.data)
         stamps: dict[str, Stamp] = {}
         conflicts: list[str] = []

@@ -22,6 +22,9 @@ queries = load_queries("lowtide.sync")
 OPS_PER_GROUP = 1 << 20
 """An op id is group * OPS_PER_GROUP + index: a checkpoint can name all of a group by one number."""
 
+RESTORE_JUMP = 1 << 20
+"""Groups that a restored database skips: more than were committed since any backup worth restoring."""
+
 _encode = msgspec.json.Encoder().encode
 _decode_data = msgspec.json.Decoder(dict[str, str | int | float | None]).decode
 _decode_stamps = msgspec.json.Decoder(dict[str, tuple[int, str]]).decode
@@ -77,6 +80,16 @@ async def read_head(tx: Tx) -> Head:
     """The head of this snapshot."""
     rows = await tx.fetch(queries["read_head"])
     return Head(*rows[0])
+
+
+async def begin_epoch(tx: Tx, epoch: str) -> None:
+    """Tell every device that history starts anew: after a backup was put back.
+
+    Devices swap each bucket for a new one in one checkpoint. Numbers jump ahead, so that none that was
+    given out after the backup is ever given out again.
+    """
+    head = await lock_head(tx)
+    await tx.execute(queries["begin_epoch"], epoch, head.group + RESTORE_JUMP)
 
 
 async def read_records(tx: Tx, schema: Schema, keys: Iterable[Key]) -> dict[Key, Record | None]:
