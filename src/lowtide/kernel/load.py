@@ -30,9 +30,13 @@ def load_app(path: Path | str, address: str = "app") -> App:
     name, _, attribute = address.partition(":")
     if folder.is_file():
         folder, name = folder.parent, folder.stem
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise _error(
+            Place(str(folder), 1), "not-found", f"{name!r} is no module", "Write 'app' or 'app:name'."
+        )
     file = _file(folder, name)
     place = Place(str(file), 1)
-    if not file.is_file() or not all(part.isidentifier() for part in name.split(".")):
+    if not file.is_file():
         raise _error(place, "not-found", f"there is no file {file}", "Name the folder that holds app.py.")
     if name == "lowtide" or name in sys.stdlib_module_names:
         raise _error(place, "file-name", f"{name!r} is a module of Python or of Lowtide", "Rename the file.")
