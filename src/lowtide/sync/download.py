@@ -10,7 +10,7 @@ greater op id, and is met again before that.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -47,6 +47,9 @@ MAX_BUCKETS = 1_000
 KEEP_ALIVE = 20.0
 """Seconds between signs of life on a quiet stream."""
 
+FLUSH_BYTES = 64 * 1024
+"""What a connection gathers before it writes: a change is one packet, a large download flows."""
+
 PREFETCH_SEGMENTS = 4
 """Segments read in the same snapshot as the view: enough that a device which follows never chases."""
 
@@ -80,13 +83,14 @@ class StreamRequest(msgspec.Struct, frozen=True):
     binary_data: bool = False
 
 
-class View(msgspec.Struct, frozen=True):
-    """What one device is to hold at one head."""
+class View(msgspec.Struct):
+    """What one device is to hold at one head. Commits move it on in place."""
 
     group: int
     epoch: str
-    held: list[Held]
-    buckets: Mapping[str, Bucket]
+    held: dict[str, Held]
+    """By topic, in the order of priorities."""
+    buckets: dict[str, Bucket]
     device: Device
 
     @property
@@ -152,6 +156,8 @@ class Download:
         self._announced_op = -1
         self._announced_write: str | None = None
         self._view: View | None = None
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
         self._listener = Listener()
         self._own_topic = device_topic(principal.space, principal.user, request.client_id)
         service.hub.add(self._listener)
@@ -174,7 +180,7 @@ class Download:
             self._listener,
             {
                 self._own_topic,
-                *(held.topic for held in view.held),
+                *view.held,
                 *(lookup_topic(self._principal.space, lookup, user) for lookup in service.streams.lookups),
             },
         )
@@ -197,13 +203,13 @@ class Download:
         )
         found = await store.read_buckets(tx, [h.topic for h in held[: MAX_BUCKETS + 1]])
         device = await store.read_device(tx, *who, self._request.client_id) or Device()
-        view = View(head.group, head.epoch, held, found, device)
+        view = View(head.group, head.epoch, {one.topic: one for one in held}, found, device)
         places = await self._settle(tx, view, first)
         segments = []
-        for one in view.held:
-            place = places.get(one.topic)
-            if place is not None and place.last != view.buckets[one.topic].last:
-                wanted = self._want(one.topic, view.buckets[one.topic], place)
+        for topic in view.held:
+            place = places.get(topic)
+            if place is not None and place.last != view.buckets[topic].last:
+                wanted = self._want(topic, view.buckets[topic], place)
                 segments.append((wanted, await read_segment(tx, wanted)))
                 if len(segments) == PREFETCH_SEGMENTS:
                     break
@@ -216,7 +222,7 @@ class Download:
         for name in evidence:
             by_stem.setdefault(name.rpartition("@")[0], []).append(name)
         places = {}
-        for held in view.held:
+        for held in view.held.values():
             bucket = view.buckets.get(held.topic)
             if bucket is None:
                 continue
@@ -275,9 +281,11 @@ class Download:
                 if listener.waiting:
                     await self._follow(outlet)
                 else:
-                    await self._write(outlet, Piece(self._alive()))
+                    await self._say(outlet, "token_expires_in", int(min(self._token_rest(), 86_400)))
+                    await self._flush(outlet)
             if self._token_rest() <= 0:
-                await self._write(outlet, Piece(line("token_expires_in", 0, self._format)))
+                await self._say(outlet, "token_expires_in", 0)
+            await self._flush(outlet)
             await outlet.write(self._coder.end())
         except LowtideError as error:
             # The stream is under way: cutting it is the answer, and the client comes back.
@@ -299,21 +307,14 @@ class Download:
             await self.look()
             await self._send(outlet, None)
             return
-        self._view = View(group, view.epoch, view.held, {**view.buckets, **changed}, view.device)
+        view.group = group
+        view.buckets.update(changed)
         for topic, bucket in changed.items():
-            if topic not in self._places and not self._deferred(topic):
+            if topic not in self._places and not (self._metered and view.held[topic].defer):
                 self._places[topic] = buckets.start(
-                    topic, bucket, view.epoch, view.device.generation, self._view.op
+                    topic, bucket, view.epoch, view.device.generation, view.op
                 )
         await self._send(outlet, changed)
-
-    def _deferred(self, topic: str) -> bool:
-        view = self._view
-        return (
-            self._metered
-            and view is not None
-            and any(held.defer for held in view.held if held.topic == topic)
-        )
 
     async def _send(self, outlet: Outlet, changed: Mapping[str, Bucket] | None) -> None:
         """Bring the device to the view. ``changed``: the only buckets that differ, if that is known."""
@@ -326,9 +327,8 @@ class Download:
         await self._announce(outlet, changed)
         view = self._view
         assert view is not None  # noqa: S101
-        await self._write(
-            outlet, Piece(line("checkpoint_complete", {"last_op_id": str(view.op)}, self._format))
-        )
+        await self._say(outlet, "checkpoint_complete", {"last_op_id": str(view.op)})
+        await self._flush(outlet)
         self._service.seen(self._principal, self._request.client_id, view.group)
 
     async def _send_data(self, outlet: Outlet, changed: Mapping[str, Bucket] | None) -> bool:
@@ -337,10 +337,8 @@ class Download:
         assert view is not None  # noqa: S101
         behind = [
             held
-            for held in view.held
-            if (changed is None or held.topic in changed)
-            and held.topic in self._places
-            and self._places[held.topic].last != view.buckets[held.topic].last
+            for held in self._concerned(view, changed)
+            if held.topic in self._places and self._places[held.topic].last != view.buckets[held.topic].last
         ]
         current = True
         for i, held in enumerate(behind):
@@ -361,7 +359,7 @@ class Download:
             after = behind[i + 1].priority if i + 1 < len(behind) else None
             if current and after is not None and after > held.priority:
                 done = {"last_op_id": str(view.op), "priority": held.priority}
-                await self._write(outlet, Piece(line("partial_checkpoint_complete", done, self._format)))
+                await self._say(outlet, "partial_checkpoint_complete", done)
         return current
 
     async def _announce(self, outlet: Outlet, changed: Mapping[str, Bucket] | None) -> None:
@@ -373,7 +371,7 @@ class Download:
             states = self._states(view, None)
             checkpoint = Checkpoint(str(op), list(states.values()), self._stream_states(), write)
             self._announced = states
-            await self._write(outlet, Piece(line("checkpoint", checkpoint, self._format)))
+            await self._say(outlet, "checkpoint", checkpoint)
         else:
             states = self._states(view, changed)
             updated = [state for name, state in states.items() if self._announced.get(name) != state]
@@ -384,14 +382,12 @@ class Download:
             for name in removed:
                 del self._announced[name]
             diff = CheckpointDiff(str(op), updated, removed, write)
-            await self._write(outlet, Piece(line("checkpoint_diff", diff, self._format)))
+            await self._say(outlet, "checkpoint_diff", diff)
         self._announced_op, self._announced_write = op, write
 
     def _states(self, view: View, changed: Mapping[str, Bucket] | None) -> dict[str, BucketState]:
         states = {}
-        for held in view.held:
-            if changed is not None and held.topic not in changed:
-                continue
+        for held in self._concerned(view, changed):
             place = self._places.get(held.topic)
             if place is None:
                 continue
@@ -407,6 +403,11 @@ class Download:
                 ],
             )
         return states
+
+    def _concerned(self, view: View, changed: Mapping[str, Bucket] | None) -> Iterable[Held]:
+        if changed is None:
+            return view.held.values()
+        return sorted((view.held[topic] for topic in changed), key=lambda held: held.priority)
 
     def _stream_index(self, name: str) -> int:
         return self._stream_names().index(name)
@@ -436,11 +437,21 @@ class Download:
         expires = self._principal.expires_at
         return float("inf") if expires is None else (expires - self._service.clock.now()) / 1000
 
-    def _alive(self) -> bytes:
-        return line("token_expires_in", int(min(self._token_rest(), 86_400)), self._format)
+    async def _say(self, outlet: Outlet, name: str, value: Any) -> None:
+        await self._write(outlet, self._service.segments.share(line(name, value, self._format)))
 
     async def _write(self, outlet: Outlet, piece: Piece) -> None:
-        await outlet.write(self._coder.add(piece))
+        self._unsent.append(self._coder.add(piece))
+        self._unsent_bytes += len(self._unsent[-1])
+        if self._unsent_bytes > FLUSH_BYTES:
+            await self._flush(outlet)
+
+    async def _flush(self, outlet: Outlet) -> None:
+        data = b"".join(self._unsent)
+        self._unsent.clear()
+        self._unsent_bytes = 0
+        if data:
+            await outlet.write(data)
 
 
 def _op(text: str) -> int:

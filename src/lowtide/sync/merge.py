@@ -39,6 +39,9 @@ from lowtide.sync.streams import Streams, device_key, key_text
 
 _encode = msgspec.json.Encoder().encode
 
+DELETED = "deleted!"
+"""Where a tombstone's stamps keep the deletion's; no field can have this name."""
+
 IndexKey = tuple[str, str, str]
 """(space, index name, value text)"""
 
@@ -94,7 +97,7 @@ class Writer:
         return self._principal.server
 
     def holds(self, stream: str, key: Any) -> bool:
-        """Does the user hold ``key`` of ``stream``, as of the transactions before this one?"""
+        """Does the user hold ``key`` of ``stream``, as of the mutations before this one?"""
         return self._merge.holds(self._principal, stream, key)
 
 
@@ -169,6 +172,7 @@ class Merge:
             try:
                 attempt.apply(mutation)
             except _Refuse as refuse:
+                attempt.undo()
                 return self._refuse(transaction, mutation.n, refuse.refusal)
         attempt.keep()
         return attempt.results
@@ -236,20 +240,24 @@ class _Attempt:
         self._json: dict[Key, str] = {}
         self._index: dict[IndexKey, str | None] = {}
         self._losses: list[Loss] = []
+        self._shifts: list[tuple[Key, Record | None, Record]] = []
         self.results: list[Result] = []
 
     def keep(self) -> None:
         """Make it so: hand everything to the merge."""
         for key, record in self._records.items():
-            before = self._state.records.get(key)
             self._merge._put(key, record, self._json[key])
-            self._shift_holdings(key, before, record)
         for index_key, holder in self._index.items():
             if holder is None:
                 self._state.index.pop(index_key, None)
             else:
                 self._state.index[index_key] = holder
         self._merge.losses.extend(self._losses)
+
+    def undo(self) -> None:
+        """Take back the keys that the transaction had granted or revoked on its way."""
+        for key, before, after in reversed(self._shifts):
+            self._shift_holdings(key, after, before)
 
     def apply(self, mutation: Mutation | Refused) -> None:
         if isinstance(mutation, Refused):
@@ -345,6 +353,7 @@ class _Attempt:
         if model.on_delete == "revive":
             data = self._hooked(model, key, None, data)
             stamps = {**current.stamps, **dict.fromkeys(mutation.data, self._stamp(mutation))}
+            stamps.pop(DELETED, None)
             record = Record(data, stamps, False, 0, current.created)
             self._store(model, key, current, record)
             self._lose(key, "", "deleted", current, mutation, True)
@@ -371,7 +380,7 @@ class _Attempt:
         for name in unseen:
             self._lose(key, name, current.data[name], current, mutation, True, reason="deleted")
         latest = max(stamp, max(current.stamps.values()))
-        stamps = {**current.stamps, "deleted!": (latest[0], stamp[1])}
+        stamps = {**current.stamps, DELETED: (latest[0], stamp[1])}
         self._store(model, key, current, Record(current.data, stamps, True, 0, current.created))
         self._done(mutation, "merged" if unseen else "applied", unseen)
 
@@ -462,6 +471,9 @@ class _Attempt:
                 )
             )
         self._claim_unique(model, key, before, after)
+        if any(True for _ in self._merge._streams.lookups_of(model.name)):
+            self._shift_holdings(key, before, after)
+            self._shifts.append((key, before, after))
         self._records[key] = after
         self._json[key] = json
 
@@ -487,7 +499,7 @@ class _Attempt:
             if old is not None:
                 self._index[(key[0], name, old)] = None
 
-    def _shift_holdings(self, key: Key, before: Record | None, after: Record) -> None:
+    def _shift_holdings(self, key: Key, before: Record | None, after: Record | None) -> None:
         for lookup in self._merge._streams.lookups_of(key[1]):
             for record, change in ((before, -1), (after, +1)):
                 if record is None or record.deleted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -22,7 +22,7 @@ from lowtide.kernel.errors import (
 from lowtide.kernel.http import Request, Route, Stream
 from lowtide.sync.devices import AuditAnswer, AuditRequest, DeviceState
 from lowtide.sync.download import StreamRequest
-from lowtide.sync.journal import Lost
+from lowtide.sync.journal import MAX_PAGE, Lost
 from lowtide.sync.lines import BSON_TYPE, JSON_TYPE, Coding, Format
 from lowtide.sync.pull import PullAnswer, PullRequest
 from lowtide.sync.service import Sync, check_client_id
@@ -63,7 +63,7 @@ class ConflictQuery(msgspec.Struct, frozen=True):
     model: str | None = None
     id: str | None = None
     before: str | None = None
-    limit: int = 50
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 50
 
 
 class Conflicts(msgspec.Struct, frozen=True):

@@ -22,6 +22,9 @@ from lowtide.sync.store import queries
 PAGE_ROWS = 1_000
 """Rows of a page: about 3 ms of one core, which bounds how long anybody else waits."""
 
+SHARED_LINES = 256
+"""Lines that are remembered for other connections; each lives for one delivery."""
+
 PAGE_BYTES = 1024 * 1024
 """A page ends early beyond this, so that large rows cost no more memory than small ones."""
 
@@ -62,6 +65,7 @@ class Segments:
         self._bytes = 0
         self._kept: OrderedDict[Want, Segment] = OrderedDict()
         self._reading: dict[Want, asyncio.Task[Segment]] = {}
+        self._lines: OrderedDict[bytes, Piece] = OrderedDict()
         self.hits = 0
         self.misses = 0
 
@@ -78,6 +82,15 @@ class Segments:
             task = asyncio.create_task(self._read(want))
             self._reading[want] = task
         return await asyncio.shield(task)
+
+    def share(self, raw: bytes) -> Piece:
+        """A piece for a line that many connections may send alike: compressed once for all of them."""
+        piece = self._lines.get(raw)
+        if piece is None:
+            piece = self._lines[raw] = Piece(raw)
+            if len(self._lines) > SHARED_LINES:
+                self._lines.popitem(last=False)
+        return piece
 
     async def close(self) -> None:
         """Wait for what is being read."""
