@@ -60,31 +60,88 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
     parser.set_defaults(debug=False, command=None)
     commands = parser.add_subparsers(title="commands", metavar="command")
+    _add_development(commands)
+    _add_data(commands)
+    _add_operation(commands)
+    return parser
 
-    def command(name: str, run: str, text: str) -> argparse.ArgumentParser:
-        # A command without a text is for Lowtide itself, and not in the list.
-        shown: dict[str, Any] = {"help": text, "description": text} if text else {}
-        sub = commands.add_parser(name, **shown)
-        sub.add_argument("--debug", action="store_true", help="show tracebacks")
-        sub.set_defaults(command=run)
-        return sub
 
-    new = command("new", "new:run", "Write a small example app into a new folder.")
+def _add_development(commands: Any) -> None:
+    new = _command(commands, "new", "new:run", "Write a small example app into a new folder.")
     new.add_argument("folder", help="the folder to make; its name becomes the app's name")
 
-    dev = command("dev", "dev:run", "Serve this folder's app, and start again when a file changes.")
+    dev = _command(
+        commands, "dev", "dev:run", "Serve this folder's app, and start again when a file changes."
+    )
     dev.add_argument("--port", type=int, metavar="N", help="default: the setting, or the next free port")
     dev.add_argument("--lan", action="store_true", help="listen for phones on this network, too")
 
-    child = command("dev-child", "dev:run_child", "")
+    child = _command(commands, "dev-child", "dev:run_child", "")
     child.add_argument("--fd", type=int, required=True)
     child.add_argument("--lan", action="store_true")
     child.add_argument("--again", action="store_true")
 
-    command("serve", "serve:run", "Serve this folder's app in production.")
-    command("schema", "schema:run", "Print the tables that devices have, as JSON for their SDKs.")
-    command("check", "check:run", "Look for mistakes in the settings and the app, without starting it.")
-    return parser
+    _command(commands, "check", "check:run", "Look for mistakes in the settings and the app.")
+    _command(commands, "schema", "schema:run", "Print the tables that devices have, as JSON for their SDKs.")
+
+    token = _command(commands, "token", "token:run", "Print a signed token for a user.")
+    token.add_argument("--user", required=True, metavar="ID", help="whose token it is")
+    token.add_argument("--space", default="main", help="in which space the user acts (default: main)")
+    token.add_argument("--ttl", default="1h", help="how long it is good: 90s, 15m, 2h (default: 1h)")
+    token.add_argument(
+        "--claim",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a claim of the app's own; repeatable",
+    )
+    token.add_argument(
+        "--server", action="store_true", help="for the app's own servers: no write rule binds it"
+    )
+
+
+def _add_data(commands: Any) -> None:
+    out = _command(commands, "export", "transfer:export_records", "Write a model's records as NDJSON or CSV.")
+    out.add_argument("model")
+    out.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
+    into = _command(commands, "import", "transfer:import_records", "Create or update records from a file.")
+    into.add_argument("model")
+    into.add_argument("file", help="a .csv or .ndjson file; - for standard input")
+    for sub in (out, into):
+        sub.add_argument("--csv", action="store_true", help="CSV, whatever the file is called")
+        sub.add_argument("--space", default="main", help="default: main")
+
+    backup = _command(commands, "backup", "backup:backup", "Copy the database while it is in use.")
+    backup.add_argument("file")
+    restore = _command(commands, "restore", "backup:restore", "Put a backup in the database's place.")
+    restore.add_argument("file", nargs="?", help="none on PostgreSQL, after pg_restore")
+
+
+def _add_operation(commands: Any) -> None:
+    _command(commands, "serve", "serve:run", "Serve this folder's app in production.")
+
+    db = _command(commands, "db", None, "Look at the database's version, or bring it up to date.")
+    steps = db.add_subparsers(title="commands", metavar="command", required=True)
+    _command(steps, "status", "db:status", "Print every migration, done or to do.")
+    _command(steps, "migrate", "db:migrate", "Apply what is missing, as a starting server does.")
+
+    jobs = _command(commands, "jobs", "jobs:show", "Print which jobs there are, and the dead ones.")
+    steps = jobs.add_subparsers(title="commands", metavar="command")
+    requeue = _command(steps, "requeue", "jobs:requeue", "Let a dead job run again.")
+    requeue.add_argument("id")
+
+    devices = _command(commands, "devices", "devices:run", "Print who has synchronised, when, and how far.")
+    devices.add_argument("--space", default="main", help="default: main")
+
+
+def _command(commands: Any, name: str, run: str | None, text: str) -> argparse.ArgumentParser:
+    # A command without a text is for Lowtide itself, and not in the list.
+    shown = {"help": text, "description": text} if text else {}
+    sub: argparse.ArgumentParser = commands.add_parser(name, **shown)
+    sub.add_argument("--debug", action="store_true", help="show tracebacks")
+    if run is not None:
+        sub.set_defaults(command=run)
+    return sub
 
 
 def _told(message: str, hint: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
@@ -11,6 +12,7 @@ import apsw
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import SetupError
 from lowtide.storage.db import Tx
+from lowtide.storage.db.sqlite import copy_database
 from lowtide.storage.db.sqlite_thread import BUSY_MILLISECONDS
 from lowtide.storage.db.sqlite_tx import STEPS, Deadline, SqliteTx, run, translate
 
@@ -63,3 +65,10 @@ class SqliteBeside:
     async def write(self, work: Callable[[Tx], Awaitable[T]]) -> NoReturn:
         """Raises ``SetupError``, always."""
         raise SetupError("The database is only read here.", hint="Use a command that writes.")
+
+    async def backup(self, target: Path) -> None:
+        """Write a copy of the database, as it is now, to ``target``; raises as ``SqliteDatabase.backup``."""
+        try:
+            await asyncio.to_thread(copy_database, self._path, target, lambda: False)
+        except apsw.Error as error:
+            raise translate(error, "backup") from error

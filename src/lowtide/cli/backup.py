@@ -1,0 +1,76 @@
+"""``lowtide backup`` and ``lowtide restore``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from pathlib import Path
+
+from lowtide.app import Lowtide
+from lowtide.cli.opened import with_backend
+from lowtide.cli.project import open_project, open_settings
+from lowtide.kernel.clock import SystemClock
+from lowtide.kernel.errors import SetupError
+from lowtide.storage.db.sqlite_beside import SqliteBeside
+from lowtide.storage.db.sqlite_restore import put_back
+from lowtide.sync.store import begin_epoch
+
+
+def backup(arguments: argparse.Namespace) -> None:
+    """Copy a SQLite database as it is now, while a server may go on writing to it."""
+    settings = open_settings()
+    target = Path(arguments.file)
+    if settings.postgres:
+        raise SetupError(
+            "PostgreSQL has its own tools for backups.",
+            hint="pg_dump --format=custom --file=app.dump <database>",
+        )
+    if target.exists():
+        raise SetupError(f"{target} is there already.", hint="Choose another name.")
+
+    async def copy() -> None:
+        database = SqliteBeside(Path(settings.database), clock=SystemClock())
+        await database.start()
+        try:
+            await database.backup(target)
+        except OSError as error:
+            raise SetupError(
+                f"{target} cannot be written: {error.strerror}.", hint="Choose another place."
+            ) from error
+        finally:
+            await database.close()
+
+    asyncio.run(copy())
+    print(f"Wrote {target} ({target.stat().st_size:,} bytes).")
+
+
+def restore(arguments: argparse.Namespace) -> None:
+    """Put a backup in place, and tell every device that history starts anew.
+
+    Without the last step a device would take changes made since the restoration for old ones. On
+    PostgreSQL only that step is done: its own tools put the data back.
+    """
+    settings, app = open_project()
+    if not settings.postgres:
+        if arguments.file is None:
+            raise SetupError("Which backup?", hint="Write: lowtide restore <file>")
+        moved = put_back(
+            Path(settings.database),
+            Path(arguments.file),
+            time.strftime(".before-%Y%m%d-%H%M%S", time.gmtime()),
+        )
+        if moved is not None:
+            print(f"What was there is now {moved}.")
+    elif arguments.file is not None:
+        raise SetupError(
+            "PostgreSQL has its own tools for backups.",
+            hint="Use pg_restore first, then 'lowtide restore' without a file.",
+        )
+
+    async def anew(lowtide: Lowtide) -> None:
+        epoch = lowtide.ids.token()[:8]
+        await lowtide.database.write(lambda tx: begin_epoch(tx, epoch))
+
+    with_backend(settings, app, anew)
+    print("Restored. Devices download everything anew when they next connect.")

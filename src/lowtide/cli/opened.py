@@ -1,0 +1,62 @@
+"""The database behind a command: read beside a running server, or held alone to write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from lowtide.app import Lowtide, build, open_database
+from lowtide.kernel.clock import SystemClock
+from lowtide.kernel.declare import App
+from lowtide.kernel.ids import SystemIds
+from lowtide.settings import Settings
+from lowtide.storage.db import Database
+from lowtide.storage.db.sqlite_beside import SqliteBeside
+
+T = TypeVar("T")
+
+
+def with_reader(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Run ``work`` on a database that may be served meanwhile. Raises ``SetupError``, ``StorageLost``."""
+
+    async def opened() -> T:
+        database: Database = (
+            open_database(settings, clock, SystemIds(clock))
+            if settings.postgres
+            else SqliteBeside(Path(settings.database), clock=clock)
+        )
+        await database.start()
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    clock = SystemClock()
+    return asyncio.run(opened())
+
+
+def with_backend(settings: Settings, app: App, work: Callable[[Lowtide], Awaitable[T]]) -> T:
+    """Run ``work`` on a backend that serves nobody: no edge is asked, no job is run.
+
+    Raises ``AlreadyRunning`` while a server has a SQLite database open, and as ``Lowtide.start`` does.
+    """
+
+    async def opened() -> T:
+        async with _started(build(msgspec.structs.replace(settings, roles=()), app)) as lowtide:
+            return await work(lowtide)
+
+    return asyncio.run(opened())
+
+
+@asynccontextmanager
+async def _started(lowtide: Lowtide) -> AsyncIterator[Lowtide]:
+    await lowtide.start()
+    try:
+        yield lowtide
+    finally:
+        await lowtide.stop()

@@ -1,0 +1,56 @@
+"""``lowtide token``: a signed token, to try things with or for a script."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from typing import Any
+
+from lowtide.auth import Keys, Tokens
+from lowtide.cli.opened import with_reader
+from lowtide.cli.project import open_project
+from lowtide.kernel.clock import SystemClock
+from lowtide.kernel.errors import SetupError
+from lowtide.storage.db import Database
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the token and nothing else, so that a shell can take it."""
+    settings, app = open_project()
+    ttl, claims = seconds(arguments.ttl), dict(map(claim, arguments.claim))
+
+    async def sign(database: Database) -> str:
+        clock = SystemClock()
+        keys = Keys(database, clock)
+        await keys.load()
+        tokens = Tokens(keys, clock, audience=app.name, issuer=f"lowtide/{app.name}")
+        try:
+            return tokens.sign(
+                arguments.user, space=arguments.space, ttl=ttl, claims=claims, server=arguments.server
+            )
+        except ValueError as error:
+            raise SetupError(f"There can be no such token: {error}.", hint="Change the arguments.") from error
+
+    print(with_reader(settings, sign))
+
+
+def seconds(text: str) -> int:
+    """``90``, ``90s``, ``15m`` or ``2h`` in seconds."""
+    found = re.fullmatch(r"(\d{1,9})([smh]?)", text)
+    if found is None:
+        raise SetupError(f"'{text}' is no length of time.", hint="Write 90, 90s, 15m or 2h.")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def claim(text: str) -> tuple[str, Any]:
+    """``name=value``: the value is JSON, or else it is the text itself."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise SetupError(f"'{text}' is no claim.", hint="Write --claim name=value.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

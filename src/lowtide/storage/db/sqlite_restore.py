@@ -1,0 +1,79 @@
+"""Putting a backup of a SQLite database in the place of the database."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+
+from lowtide.kernel.errors import SetupError
+from lowtide.storage.db.sqlite_files import ProcessLock, sync_folder
+
+BESIDE = ("", "-wal", "-shm")
+"""What belongs to a database: a log that stays behind would be played into the backup."""
+
+
+def put_back(path: Path, backup: Path, aside: str) -> Path | None:
+    """Make a copy of ``backup`` the database at ``path``; where what was there has been moved to, if any.
+
+    ``aside`` is appended to the old names; nothing is deleted. The backup is read through first. Raises
+    ``AlreadyRunning`` while a server has the database open, ``SetupError`` for a file that is no sound
+    database or cannot be copied; then what was there is still there.
+    """
+    _check(backup)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with _locked(path):
+        try:
+            shutil.copyfile(backup, partial)
+            partial.chmod(0o600)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise SetupError(
+                f"{backup} cannot be copied to {path.parent}: {error.strerror}.", hint="Nothing has changed."
+            ) from error
+        moved = None
+        for suffix in BESIDE:
+            old = path.with_name(path.name + suffix)
+            if old.exists():
+                moved = moved or path.with_name(path.name + aside)
+                old.rename(path.with_name(path.name + aside + suffix))
+        partial.rename(path)
+        sync_folder(path.parent)
+    return moved
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = ProcessLock(path.with_name(path.name + ".lock"))
+    lock.take()
+    try:
+        yield
+    finally:
+        lock.drop()
+
+
+def _check(backup: Path) -> None:
+    try:
+        # Nobody writes to it: no log is looked for, and no file is left beside it.
+        address = f"{backup.resolve().as_uri()}?immutable=1"
+        connection = apsw.Connection(address, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        try:
+            verdict = str(connection.execute("PRAGMA quick_check(1)").fetchall()[0][0])
+            ours = connection.execute(
+                "SELECT count(*) FROM sqlite_schema WHERE name = 'lowtide_migration'"
+            ).fetchall()
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise SetupError(f"{backup} is no database: {error}.", hint="Choose another file.") from error
+    if verdict != "ok":
+        raise SetupError(f"{backup} is damaged: {verdict}.", hint="Choose an older backup.")
+    if not ours[0][0]:
+        raise SetupError(f"{backup} is no database of Lowtide's.", hint="Choose another file.")
