@@ -86,7 +86,7 @@ def _output(name: str | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     try:
-        out = Path(name).open("x", encoding="utf-8", newline="")
+        out = Path(name).open("x", encoding="utf-8", newline="")  # noqa: SIM115 - closed below
     except FileExistsError as error:
         raise SetupError(f"{name} is there already.", hint="Choose another name.") from error
     except OSError as error:
