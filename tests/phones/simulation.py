@@ -311,7 +311,8 @@ class Simulation:
             if verdict is Verdict.TOKEN:
                 link.token = self._server.token(link.holder.user, link.holder.space, 600)
         elif status == 200 and letter.kind == "seed":
-            phone.seeded(msgspec.json.decode(body)["data"]["checkpoint_request_id"])
+            if phone.connected:
+                phone.seeded(msgspec.json.decode(body)["data"]["checkpoint_request_id"])
         elif status == 200:
             assert isinstance(letter.about, CheckpointAsk)
             await self._events(link, phone.checkpoint_given(letter.about, body))
@@ -483,7 +484,7 @@ class Simulation:
         for _ in range(CALM_ROUNDS):
             moved = await self._round()
             quiet = 0 if moved else quiet + 1
-            if quiet == 2:
+            if quiet == 3:
                 break
             await self.world.pass_time(1)
         holders = [link.holder for link in self._links]

@@ -115,19 +115,23 @@ class Sync:
         return (await self.database.read(store.read_head)).group
 
     async def write_checkpoint(self, principal: Principal, client_id: str) -> int:
-        """A number that the device's stream reaches once it holds everything written before this call."""
+        """A number that the device's stream reaches once it holds everything that the device uploaded.
+
+        It is the group of the last upload and not the head: the stream is told of that group, while
+        later ones may not concern it, and a device would wait for them.
+        """
         check_client_id(client_id)
-
-        async def read(tx: Tx) -> tuple[int, int | None]:
-            head = await store.read_head(tx)
-            device = await store.read_device(tx, principal.space, principal.user, client_id)
-            return head.group, device.request if device else None
-
-        group, request = await self.database.read(read)
-        if request is None:
-            return group
+        device = await self.database.read(
+            lambda tx: store.read_device(tx, principal.space, principal.user, client_id)
+        )
+        if device is None:
+            return 0
+        if device.request is None:
+            return device.answered_group
         # This device counts its requests itself, or once did: go on with its numbers.
-        return await self.request_checkpoint(principal, client_id, max(group, request + 1))
+        return await self.request_checkpoint(
+            principal, client_id, max(device.answered_group, device.request + 1)
+        )
 
     async def request_checkpoint(self, principal: Principal, client_id: str, number: int) -> int:
         """Note that the device wants to hear ``number``; the greatest number that it ever asked for."""
