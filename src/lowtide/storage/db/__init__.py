@@ -71,7 +71,7 @@ class Database(Protocol):
     SQLite many callers' writes share one fsync, and one that raises has the others redone; on
     PostgreSQL a lost connection or a deadlock does the same.
 
-    A caller that is cancelled stops waiting; work that has begun is finished all the same.
+    A caller that is cancelled stops waiting; work that has begun may be finished all the same.
     """
 
     @property

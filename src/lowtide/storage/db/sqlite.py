@@ -48,7 +48,7 @@ class SqliteDatabase:
         statement_deadline: float = 5.0,
         durability: Durability = "full",
     ):
-        self._path = path
+        self.path = path
         self._clock = clock
         self._readers = readers
         self._statement_deadline = statement_deadline
@@ -72,14 +72,14 @@ class SqliteDatabase:
     async def start(self) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._writer = Writer(
-            self._path, self._writes.inbox, loop, self._clock, self._statement_deadline, self._durability
+            self.path, self._writes.inbox, loop, self._clock, self._statement_deadline, self._durability
         )
         await self._writes.start(self._writer)
         try:
             for number in range(self._readers):
                 reader = Reader(
                     f"lowtide-reader-{number}",
-                    self._path,
+                    self.path,
                     self._reads.inbox,
                     loop,
                     self._clock,
@@ -117,7 +117,7 @@ class SqliteDatabase:
         def copy() -> None:
             error: BaseException | None = None
             try:
-                _copy(self._path, target, lambda: stop.is_set() or self._stop_backups.is_set())
+                copy_database(self.path, target, lambda: stop.is_set() or self._stop_backups.is_set())
             except apsw.Error as failure:
                 error = translate(failure, "backup")
                 error.__cause__ = failure
@@ -144,7 +144,8 @@ def _finish(done: asyncio.Future[None], error: BaseException | None) -> None:
         done.exception()
 
 
-def _copy(path: Path, target: Path, stopped: Callable[[], bool]) -> None:
+def copy_database(path: Path, target: Path, stopped: Callable[[], bool]) -> None:
+    """Copy the database at ``path`` while it is in use; ends early with ``StorageLost`` if ``stopped``."""
     partial = target.with_name(target.name + ".partial")
     partial.unlink(missing_ok=True)
     try:

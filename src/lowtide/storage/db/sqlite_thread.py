@@ -127,6 +127,11 @@ class SqliteThread(threading.Thread):
         except BaseException as error:
             return future, error, None
 
+    def control(self, sql: str) -> list[Any]:
+        """Run a statement of the thread's own, with a deadline of its own."""
+        self._deadline.statement += 1
+        return self._control.execute(sql).fetchall()
+
     def tell(self, outcomes: list[Outcome]) -> None:
         """Hand outcomes to their callers: one wake-up of the loop for all of them."""
         try:
@@ -152,7 +157,7 @@ class Reader(SqliteThread):
             items.append(item)
         outcomes: list[Outcome] = []
         try:
-            self._control.execute("BEGIN")
+            self.control("BEGIN")
             told = self._clock.monotonic()
             for item in items:
                 if item[1].cancelled():
@@ -163,7 +168,7 @@ class Reader(SqliteThread):
                     outcomes, told = [], now
         finally:
             if self._connection.in_transaction:
-                self._control.execute("COMMIT")
+                self.control("COMMIT")
             self.tell(outcomes)
 
 
@@ -190,7 +195,11 @@ class Queue:
     async def start(self, thread: SqliteThread) -> None:
         """Start ``thread``; raises what its opening raises."""
         thread.start()
-        await thread.opened
+        try:
+            await thread.opened
+        except asyncio.CancelledError:
+            self.inbox.put(None)
+            raise
         self.threads.append(thread)
         thread.ended.add_done_callback(self._ended)
 

@@ -27,8 +27,9 @@ import apsw
 
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Busy, LowtideError, StorageFull, StorageLost, StorageTimeout
+from lowtide.storage.db import sqlite_thread
 from lowtide.storage.db.sqlite_files import ProcessLock, Reserve, sync_folder
-from lowtide.storage.db.sqlite_thread import BUSY_MILLISECONDS, Item, Outcome, SqliteThread, log
+from lowtide.storage.db.sqlite_thread import Item, Outcome, SqliteThread, log
 from lowtide.storage.db.sqlite_tx import is_poison, translate
 
 Durability = Literal["full", "normal"]
@@ -62,7 +63,7 @@ class Writer(SqliteThread):
         self._lock = ProcessLock(path.with_name(path.name + ".lock"))
         self._reserve = Reserve(path.with_name(path.name + ".reserve"))
         self._full = False
-        self._lost: StorageLost | None = None
+        self._lost: str | None = None
         self._wal_pages = 0
         self._checkpointed = 0
         self._truncate_at = TRUNCATE_PAGES
@@ -80,8 +81,10 @@ class Writer(SqliteThread):
             if mode != "wal":
                 raise StorageLost(f"The database's disk does not support its log (journal mode {mode}).")
             self._connection.pragma("synchronous", self._durability)
+            # A log that readers made long is cut again when it starts anew.
+            self._connection.pragma("journal_size_limit", TRUNCATE_PAGES * 4096)
             # A process that died after a failed fsync may have left a log that only looks written.
-            self._connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self._checkpoint(truncate=True)
             self._connection.set_wal_hook(self._on_commit)
             sync_folder(self._path.parent)
             self._full = not self._reserve.make()
@@ -120,7 +123,10 @@ class Writer(SqliteThread):
             self._fill()
             outcomes = self._frugal(group)
         except (Busy, StorageLost) as error:
-            outcomes = [(future, type(error)(error.message, hint=error.hint), None) for _, future in group]
+            # Those that wait would fare no better, one lock's deadline after the other.
+            while (item := self.next_item()) is not None:
+                group.append(item)
+            outcomes = [(future, _copy(error), None) for _, future in group]
         self.tell(outcomes)
         if self._wal_pages < self._checkpointed:
             self._checkpointed = 0
@@ -153,7 +159,7 @@ class Writer(SqliteThread):
         outcomes: list[Outcome] = []
         self._begin()
         for item in self._each(group):
-            self._control.execute("SAVEPOINT work")
+            self.control("SAVEPOINT work")
             outcome = self.run_one(item)
             if outcome[1] is not None:
                 self._check_disk(outcome[1])
@@ -161,8 +167,8 @@ class Writer(SqliteThread):
                     # SQLite ends the transaction when it interrupts a statement that writes.
                     self._settle(group, outcome)
                     return self._guarded(group)
-                self._control.execute("ROLLBACK TO work")
-            self._control.execute("RELEASE work")
+                self.control("ROLLBACK TO work")
+            self.control("RELEASE work")
             outcomes.append(outcome)
         return outcomes if self._commit() is None else None
 
@@ -216,12 +222,16 @@ class Writer(SqliteThread):
 
     def _begin(self) -> None:
         if self._lost is not None:
-            raise self._lost
+            raise StorageLost(
+                self._lost,
+                hint="Look at the database's disk, then start Lowtide again; nothing is written until then.",
+            )
         try:
-            self._control.execute("BEGIN IMMEDIATE")
+            self.control("BEGIN IMMEDIATE")
         except apsw.Error as error:
             failure = translate(error, "BEGIN")
-            self._check_disk(failure)
+            failure.__cause__ = error
+            self._check_poison(failure)
             raise failure from error
 
     def _commit(self) -> LowtideError | None:
@@ -230,11 +240,12 @@ class Writer(SqliteThread):
         Raises ``StorageFull`` and ``StorageLost``, which concern everybody.
         """
         try:
-            self._control.execute("COMMIT")
+            self.control("COMMIT")
         except apsw.Error as error:
             self._rollback()
             failure = translate(error, "COMMIT")
             failure.__cause__ = error
+            self._check_poison(failure)
             self._check_disk(failure)
             return failure
         self.commits += 1
@@ -242,25 +253,30 @@ class Writer(SqliteThread):
 
     def _rollback(self) -> None:
         if self._connection.in_transaction:
-            self._control.execute("ROLLBACK")
+            self.control("ROLLBACK")
 
     def _pages(self) -> int:
-        return int(self._connection.pragma("page_count"))
+        return int(self.control("PRAGMA page_count")[0][0])
 
     # ---------------------------------------------------------------- the disk
 
+    def run_one(self, item: Item) -> Outcome:
+        outcome = super().run_one(item)
+        if outcome[1] is not None:
+            self._check_poison(outcome[1])
+        return outcome
+
+    def _check_poison(self, error: BaseException) -> None:
+        """Stop writing for good if it must be."""
+        if self._lost is None and is_poison(error):
+            log.critical("no more writes until a restart: %s", error)
+            self._lost = str(error)
+
     def _check_disk(self, error: BaseException | None) -> None:
-        """Raise ``error`` if it concerns everybody, and stop writing for good if it must."""
-        if not isinstance(error, StorageFull | StorageLost):
-            return
-        self._rollback()
-        if is_poison(error) and self._lost is None:
-            log.critical("no more writes until a restart: %s", error.message)
-            self._lost = StorageLost(
-                error.message,
-                hint="Look at the database's disk, then start Lowtide again; nothing is written until then.",
-            )
-        raise error
+        """Raise ``error`` if it concerns everybody."""
+        if isinstance(error, StorageFull | StorageLost):
+            self._rollback()
+            raise error
 
     def _fill(self) -> None:
         log.error("the database's disk is full: only what frees space is written")
@@ -275,6 +291,7 @@ class Writer(SqliteThread):
     def _checkpoint(self, truncate: bool = False) -> None:
         """Copy the log into the database, after the callers have their answers."""
         self._checkpointed = self._wal_pages
+        self._deadline.statement += 1
         try:
             if not truncate:
                 self._connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
@@ -283,11 +300,11 @@ class Writer(SqliteThread):
             try:
                 self._connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
             finally:
-                self._connection.set_busy_timeout(BUSY_MILLISECONDS)
+                self._connection.set_busy_timeout(sqlite_thread.BUSY_MILLISECONDS)
             self._wal_pages = self._checkpointed = 0
             self._truncate_at = TRUNCATE_PAGES
         except apsw.BusyError:
-            self._truncate_at = self._wal_pages * 2
+            self._truncate_at = max(TRUNCATE_PAGES, self._wal_pages * 2)
         except apsw.FullError:
             if not self._full:
                 self._fill()
@@ -295,5 +312,11 @@ class Writer(SqliteThread):
             failure = translate(error, "checkpoint")
             failure.__cause__ = error
             log.error("copying the log into the database failed: %s", error)
-            with contextlib.suppress(StorageLost):
-                self._check_disk(failure)
+            self._check_poison(failure)
+
+
+def _copy(error: LowtideError) -> LowtideError:
+    # One instance raised in many tasks would grow a traceback of them all.
+    copy = type(error)(error.message, hint=error.hint)
+    copy.__cause__ = error
+    return copy
