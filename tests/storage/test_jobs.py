@@ -333,8 +333,10 @@ class TestKeys:
         writing = asyncio.create_task(still.database.write(work))
         if still.database.dialect == "postgres":
             await absorbed.wait()
-            assert await still.claim() == []
-            commit.set()
+            try:
+                assert await still.claim() == []
+            finally:
+                commit.set()
         job_id = await writing
         assert [job.id for job in await still.claim()] == [job_id]
 
@@ -377,8 +379,12 @@ class TestLeases:
         [job] = await still.claim()
         held, now = (job.id, job.fence), still.clock.now()
         assert await still.database.write(lambda tx: store.complete(tx, held, now))
-        assert not await still.database.write(lambda tx: store.complete(tx, held, now))
+        done = await still.find(job.id)
+        # The same again is no error, as an answer may have been lost, and no change.
+        assert await still.database.write(lambda tx: store.complete(tx, held, now + 5))
         assert not await still.database.write(lambda tx: store.retry(tx, held, now, "x"))
+        assert not await still.database.write(lambda tx: store.release(tx, held, now))
+        assert await still.find(job.id) == done
         advance(still, 3_600)
         assert await still.claim() == []
 
@@ -645,6 +651,34 @@ class TestRuns:
         assert job.error is not None
         assert "mine" in job.error
         assert worker.running == 0
+
+    async def test_work_and_end_can_be_one_transaction(self, queue: Queue) -> None:
+        """A handler that ends its job itself writes exactly once; without its lease it writes nothing."""
+        done: list[str] = []
+
+        async def run(job: Job, payload: None) -> None:
+            if job.attempt == 1:
+                # Another worker has taken it since.
+                later = queue.clock.now() + 600_000
+                [other] = await queue.database.write(
+                    lambda tx: store.claim(tx, "default", ["mail"], 1, now=later, until=0, worker="other")
+                )
+                assert other.id == job.id
+
+            async def work(tx: Tx) -> None:
+                await queue.jobs.enqueue(tx, "effect", job.attempt)
+                await queue.jobs.complete(tx, job)
+
+            await queue.database.write(work)
+            done.append(job.id)
+
+        queue.jobs.register("mail", type(None), run)
+        worker = await queue.worker(poll=0.02)
+        job_id = await queue.enqueue("mail")
+        job = await queue.become(job_id, "done")
+        await happens(lambda: worker.running == 0)
+        assert (job.attempt, done) == (3, [job_id])
+        assert [effect.payload for effect in await queue.claim("effect")] == ["3"]
 
     async def test_a_dead_job_can_be_requeued(self, queue: Queue) -> None:
         """A requeued job runs again with all its attempts; one that is not dead cannot be requeued."""

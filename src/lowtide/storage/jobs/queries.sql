@@ -49,8 +49,10 @@ UPDATE job SET status = 'running', attempt = $2, fence = $3, due_at = $4, worker
 UPDATE job SET due_at = $3 WHERE id = $1 AND fence = $2 AND status = 'running' RETURNING id
 
 -- name: complete
-UPDATE job SET status = 'done', finished_at = $3, error = NULL
-WHERE id = $1 AND fence = $2 AND status = 'running' RETURNING id
+-- Again by the same holder is no change: a commit whose answer was lost is asked for again.
+UPDATE job SET status = 'done', error = NULL,
+finished_at = CASE WHEN status = 'done' THEN finished_at ELSE $3 END
+WHERE id = $1 AND fence = $2 AND status IN ('running', 'done') RETURNING id
 
 -- name: retry
 UPDATE job SET status = 'waiting', due_at = $3, error = $4

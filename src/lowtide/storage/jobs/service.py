@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.errors import DeclarationError, NotFound
+from lowtide.kernel.errors import Conflict, DeclarationError, NotFound
 from lowtide.kernel.ids import Ids
 from lowtide.storage.bus import Bus
 from lowtide.storage.db import Database, Tx
@@ -45,7 +45,7 @@ class Jobs:
         *,
         run_at: int | None = None,
         key: str | None = None,
-        max_attempts: int = 10,
+        max_attempts: int = 20,
         queue: str = "default",
     ) -> str:
         """Add a job in the caller's transaction: it exists exactly if that commits. Returns its id.
@@ -92,6 +92,15 @@ class Jobs:
         """Tell every worker, on all nodes, to look. Once after a commit that enqueued; never waits."""
         self._bus.publish(TOPIC)
 
+    async def complete(self, tx: Tx, job: Job) -> None:
+        """For a handler: mark ``job`` done in the transaction that does its work.
+
+        Then its writes happen exactly once: they commit together with the job's end, or neither
+        does. Raises ``Conflict`` when the lease is lost, which must roll the transaction back.
+        """
+        if not await store.complete(tx, (job.id, job.fence), self._clock.now()):
+            raise Conflict("The job's lease is lost: another worker may run it.", hint="Let this run end.")
+
     async def requeue(self, tx: Tx, job_id: str) -> None:
         """Let a dead job wait again, with all its attempts. ``NotFound`` if no dead job has this id."""
         if not await store.requeue(tx, job_id, self._clock.now()):
@@ -122,7 +131,8 @@ class Jobs:
         A run that returns is done. One that raises, or lasts longer than ``deadline`` seconds, has
         failed and is retried. A payload that does not decode makes its job dead at once. The
         handler may run more than once for one job, so what it does outside the database carries
-        ``job.id``. It must not swallow cancellation. ``DeclarationError`` for a kind that has one.
+        ``job.id``; see ``complete`` for what it does inside. It must neither block the event loop nor
+        swallow cancellation. ``DeclarationError`` for a kind that has one.
         """
         check_name("kind", kind)
         if deadline <= 0:

@@ -88,7 +88,7 @@ async def extend(tx: Tx, held: Sequence[Held], until: int) -> set[Held]:
 
 
 async def complete(tx: Tx, held: Held, now: int) -> bool:
-    """Mark a job done; False, and nothing changed, if its lease is lost."""
+    """Mark a job done; False if its lease is lost. Again by the same holder changes nothing."""
     return bool(await tx.fetch(_SQL["complete"], *held, now))
 
 

@@ -24,6 +24,11 @@ Outcome = Callable[[Tx], Awaitable[bool]]
 REST = (0.02, 0.05)
 """Seconds between two looks of which the first found nothing, however many hints come."""
 
+BEAT = 1 / 6
+"""Of a lease: the longest time between two extensions, and what one of them may take."""
+RESERVE = 0.4
+"""Of a lease: a run ends when less than this is left, which is more than the time to the next look at it."""
+
 log = logging.getLogger("lowtide.jobs")
 
 
@@ -208,7 +213,7 @@ class Worker:
     async def _beat(self) -> None:
         """Extend the leases of all that runs, in one transaction; end what has lost its own."""
         while True:
-            await asyncio.sleep(self._lease / 4 * self._ids.jitter(0.8, 1.0))
+            await asyncio.sleep(self._lease * self._ids.jitter(0.8 * BEAT, BEAT))
             runs = [run for run in self._runs() if run.ended_by is None]
             if not runs:
                 continue
@@ -216,12 +221,13 @@ class Worker:
             held = [run.held for run in runs]
             until = self._clock.now() + int(self._lease * 1000)
             try:
-                async with asyncio.timeout(self._lease / 4):
+                async with asyncio.timeout(self._lease * BEAT):
                     kept = await self._database.write(lambda tx: store.extend(tx, held, until))  # noqa: B023
             except Exception as error:
                 _report("leases cannot be extended", error)
                 kept = set()
-                lost = {run.held for run in runs if run.until - self._clock.monotonic() < self._lease / 4}
+                reserve = self._clock.monotonic() + self._lease * RESERVE
+                lost = {run.held for run in runs if run.until < reserve}
             else:
                 lost = set(held) - kept
             for run in runs:
