@@ -82,6 +82,12 @@ class Call:
         assert message["type"] == "http.response.body", message
         return bytes(message["body"])
 
+    async def answer_end(self) -> bool:
+        """Whether what follows is the end of the answer, and a clean one."""
+        message = await self.next()
+        clean = message["type"] == "http.response.body" and not message.get("more_body", False)
+        return clean and (await self.next())["type"] == "end"
+
     async def answer(self) -> Answer:
         """Everything until the end."""
         start = await self.next()
