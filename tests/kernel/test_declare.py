@@ -51,7 +51,7 @@ def test_models_have_the_names_and_options_that_were_written(schema: Schema) -> 
     ]
     task = schema.models["task"]
     assert list(task.fields)[:3] == ["made_at", "title", "slug"]
-    assert task.unique == (("team_id", "slug"),)
+    assert task.unique == (("slug", "team_id"),)
     assert task.on_delete == "revive"
     assert schema.models["town"].on_delete == "delete"
     assert schema.models["badge"].removed

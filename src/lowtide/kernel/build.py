@@ -65,7 +65,8 @@ def _model(app: App, declared: ModelDeclaration, looked_up: set[str]) -> Model:
     return Model(
         name=declared.name,
         fields=fields,
-        unique=tuple((u,) if isinstance(u, str) else tuple(u) for u in declared.unique),
+        # In one order, whatever was written: the order would be part of the index's name.
+        unique=tuple((u,) if isinstance(u, str) else tuple(sorted(set(u))) for u in declared.unique),
         indexes=tuple(sorted({*declared.indexes, *looked_up})),
         write=hook(declared.cls, "write"),
         before_write=hook(declared.cls, "before_write"),

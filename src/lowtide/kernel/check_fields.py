@@ -136,20 +136,15 @@ def _check_reference(found: Findings, app: App, field: FieldDeclaration[object],
 
 
 def _check_default(found: Findings, name: str, field: FieldDeclaration[object], target: str | None) -> None:
-    at = places.argument(field.place, "default")
     default = field.options.get("default")
     if "default" in field.options and default is None and not field.options.get("optional"):
-        found.error(
-            at, "default", "the default is None", "Write optional=True for a field that may be empty."
-        )
+        problem = "the default is None", "Write optional=True for a field that may be empty."
     elif default is not None and field.merge == "collaborative":
-        found.error(
-            at, "default", "a collaborative text starts empty", "Remove the default and write optional=True."
-        )
+        problem = "a collaborative text starts empty", "Remove the default and write optional=True."
     else:
         try:
             field.compiled(name, target)
+            return
         except (ValueError, TypeError) as error:
-            found.error(
-                at, "default", f"the default does not fit: {error}", "Change the default or the field."
-            )
+            problem = f"the default does not fit: {error}", "Change the default or the field."
+    found.error(places.argument(field.place, "default"), "default", *problem)

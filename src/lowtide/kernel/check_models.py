@@ -48,8 +48,7 @@ class _ModelCheck:
         self._model = model
         self._fields = declared_fields(model.cls)
         self._lines: dict[str, Place] = {}
-        node = places.class_at(model.place)
-        for name, line in places.attributes(node) if node else ():
+        for name, line in places.attributes(model.place):
             place = Place(model.place.file, line)
             if name in self._lines and not name.startswith("_"):
                 found.error(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -34,38 +35,30 @@ def caller() -> Place:
 
 def argument(call: Place, name: str) -> Place:
     """The line of argument ``name`` in the call at ``call``; the call itself if that is unknown."""
-    for node in _calls(call):
-        for keyword in node.keywords:
-            if keyword.arg == name:
-                return Place(call.file, keyword.value.lineno)
-    return call
+    value = _argument(call, name)
+    return call if value is None else Place(call.file, value.lineno)
 
 
 def item(call: Place, name: str, position: int) -> Place:
     """The line of item ``position`` of the list or dict that is argument ``name`` in the call at ``call``."""
-    for node in _calls(call):
-        for keyword in node.keywords:
-            if keyword.arg != name:
-                continue
-            items = _items(keyword.value)
-            where = items[position] if position < len(items) else keyword.value
-            return Place(call.file, where.lineno)
-    return call
+    value = _argument(call, name)
+    if value is None:
+        return call
+    items: list[Any] = []
+    if isinstance(value, ast.Dict):
+        items = [key or at for key, at in zip(value.keys, value.values, strict=True)]
+    elif isinstance(value, ast.List | ast.Tuple):
+        items = value.elts
+    return Place(call.file, (items[position] if position < len(items) else value).lineno)
 
 
-def class_at(decorated: Place) -> ast.ClassDef | None:
-    """The class whose decorator or own line is at ``decorated``; ``None`` without its source."""
-    for node in ast.walk(_tree(decorated.file)):
-        if isinstance(node, ast.ClassDef):
-            lines = [node.lineno, *(d.lineno for d in node.decorator_list)]
-            if decorated.line in lines:
-                return node
-    return None
+def attributes(decorated: Place) -> Iterator[tuple[str, int]]:
+    """Each name that the body of a class binds or annotates, with its line, in order.
 
-
-def attributes(node: ast.ClassDef) -> Iterator[tuple[str, int]]:
-    """Each name that the body of a class binds or annotates, with its line, in order."""
-    for statement in node.body:
+    ``decorated``: a line of the class's decorators, or its own. Nothing without its source.
+    """
+    node = _source(decorated.file).classes.get(decorated.line)
+    for statement in node.body if node else ():
         if isinstance(statement, ast.Assign):
             for target in statement.targets:
                 if isinstance(target, ast.Name):
@@ -84,39 +77,56 @@ def defined(call: Callable[..., Any]) -> Place | None:
 
 def parameters(defined: Place) -> dict[str, int]:
     """The line of each parameter of the function whose ``def`` or first decorator is at ``defined``."""
-    for node in ast.walk(_tree(defined.file)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = [node.lineno, *(d.lineno for d in node.decorator_list)]
-            if defined.line in lines:
-                a = node.args
-                every = [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, [a.vararg, a.kwarg])]
-                return {arg.arg: arg.lineno for arg in every}
-    return {}
+    node = _source(defined.file).functions.get(defined.line)
+    if node is None:
+        return {}
+    a = node.args
+    every = [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, [a.vararg, a.kwarg])]
+    return {arg.arg: arg.lineno for arg in every}
 
 
-def _calls(place: Place) -> Iterator[ast.Call]:
-    # Two calls may start on one line; the outer one comes first in a walk, and it is the declaration.
-    for node in ast.walk(_tree(place.file)):
-        if isinstance(node, ast.Call) and node.lineno == place.line:
-            yield node
+class _Source:
+    """A file's declarations by their lines. Where several start in one line, the outermost comes first."""
+
+    def __init__(self, tree: ast.Module):
+        self.calls: dict[int, list[ast.Call]] = {}
+        self.classes: dict[int, ast.ClassDef] = {}
+        self.functions: dict[int, ast.FunctionDef | ast.AsyncFunctionDef] = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                self.calls.setdefault(node.lineno, []).append(node)
+            elif isinstance(node, ast.ClassDef):
+                for line in _lines(node):
+                    self.classes.setdefault(line, node)
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                for line in _lines(node):
+                    self.functions.setdefault(line, node)
 
 
-def _items(node: ast.expr) -> list[ast.expr]:
-    if isinstance(node, ast.Dict):
-        return [key or value for key, value in zip(node.keys, node.values, strict=True)]
-    if isinstance(node, ast.List | ast.Tuple | ast.Set):
-        return node.elts
-    return []
+def _lines(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> list[int]:
+    return [node.lineno, *(decorator.lineno for decorator in node.decorator_list)]
 
 
-def _tree(file: str) -> ast.Module:
-    linecache.checkcache(file)
-    return _parsed("".join(linecache.getlines(file)))
+def _argument(call: Place, name: str) -> ast.expr | None:
+    for node in _source(call.file).calls.get(call.line, ()):
+        for keyword in node.keywords:
+            if keyword.arg == name:
+                return keyword.value
+    return None
 
 
-@lru_cache(maxsize=32)
-def _parsed(source: str) -> ast.Module:
+def _source(file: str) -> _Source:
     try:
-        return ast.parse(source)
+        stat = os.stat(file)
+    except OSError:  # code that came from no file
+        return _read(file, None)
+    return _read(file, (stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(maxsize=64)
+def _read(file: str, version: tuple[int, int] | None) -> _Source:
+    linecache.checkcache(file)
+    try:
+        return _Source(ast.parse("".join(linecache.getlines(file))))
     except (SyntaxError, ValueError):  # a file that changed while it was running: lines of calls remain
-        return ast.Module(body=[], type_ignores=[])
+        return _Source(ast.Module(body=[], type_ignores=[]))
