@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import time
 from pathlib import Path
 
 from lowtide.app import Lowtide
 from lowtide.cli.opened import with_backend
 from lowtide.cli.project import open_project, open_settings
-from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.errors import SetupError
-from lowtide.storage.db.sqlite_beside import SqliteBeside
-from lowtide.storage.db.sqlite_restore import put_back
+from lowtide.storage.db.sqlite_backup import back_up, put_back
 from lowtide.sync.store import begin_epoch
 
 
@@ -29,19 +26,12 @@ def backup(arguments: argparse.Namespace) -> None:
     if target.exists():
         raise SetupError(f"{target} is there already.", hint="Choose another name.")
 
-    async def copy() -> None:
-        database = SqliteBeside(Path(settings.database), clock=SystemClock())
-        await database.start()
-        try:
-            await database.backup(target)
-        except OSError as error:
-            raise SetupError(
-                f"{target} cannot be written: {error.strerror}.", hint="Choose another place."
-            ) from error
-        finally:
-            await database.close()
-
-    asyncio.run(copy())
+    try:
+        back_up(Path(settings.database), target)
+    except OSError as error:
+        raise SetupError(
+            f"{target} cannot be written: {error.strerror}.", hint="Choose another place."
+        ) from error
     print(f"Wrote {target} ({target.stat().st_size:,} bytes).")
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,19 +23,20 @@ T = TypeVar("T")
 def with_reader(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
     """Run ``work`` on a database that may be served meanwhile. Raises ``SetupError``, ``StorageLost``."""
 
+    clock = SystemClock()
+    database: Database = (
+        open_database(settings, clock, SystemIds(clock))
+        if settings.postgres
+        else SqliteBeside(Path(settings.database), clock=clock)
+    )
+
     async def opened() -> T:
-        database: Database = (
-            open_database(settings, clock, SystemIds(clock))
-            if settings.postgres
-            else SqliteBeside(Path(settings.database), clock=clock)
-        )
         await database.start()
         try:
             return await work(database)
         finally:
             await database.close()
 
-    clock = SystemClock()
     return asyncio.run(opened())
 
 
@@ -46,17 +46,13 @@ def with_backend(settings: Settings, app: App, work: Callable[[Lowtide], Awaitab
     Raises ``AlreadyRunning`` while a server has a SQLite database open, and as ``Lowtide.start`` does.
     """
 
+    lowtide = build(msgspec.structs.replace(settings, roles=()), app)
+
     async def opened() -> T:
-        async with _started(build(msgspec.structs.replace(settings, roles=()), app)) as lowtide:
+        await lowtide.start()
+        try:
             return await work(lowtide)
+        finally:
+            await lowtide.stop()
 
     return asyncio.run(opened())
-
-
-@asynccontextmanager
-async def _started(lowtide: Lowtide) -> AsyncIterator[Lowtide]:
-    await lowtide.start()
-    try:
-        yield lowtide
-    finally:
-        await lowtide.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
@@ -12,7 +11,6 @@ import apsw
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import SetupError
 from lowtide.storage.db import Tx
-from lowtide.storage.db.sqlite import copy_database
 from lowtide.storage.db.sqlite_thread import BUSY_MILLISECONDS
 from lowtide.storage.db.sqlite_tx import STEPS, Deadline, SqliteTx, run, translate
 
@@ -36,11 +34,7 @@ class SqliteBeside:
 
     async def start(self) -> None:
         """Open. Raises ``SetupError`` when there is no database yet, ``StorageLost``."""
-        if not self._path.is_file():
-            raise SetupError(
-                f"There is no database at {self._path}.",
-                hint="Start the app once, with 'lowtide dev' or 'lowtide serve': that makes it.",
-            )
+        check_exists(self._path)
         try:
             self._connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READONLY)
             self._connection.set_busy_timeout(BUSY_MILLISECONDS)
@@ -66,9 +60,11 @@ class SqliteBeside:
         """Raises ``SetupError``, always."""
         raise SetupError("The database is only read here.", hint="Use a command that writes.")
 
-    async def backup(self, target: Path) -> None:
-        """Write a copy of the database, as it is now, to ``target``; raises as ``SqliteDatabase.backup``."""
-        try:
-            await asyncio.to_thread(copy_database, self._path, target, lambda: False)
-        except apsw.Error as error:
-            raise translate(error, "backup") from error
+
+def check_exists(path: Path) -> None:
+    """Raise ``SetupError`` when there is no database at ``path``."""
+    if not path.is_file():
+        raise SetupError(
+            f"There is no database at {path}.",
+            hint="Start the app once, with 'lowtide dev' or 'lowtide serve': that makes it.",
+        )

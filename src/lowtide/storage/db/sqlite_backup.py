@@ -1,4 +1,4 @@
-"""Putting a backup of a SQLite database in the place of the database."""
+"""Backups of a SQLite database by another process than the one that serves it, and putting them back."""
 
 from __future__ import annotations
 
@@ -11,10 +11,26 @@ from pathlib import Path
 import apsw
 
 from lowtide.kernel.errors import SetupError
+from lowtide.storage.db.sqlite import copy_database
+from lowtide.storage.db.sqlite_beside import check_exists
 from lowtide.storage.db.sqlite_files import ProcessLock, sync_folder
+from lowtide.storage.db.sqlite_tx import translate
 
 BESIDE = ("", "-wal", "-shm")
 """What belongs to a database: a log that stays behind would be played into the backup."""
+
+
+def back_up(path: Path, target: Path) -> None:
+    """Write a copy of the database at ``path``, as it is now, to ``target``, while it may be served.
+
+    ``target`` is there whole and durable, or not at all. Raises ``SetupError`` when there is no database,
+    ``StorageFull``, ``StorageLost``, ``OSError`` for a folder that cannot be written.
+    """
+    check_exists(path)
+    try:
+        copy_database(path, target, lambda: False)
+    except apsw.Error as error:
+        raise translate(error, "backup") from error
 
 
 def put_back(path: Path, backup: Path, aside: str) -> Path | None:
