@@ -53,7 +53,8 @@ class TestParsing:
     def test_every_command_is_explained(self) -> None:
         """Each listed command has a text, and so has each of its options."""
         help_text = build_parser().format_help()
-        for name in "new dev check schema token export import backup restore serve db jobs devices".split():
+        names = "new dev check schema token export import backup restore serve db jobs devices"
+        for name in names.split():
             assert f"\n    {name} " in help_text
         assert "dev-child" not in help_text.split("commands:")[1].split("first steps")[0]
 
