@@ -69,7 +69,7 @@ class Lowtide:
                 log.warning("the app changed: %s", change.message)
             await self.bus.start()
             await self.keys.load()
-            self.tokens = Tokens(self.keys, self.clock, audience=self._name, issuer=f"lowtide/{self._name}")
+            self.tokens = open_tokens(self.keys, self.clock, self._name)
             self._keeping = asyncio.create_task(self.keys.keep(self.ids), name="lowtide-keys")
             await self.sync.start()
             if "worker" in self.settings.roles:
@@ -131,6 +131,11 @@ def open_database(settings: Settings, clock: Clock, ids: Ids) -> Database:
     path = Path(settings.database)
     path.parent.mkdir(parents=True, exist_ok=True)
     return SqliteDatabase(path, clock=clock)
+
+
+def open_tokens(keys: Keys, clock: Clock, name: str) -> Tokens:
+    """What signs and verifies the tokens of the app called ``name``."""
+    return Tokens(keys, clock, audience=name, issuer=f"lowtide/{name}")
 
 
 def open_bus(settings: Settings, clock: Clock, ids: Ids) -> Bus:

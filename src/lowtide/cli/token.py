@@ -7,7 +7,8 @@ import json
 import re
 from typing import Any
 
-from lowtide.auth import Keys, Tokens
+from lowtide.app import open_tokens
+from lowtide.auth import Keys
 from lowtide.cli.opened import with_reader
 from lowtide.cli.project import open_project
 from lowtide.kernel.clock import SystemClock
@@ -26,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
         clock = SystemClock()
         keys = Keys(database, clock)
         await keys.load()
-        tokens = Tokens(keys, clock, audience=app.name, issuer=f"lowtide/{app.name}")
+        tokens = open_tokens(keys, clock, app.name)
         try:
             return tokens.sign(
                 arguments.user, space=arguments.space, ttl=ttl, claims=claims, server=arguments.server
