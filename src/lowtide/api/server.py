@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -59,6 +60,11 @@ async def serve(
             waiting.cancel()
 
 
+def _unknown(record: logging.LogRecord) -> bool:
+    # Cutting an answer is how a stream fails, and the edge has already said why.
+    return "without completing response" not in record.getMessage()
+
+
 class _Server(uvicorn.Server):
     def __init__(self, edge: Edge, serving: Serving, started: Callable[[], None]):
         config = WireConfig(
@@ -67,7 +73,8 @@ class _Server(uvicorn.Server):
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            # Its warnings are one line for each malformed request: a stranger could fill the disk.
+            log_level="error",
             access_log=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE,
@@ -76,6 +83,7 @@ class _Server(uvicorn.Server):
             forwarded_allow_ips=list(serving.proxies),
         )
         super().__init__(config)
+        logging.getLogger("uvicorn.error").addFilter(_unknown)
         self._edge = edge
         self._serving = serving
         self._started = started
@@ -101,6 +109,18 @@ class _Server(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             cut.cancel()
+            await self._end_tasks()
+
+    async def _end_tasks(self) -> None:
+        # Whoever called serve() closes the services next: nobody may be using them.
+        self._edge.cut()
+        await asyncio.sleep(0)
+        left = list(self.server_state.tasks)
+        for task in left:
+            if not task.cancelling():
+                task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=1)
 
     def handle_exit(self, sig: int, frame: object) -> None:
         self.force_exit = self.should_exit
