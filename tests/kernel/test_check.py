@@ -4,11 +4,38 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
+from lowtide import (
+    App,
+    Attachment,
+    Boolean,
+    Counter,
+    Integer,
+    Json,
+    List,
+    Number,
+    Reference,
+    Set,
+    Text,
+    Timestamp,
+    anyone,
+    both,
+    claim,
+    either,
+    everyone,
+    me,
+    member,
+    owner,
+    parameter,
+)
 from lowtide.kernel.check import check
 from lowtide.kernel.errors import DeclarationError
+from lowtide.kernel.evolve import snapshot
 from lowtide.kernel.findings import Finding
 from lowtide.kernel.load import check_path, load_app
 
@@ -87,6 +114,10 @@ FIELDS = {
     """),
     "a constructor that was not called": field("done = Boolean  #! not-a-field"),
     "a type instead of a constructor": field("done: bool  #! not-a-field"),
+    "a function named where": field("""
+        def where(me):  #! not-a-field
+            return None
+    """),
     "a plain value": field("done = False  #! not-a-field"),
     "a comma too many": field("done = Boolean(),  #! not-a-field"),
     "a hook with a wrong name": field("""
@@ -475,3 +506,86 @@ def test_checking_calls_nothing_of_the_app(tmp_path: Path) -> None:
         """,
     )
     assert check_path(tmp_path) == []
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=3),
+    st.binary(max_size=2),
+    st.lists(st.text(max_size=2) | st.integers() | st.lists(st.none(), max_size=1), max_size=2),
+    st.dictionaries(st.text(max_size=2), st.integers(), max_size=2),
+    st.sampled_from([object(), int, len, print, lambda: None, ..., NotImplemented, me, everyone, anyone]),
+)
+OPTIONS = ["default", "merge", "optional", "max_length", "renamed_from", "server_only"]
+CONSTRUCTORS = [Text, Integer, Number, Boolean, Timestamp, Json, Attachment, Counter, Set, List]
+RULES = [lambda x: x, owner, lambda x: member(x, "title"), lambda x: member("s", x), both, either]
+KEYS = [
+    lambda cls, x: x,
+    lambda cls, x: claim(x),
+    lambda cls, x: parameter(x, me),
+    lambda cls, x: parameter("p", x),
+    lambda cls, x: cls.where(user_id=x).title,
+    lambda cls, x: cls.where(user_id=me),
+]
+CARRIES = [lambda cls, x: x, lambda cls, x: [x], lambda cls, x: {cls: x}, lambda cls, x: [cls, x]]
+PLACES = [
+    "app",
+    "attribute",
+    "option",
+    "reference",
+    "hook",
+    "rule",
+    "keys",
+    "carries",
+    "call",
+    *(f"model {option}" for option in ("name", "unique", "indexes", "on_delete", "removed")),
+    *(f"stream {option}" for option in ("name", "priority", "default", "on_metered", "space")),
+    "function name",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(place=st.sampled_from(PLACES), junk=JUNK, draw=st.data())
+def test_no_declaration_breaks_the_check(place: str, junk: Any, draw: st.DataObject) -> None:
+    """Whatever is written wherever, it is found or it compiles; nothing else is raised."""
+
+    def options(what: str, sound: dict[str, Any]) -> dict[str, Any]:
+        return {**sound, place.removeprefix(f"{what} "): junk} if place.startswith(f"{what} ") else sound
+
+    def choose(among: Any) -> Any:
+        return draw.draw(st.sampled_from(among))
+
+    app: Any = App(junk if place == "app" else "sound")
+    attributes: dict[str, Any] = {"title": Text(), "user_id": Text(), "write": anyone}
+    if place == "attribute":
+        attributes["other"] = junk
+    if place == "option":
+        attributes["other"] = choose(CONSTRUCTORS)(**{choose(OPTIONS): junk})
+    if place == "reference":
+        attributes["other"] = Reference(junk)
+    if place == "hook":
+        attributes[choose(["write", "before_write", "after_commit"])] = junk
+    if place == "rule":
+        attributes["write"] = choose(RULES)(junk)
+    cls: Any = app.model(**options("model", {}))(type("Task", (), attributes))
+    keys = choose(KEYS)(cls, junk) if place == "keys" else cls.where(user_id=me).title
+    try:
+        carries = choose(CARRIES)(cls, junk) if place == "carries" else {cls: "title"}
+        app.stream(**options("stream", {"name": "s", "carries": carries, "keys": keys}))
+    except TypeError:
+        assume(False)
+    call: Any = junk if place == "call" else call_nothing
+    app.function(**options("function", {}))(call)
+    findings = check(app)
+    assert all(finding.line > 0 for finding in findings)
+    if any(finding.severity == "error" for finding in findings):
+        with pytest.raises(DeclarationError):
+            app.compile()
+    else:
+        snapshot(app.compile())
+
+
+async def call_nothing(ctx: Any) -> None: ...

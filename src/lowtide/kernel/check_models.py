@@ -121,9 +121,11 @@ class _ModelCheck:
                 continue
             values = {**dict.fromkeys(inspect.get_annotations(base)), **vars(base)}
             for name, value in values.items():
-                if name.startswith("_") or name in (*HOOKS, "where") or isinstance(value, FieldDeclaration):
+                if name.startswith("_") or name in HOOKS or isinstance(value, FieldDeclaration):
                     continue
                 if name == "id" and "id" not in vars(base):  # an annotation for type checkers
+                    continue
+                if name == "where" and getattr(value, "__func__", None) is vars(Model)["where"].__func__:
                     continue
                 self._found.error(
                     self._at(name),
