@@ -13,6 +13,7 @@ from lowtide import (
     Counter,
     Integer,
     List,
+    Model,
     Number,
     Refused,
     Set,
@@ -96,7 +97,7 @@ class Closed:
 
 
 @app.model
-class Membership:
+class Membership(Model):
     """Who is in which team."""
 
     user_id = Text()
@@ -310,7 +311,8 @@ def test_a_deletion_that_did_not_know_of_an_edit_is_undone_where_the_model_says_
 
 def test_a_deletion_that_saw_everything_deletes_under_both_policies() -> None:
     """Nothing is journalled where nobody disagreed."""
-    for model, fields in (("item", {"title": "t"}), ("diary", {"text": "t"})):
+    cases: list[tuple[str, dict[str, Any]]] = [("item", {"title": "t"}), ("diary", {"text": "t"})]
+    for model, fields in cases:
         stored = record(model, **fields)
         merge, results, after = run(stored, mutation("delete", model, base=fields))
         assert after is not None

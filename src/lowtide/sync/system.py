@@ -44,17 +44,24 @@ def rejection_data(model: Model, rejection: Rejection, now: int) -> Data:
                 "at": now,
                 "n": rejection.n,
                 "code": rejection.refusal.code,
-                "message": rejection.refusal.message,
+                "message": _clean(rejection.refusal.message),
                 "hint": rejection.refusal.hint,
-                "op": rejection.op,
-                "model": rejection.model,
-                "record_id": rejection.record,
+                "op": _clean(rejection.op),
+                "model": _clean(rejection.model),
+                "record_id": _clean(rejection.record),
                 "data": _encode(rejection.sent.get("data")).decode(),
                 "base": _encode(rejection.sent.get("base")).decode(),
-                "metadata": rejection.sent.get("metadata"),
+                "metadata": _clean(rejection.sent.get("metadata")),
             },
         ),
     )
+
+
+def _clean(text: Any) -> str | None:
+    """What a device sent, as text that every database and device can hold."""
+    if text is None:
+        return None
+    return str(text).encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
 def _indexed(schema: Schema, model: Model) -> Model:
