@@ -36,7 +36,7 @@ from lowtide import (
     removed,
 )
 from lowtide.kernel.errors import NewerDatabase, SetupError
-from lowtide.kernel.evolve import compare, snapshot
+from lowtide.kernel.evolve import compare, snapshot, stale_models
 from lowtide.kernel.schema import Field, Model, Schema
 
 
@@ -526,3 +526,37 @@ def test_a_snapshot_that_cannot_be_read_is_an_error_of_its_own(data: bytes, erro
     with pytest.raises(error) as raised:
         compare(data, app())
     assert type(raised.value) is error
+
+
+STALE = {
+    "a boolean is new": True,
+    "a field with a default is new": True,
+    "an optional field is new": False,
+    "a field is renamed": True,
+    "a renamed field stays": False,
+    "a field is declared as removed": False,
+    "an integer becomes a number": False,
+    "the largest becomes a counter": False,
+    "a default is new": False,
+    "uniqueness is new": True,
+    "uniqueness is gone": True,
+    "uniqueness is named in another order": False,
+    "an index is new": True,
+    "devices may write": False,
+    "a stream is new": True,
+    "a stream is gone": True,
+    "other users hold the keys": False,
+    "rows are grouped by another field": True,
+    "rows are those of another space": True,
+    "rows arrive in another order": False,
+    "a function is new": False,
+    "nothing changed": False,
+}
+
+
+@pytest.mark.parametrize("name", STALE)
+def test_records_are_stale_when_what_is_kept_beside_them_would_be_another(name: str) -> None:
+    """A model is named when its rows would reach devices, or be found, otherwise if written again."""
+    old, new, _ = ROWS[name]
+    assert stale_models(snapshot(old), new) == (frozenset({"task"}) if STALE[name] else frozenset())
+    assert stale_models(snapshot(new), new) == frozenset()

@@ -22,7 +22,7 @@ from lowtide.kernel.snapshot import (
     state_of,
 )
 
-__all__ = ["Change", "compare", "snapshot"]
+__all__ = ["Change", "compare", "snapshot", "stale_models"]
 
 
 def compare(old_snapshot: bytes, schema: Schema) -> list[Change]:
@@ -39,6 +39,39 @@ def compare(old_snapshot: bytes, schema: Schema) -> list[Change]:
     _compare_streams(found, old, new)
     _compare_functions(found, old, new)
     return found.sorted()
+
+
+def stale_models(old_snapshot: bytes, schema: Schema) -> frozenset[str]:
+    """The models whose stored records do not look yet as ``schema`` wants them.
+
+    What is kept beside a record was made when it was written: the JSON that devices receive (without
+    the default of a new field, or a new name), the buckets that it is in, its unique values and
+    lookups. The records of these models are to be written again before devices rely on the new schema.
+    """
+    old, new = read_snapshot(old_snapshot), state_of(schema)
+    return frozenset(name for name in old.models.keys() & new.models.keys() if _is_stale(name, old, new))
+
+
+def _is_stale(name: str, old: Snapshot, new: Snapshot) -> bool:
+    was, now = old.models[name], new.models[name]
+    for field, state in now.fields.items():
+        if field in was.fields:
+            if state.renamed_from != was.fields[field].renamed_from:
+                return True
+        elif state.renamed_from is not None or state.default is not None:
+            return True
+    return (was.unique, was.indexes) != (now.unique, now.indexes) or _carriers(name, old) != _carriers(
+        name, new
+    )
+
+
+def _carriers(model: str, snapshot: Snapshot) -> dict[str, tuple[str | None, str | None]]:
+    """The streams that carry a model, with the field that is the key and the space."""
+    return {
+        name: (stream.carries[model], stream.space)
+        for name, stream in snapshot.streams.items()
+        if model in stream.carries
+    }
 
 
 def _compare_models(found: Changes, old: Snapshot, new: Snapshot) -> None:
