@@ -6,7 +6,7 @@ It sees what no device sees: each commit of the server, and each answer before t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -59,13 +59,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 class History:
     """Everything of one run. ``digest`` is equal for two runs exactly if all of it was."""
 
-    def __init__(self, keep_log: bool = False):
+    def __init__(self, log: Callable[[str], None] | None = None):
         self.versions: dict[RecordKey, list[Version]] = {}
         self.changes: dict[ChangeKey, Change] = {}
         """In the order of the server's answers."""
-        self.log: list[str] = []
-        self.events = 0
-        self._keep_log = keep_log
+        self._log = log
         self._digest = hashlib.blake2b(digest_size=8)
         self._seen_op = 0
         self._answers: dict[ChangeKey, tuple[Any, Any]] = {}
@@ -76,10 +74,9 @@ class History:
 
     def note(self, event: str) -> None:
         """One more event."""
-        self.events += 1
         self._digest.update(event.encode())
-        if self._keep_log:
-            self.log.append(event)
+        if self._log is not None:
+            self._log(event)
 
     # -- the server --------------------------------------------------------------------------------
 

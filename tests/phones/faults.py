@@ -1,0 +1,202 @@
+"""Faults to plant into the server, each a mistake that somebody could make. The checker must catch them all.
+
+A checker that has never seen a broken server proves nothing. The faults change the product's code in
+memory, for the length of one run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import msgspec
+
+from lowtide.storage.db import Query
+from lowtide.sync import download, fields, hub, merge, store, streams, writer
+from lowtide.sync.buckets import Place
+from lowtide.sync.fields import Merged
+
+FAULTS: dict[str, Callable[[], Any]] = {}
+"""Name -> a context manager that plants it."""
+
+
+def planted(name: str) -> Any:
+    """The fault of that name; the empty name is none."""
+    return FAULTS[name]() if name else contextlib.nullcontext()
+
+
+def fault(plant: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
+    FAULTS[plant.__name__] = contextlib.contextmanager(plant)
+    return plant
+
+
+@contextlib.contextmanager
+def _statement(name: str, before: str, after: str) -> Iterator[None]:
+    query = store.queries[name]
+    assert before in query.sqlite, f"{name} has changed: {query.sqlite}"
+    changed = Query(query.name, query.sqlite.replace(before, after), query.postgres)
+    with mock.patch.dict(store.queries._queries, {name: changed}):
+        yield
+
+
+@fault
+def skipping_cursor() -> Iterator[None]:
+    """A page begins one entry too late."""
+    with _statement("page", "e.op > ?3", "e.op > ?3 + (?3 > 0)"):
+        yield
+
+
+@fault
+def dropped_tombstone() -> Iterator[None]:
+    """A removal is not sent to devices that hold the row."""
+    with _statement("page", "e.op > ?3", "e.op > ?3 AND e.removed = 0"):
+        yield
+
+
+@fault
+def baseline_in_server_state() -> Iterator[None]:
+    """The server goes on where it stopped sending, whatever the device says that it received."""
+    sent: dict[tuple[str, str], Place] = {}
+    settle, send_data = download.Download._settle, download.Download._send_data
+
+    async def remember(self: Any, outlet: Any, changed: Any) -> bool:
+        try:
+            return await send_data(self, outlet, changed)
+        finally:
+            for topic, place in self._places.items():
+                sent[(self._request.client_id, topic)] = place
+
+    async def recall(self: Any, tx: Any, view: Any, first: bool) -> Any:
+        places = await settle(self, tx, view, first)
+        if first:
+            for topic in places:
+                place = sent.get((self._request.client_id, topic))
+                places[topic] = place if place is not None and place.last else places[topic]
+        return places
+
+    with (
+        mock.patch.object(download.Download, "_settle", recall),
+        mock.patch.object(download.Download, "_send_data", remember),
+    ):
+        yield
+
+
+@fault
+def lost_dedupe_row() -> Iterator[None]:
+    """What was applied of a device is not kept, so that a repeat is applied again."""
+    with _statement(
+        "set_answer", "last_n = ?5, answer = ?6", "last_n = -1 + 0 * ?5, answer = substr(?6, 1, 0)"
+    ):
+        yield
+
+
+@fault
+def silent_loser() -> Iterator[None]:
+    """A value that loses a conflict does not reach the journal."""
+    with mock.patch.object(merge._Attempt, "_lose", return_value=None):
+        yield
+
+
+@fault
+def ignored_revocation() -> Iterator[None]:
+    """A connected device is not told that its user holds other keys now."""
+    with mock.patch.object(writer, "lookup_topic", return_value="nobody listens"):
+        yield
+
+
+@fault
+def early_checkpoint() -> Iterator[None]:
+    """A checkpoint is called complete when the first bucket is."""
+    send_data = download.Download._send_data
+
+    async def hasty(self: Any, outlet: Any, changed: Any) -> bool:
+        view = self._view
+        behind = [t for t in view.held if t in self._places and self._places[t].last != view.buckets[t].last]
+        only = {topic: view.buckets[topic] for topic in behind[:1]}
+        return await send_data(self, outlet, only)
+
+    with mock.patch.object(download.Download, "_send_data", hasty):
+        yield
+
+
+@fault
+def early_write_checkpoint() -> Iterator[None]:
+    """A device is told that a checkpoint has its uploads before that is so."""
+    with mock.patch.object(download.Download, "_write_checkpoint", return_value=str(2**62)):
+        yield
+
+
+@fault
+def counter_takes_the_latest() -> Iterator[None]:
+    """An increment overwrites those that it did not know of."""
+
+    def latest(field: Any, base: Any, mine: Any, theirs: Any, later: bool, context: Any) -> Merged:
+        return Merged(mine)
+
+    with mock.patch.dict(fields._RULES, {"counter": latest}):
+        yield
+
+
+@fault
+def split_transaction() -> Iterator[None]:
+    """The mutations of a local transaction become separate ones, in groups of their own."""
+    apply = writer.Writer.apply
+
+    async def one_by_one(self: Any, batch: Any) -> Any:
+        if batch.upload is None:
+            return await apply(self, batch)
+        digests = dict(zip(batch.upload.numbers, batch.upload.digests, strict=True))
+        applied = []
+        for transaction in batch.transactions:
+            for mutation in transaction.mutations:
+                upload = msgspec.structs.replace(
+                    batch.upload, numbers=[mutation.n], digests=[digests[mutation.n]]
+                )
+                alone = msgspec.structs.replace(transaction, mutations=[mutation])
+                part = msgspec.structs.replace(batch, transactions=[alone], upload=upload)
+                applied.append(await apply(self, part))
+        results = [result for part in applied for result in part.results]
+        return msgspec.structs.replace(applied[-1], results=results)
+
+    with mock.patch.object(writer.Writer, "apply", one_by_one):
+        yield
+
+
+@fault
+def forgotten_rejection() -> Iterator[None]:
+    """A refused mutation is dropped without a word."""
+    with mock.patch.object(merge.Merge, "reject", return_value=None):
+        yield
+
+
+@fault
+def stale_listener() -> Iterator[None]:
+    """A stream that sleeps through several commits hears of the last one only."""
+
+    def poke(self: Any, group: int, topic: Any, bucket: Any) -> None:
+        self.group = max(self.group, group)
+        self.buckets = {}
+        if topic is not None and bucket is not None:
+            self.buckets[topic] = bucket
+        else:
+            self.full = True
+        self.wake()
+
+    with mock.patch.object(hub.Listener, "poke", poke):
+        yield
+
+
+@fault
+def leaking_stream() -> Iterator[None]:
+    """A stream that asks for a parameter does not look whether the user holds that key."""
+    keys = streams.Streams._keys
+
+    def unguarded(self: Any, principal: Any, wanted: Any, holdings: Any, *rest: Any) -> Any:
+        if hasattr(wanted, "within"):
+            wanted = msgspec.structs.replace(wanted, within=None)
+        return keys(self, principal, wanted, holdings, *rest)
+
+    with mock.patch.object(streams.Streams, "_keys", unguarded):
+        yield

@@ -1,0 +1,201 @@
+"""What happens in a run: any step may follow any other, as the seed says."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lowtide.sync import segments
+from tests.phones.history import Violation
+from tests.phones.network import Link
+from tests.phones.stage import NOW, Stage
+from tests.phones.users import TEAMS, TOPICS, tables_of
+
+STEPS = 90
+
+
+class Scenario(Stage):
+    """A run in two parts. In the *turmoil* anything may happen. In the *calm* the network is fine and nobody
+    writes any more, until nothing moves; then everything that holds in the end is checked.
+    """
+
+    def __init__(self, seed: int, steps: int = STEPS, log: Callable[[str], None] | None = None):
+        super().__init__(seed, log)
+        self._steps = steps
+
+    def play(self) -> str:
+        """The whole run."""
+        try:
+            with _small_pages(self.random.choice((2, 5, 30, 1000))):
+                self.world.play(self._play())
+        except Violation:
+            raise
+        except Exception as error:
+            raise Violation(f"the run failed: {type(error).__name__}: {error}") from error
+        return self.history.digest
+
+    async def _play(self) -> None:
+        await self.begin()
+        steps = self._choices()
+        weights = [weight for weight, _ in steps]
+        for _ in range(self._steps):
+            await self.random.choices(steps, weights)[0][1]()
+            await self.after_power_cut()
+        await self.rest()
+
+    def _choices(self) -> list[tuple[int, Callable[[], Any]]]:
+        return [
+            (22, self._act),
+            (40, self._read),
+            (14, self._connect),
+            (24, self._send),
+            (24, self._carry),
+            (6, self._pass_time),
+            (3, self._grant_or_revoke),
+            (3, self._server_writes),
+            (2, self._airplane),
+            (2, self._kill),
+            (2, self._subscribe),
+            (1, self._reinstall),
+            (1, self._sign_out),
+            (1, self._upgrade),
+            (1, self.hang_up_ghosts),
+            (1, self._trouble),
+            (1, self._cut_power),
+        ]
+
+    def _any(self) -> Link:
+        return self.random.choice(self.links)
+
+    # -- people and network ---------------------------------------------------------------------------
+
+    async def _act(self) -> None:
+        link = self._any()
+        done = self.users.act(link.holder)
+        self.note(link.holder.phone.name, "writes", *done)
+        self.checker.look(link.holder)
+
+    async def _connect(self) -> None:
+        link = self._any()
+        if link.download is None and link.online:
+            await self.open(link)
+
+    async def _read(self) -> None:
+        await self.advance(self._any())
+
+    async def _send(self) -> None:
+        letter = self.write_letter(self._any())
+        if letter is not None and self.random.random() < self.weather.hurry:
+            await self.arrive(letter)
+
+    async def _carry(self) -> None:
+        if self.mail.letters:
+            await self.arrive(self.random.choice(self.mail.letters))
+
+    async def _airplane(self) -> None:
+        link = self._any()
+        link.online = not link.online
+        self.note(link.holder.phone.name, "online" if link.online else "offline")
+        if not link.online:
+            self.abandon(link)
+            await self.end(link)
+
+    async def _subscribe(self) -> None:
+        link = self._any()
+        stream, parameters = self.random.choice(
+            [("articles", {"topic": topic}) for topic in TOPICS]
+            + [("archive", {"team_id": team}) for team in (*TEAMS, "strangers")]
+            + [("nothing", {"x": 1})]
+        )
+        phone = link.holder.phone
+        if self.random.random() < 0.3:
+            self.note(phone.name, "unsubscribes", stream, parameters)
+            await self.events(link, phone.unsubscribe(stream, parameters))
+        else:
+            self.note(phone.name, "subscribes", stream, parameters)
+            await self.events(link, phone.subscribe(stream, parameters))
+
+    # -- phones ---------------------------------------------------------------------------------------
+
+    async def _kill(self) -> None:
+        link = self._any()
+        self.note(link.holder.phone.name, "killed")
+        await self.end(link)
+        self.abandon(link)
+        link.holder.phone.kill()
+        self.checker.look(link.holder)
+
+    async def _upgrade(self) -> None:
+        link = self._any()
+        self.note(link.holder.phone.name, "upgraded")
+        await self.end(link)
+        self.abandon(link)
+        link.holder.phone.upgrade(tables_of(self.schema))
+        self.checker.look(link.holder)
+
+    async def _reinstall(self) -> None:
+        link = self._any()
+        self.note(link.holder.phone.name, "reinstalled")
+        await self.end(link)
+        self.abandon(link)
+        link.holder.phone.reinstall()
+        link.holder.forget()
+
+    async def _sign_out(self) -> None:
+        """Sign out, and perhaps another user of the household signs in on this phone."""
+        link = self._any()
+        holder = link.holder
+        await self.end(link)
+        self.abandon(link)
+        holder.phone.sign_out()
+        holder.forget()
+        if holder.space == "main":
+            holder.user = self.random.choice(("ann", "bob", "cat"))
+        self.note(holder.phone.name, "signs in as", holder.user)
+
+    # -- the server -----------------------------------------------------------------------------------
+
+    async def _grant_or_revoke(self) -> None:
+        user, team = self.random.choice(("ann", "bob", "cat")), self.random.choice(TEAMS)
+        id = f"{user}:{team}"
+        if self.history.at(("main", "membership", id), NOW) is None:
+            await self.write("main", "put", "membership", id, user_id=user, team_id=team)
+        else:
+            await self.write("main", "delete", "membership", id)
+
+    async def _server_writes(self) -> None:
+        tasks = sorted(id for id, _ in self.history.records("main", "task", NOW))
+        if tasks and self.random.random() < 0.5:
+            approved = self.random.randint(0, 1)
+            await self.write("main", "patch", "task", self.random.choice(tasks), approved=approved)
+        else:
+            await self.write("main", "put", "city", f"city{self.users.fresh()}", name=self.users.token())
+
+    async def _pass_time(self) -> None:
+        seconds = self.random.choice((0.5, 3, 25, 100, 2_000))
+        self.note("time", seconds)
+        await self.world.pass_time(seconds)
+
+    async def _trouble(self) -> None:
+        self.database.busy = self.random.randint(1, 3)
+        self.trouble = True
+
+    async def _cut_power(self) -> None:
+        """The server loses its power around its next commit, or right now."""
+        cut = self.random.choice(("before", "after", None))
+        self.note("power", cut)
+        if cut is None:
+            self.database.off = True
+        else:
+            self.database.cut = cut  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def _small_pages(rows: int) -> Iterator[None]:
+    """Pages of a few rows, so that a few rows are several pages."""
+    before, segments.PAGE_ROWS = segments.PAGE_ROWS, rows
+    try:
+        yield
+    finally:
+        segments.PAGE_ROWS = before
