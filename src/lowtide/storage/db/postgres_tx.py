@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import asyncpg
 
@@ -55,20 +55,20 @@ class PostgresTx:
         try:
             return await self._connection.fetch(query.postgres, *params)  # type: ignore[no-any-return]
         except Exception as error:
-            raise self._fail(error, query.name) from error
+            self._fail(error, query.name)
 
     async def execute(self, query: Query, *params: Any) -> None:
         try:
             await self._connection.fetch(query.postgres, *params)
         except Exception as error:
-            raise self._fail(error, query.name) from error
+            self._fail(error, query.name)
 
     async def execute_many(self, query: Query, rows: Sequence[Sequence[Any]]) -> None:
         try:
             timeout = self._deadline + len(rows) / ROWS_A_SECOND
             await self._connection.executemany(query.postgres, rows, timeout=timeout)
         except Exception as error:
-            raise self._fail(error, query.name) from error
+            self._fail(error, query.name)
 
     async def script(self, sql: str) -> None:
         connection = self._connection
@@ -79,18 +79,20 @@ class PostgresTx:
                 raise StatementFailed("A script ended the transaction that it runs in.")
             await connection.execute(f"SET LOCAL statement_timeout = {int(self._deadline * 1000)}")
         except Exception as error:
-            raise self._fail(error, "script") from error
+            self._fail(error, "script")
 
     def end(self) -> None:
         """Make every later use an error: the transaction is over."""
         self._connection = _OVER
 
-    def _fail(self, error: Exception, name: str) -> LowtideError:
+    def _fail(self, error: Exception, name: str) -> NoReturn:
         failure = translate(error, name)
         if self.failed is None:
             self.failed = failure
             self.retry = is_transient(error)
-        return failure
+        if failure is error:
+            raise failure
+        raise failure from error
 
 
 class _Over:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import apsw
 
@@ -29,6 +29,8 @@ ROWS_A_SECOND = 1_000
 """What is added to the deadline of ``execute_many``: a slow machine's rate."""
 
 _UNIQUE = {apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY, apsw.SQLITE_CONSTRAINT_ROWID}
+_CAUSES = 8
+"""How far back an error's causes are looked at: a work may raise an error that causes itself."""
 _SYNC = {apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC}
 
 
@@ -78,14 +80,14 @@ class SqliteTx:
         try:
             return self._cursor.execute(query.sqlite, params).fetchall()  # type: ignore[no-any-return]
         except Exception as error:
-            raise self._fail(error, query.name) from error
+            self._fail(error, query.name)
 
     async def execute(self, query: Query, *params: Any) -> None:
         self._deadline.statement += 1
         try:
             self._cursor.execute(query.sqlite, params).fetchall()
         except Exception as error:
-            raise self._fail(error, query.name) from error
+            self._fail(error, query.name)
 
     async def execute_many(self, query: Query, rows: Sequence[Sequence[Any]]) -> None:
         self._deadline.statement += 1
@@ -94,7 +96,7 @@ class SqliteTx:
             for _ in self._cursor.executemany(query.sqlite, rows):
                 pass
         except Exception as error:
-            raise self._fail(error, query.name) from error
+            self._fail(error, query.name)
         finally:
             self._deadline.grace = 0.0
 
@@ -110,17 +112,19 @@ class SqliteTx:
             if not connection.in_transaction:
                 raise StatementFailed("A script ended the transaction that it runs in.")
         except Exception as error:
-            raise self._fail(error, "script") from error
+            self._fail(error, "script")
 
     def end(self) -> None:
         """Make every later use an error: the transaction is over."""
         self._cursor = _OVER
 
-    def _fail(self, error: Exception, name: str) -> LowtideError:
+    def _fail(self, error: Exception, name: str) -> NoReturn:
         failure = translate(error, name)
         if self.failed is None:
             self.failed = failure
-        return failure
+        if failure is error:
+            raise failure
+        raise failure from error
 
 
 class _Over:
@@ -196,7 +200,9 @@ def is_poison(error: BaseException | None) -> bool:
     After a failed fsync the kernel may have dropped the pages and call the next fsync a success
     (Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
     """
-    while error is not None:
+    for _ in range(_CAUSES):
+        if error is None:
+            break
         if isinstance(error, apsw.IOError) and _extended(error) in _SYNC:
             return True
         if isinstance(error, apsw.CorruptError | apsw.NotADBError):
