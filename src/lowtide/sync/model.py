@@ -106,6 +106,8 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     client_id: str
     lineage: str
+    first: int
+    """The n with which the batch begins; before ``numbers`` when it begins with what was too large to send."""
     numbers: Sequence[int]
     """The n of every mutation, strictly increasing."""
     digests: Sequence[int]

@@ -40,7 +40,7 @@ class SentMutation(msgspec.Struct, frozen=True):
 
 
 class Oversized(msgspec.Struct, frozen=True):
-    """Stands for a transaction that was too large to send."""
+    """Stands for a transaction that was too large to send: ``count`` mutations, of which ``n`` is the last."""
 
     n: int
     count: int = 0
@@ -136,11 +136,13 @@ def batch_of(sent: SentBatch, principal: Principal, schema: Schema, now: int) ->
         raise Malformed("the numbers n of a batch start at 1 or above and rise")
     if numbers[-1] >= 2**63:
         raise Malformed("a number n is beyond 64 bits")
+    big = sent.transactions[0].oversized if not sent.transactions[0].mutations else None
     upload = Upload(
         space=principal.space,
         user=principal.user,
         client_id=sent.client_id,
         lineage=sent.lineage,
+        first=numbers[0] if big is None else min(big.n, big.n - big.count + 1),
         numbers=numbers,
         digests=digests,
         gap=sent.gap,

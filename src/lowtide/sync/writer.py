@@ -418,7 +418,7 @@ class _Uploads:
         if answer is None or device.lineage != upload.lineage:
             return batch, 0
         if numbers[0] > device.last_n:
-            if numbers[0] > device.last_n + 1 and not upload.gap:
+            if upload.first > device.last_n + 1 and not upload.gap:
                 return BatchGap(expected=device.last_n + 1)
             return batch, 0
         shared = min(len(numbers), len(answer.numbers))
@@ -447,7 +447,7 @@ class _Uploads:
         skipped = (
             before.answer is not None
             and before.lineage == upload.lineage
-            and upload.numbers[0] > before.last_n + 1
+            and upload.first > before.last_n + 1
         )
         device = msgspec.structs.replace(
             before,

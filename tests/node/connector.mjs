@@ -1,0 +1,140 @@
+// The connector between a client SDK and Lowtide: who is signed in, and how local changes get to the
+// server. Copy it into an app; it needs nothing but `fetch`. The schema's tables are to have
+// `trackPrevious: { onlyWhenChanged: true }` and `trackMetadata: true`.
+//
+//   const connector = new LowtideConnector({ endpoint: 'https://api.example.com', getToken });
+//   await connector.prepare(db); // before the first write
+//   await db.connect(connector);
+
+const MAX_MUTATIONS = 5_000; // in one batch
+const MAX_BYTES = 15 * 1024 * 1024; // in one batch
+const MAX_ATTEMPTS = 24; // in one call: halving 5,000 takes 13
+
+// The SDK's queue does not say when a change was made; these triggers do.
+const SETUP = [
+  `CREATE TABLE IF NOT EXISTS lowtide_stamp(crud_id INTEGER PRIMARY KEY, at INTEGER NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS lowtide_upload(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID`,
+  `CREATE TRIGGER IF NOT EXISTS lowtide_stamp_insert AFTER INSERT ON ps_crud BEGIN
+     INSERT OR REPLACE INTO lowtide_stamp VALUES (NEW.id, CAST(unixepoch('subsec') * 1000 AS INTEGER));
+   END`,
+  `CREATE TRIGGER IF NOT EXISTS lowtide_stamp_delete AFTER DELETE ON ps_crud BEGIN
+     DELETE FROM lowtide_stamp WHERE crud_id = OLD.id;
+   END`
+];
+
+export class LowtideConnector {
+  /**
+   * getToken: async () => the user's access token, or null when nobody is signed in. It throws when the
+   * network fails: that signs nobody out.
+   * onRefused: hears at once of changes that the server refused. The rows of `lowtide_rejections` say
+   * so, too, with the content of the change, until the app deletes them.
+   */
+  constructor({ endpoint, getToken, onRefused = () => {} }) {
+    Object.assign(this, { endpoint, getToken, onRefused });
+    this.most = MAX_MUTATIONS; // transactions in the next batch
+    this.unreadable = 0; // the number of a transaction that the server cannot read, to be reported instead
+  }
+
+  async prepare(db) {
+    for (const sql of SETUP) await db.execute(sql);
+  }
+
+  async fetchCredentials() {
+    this.token = await this.getToken();
+    return this.token ? { endpoint: this.endpoint, token: this.token } : null;
+  }
+
+  /** Called while there is something to upload. Throws to be called again after a pause. */
+  async uploadData(db) {
+    let gap = false; // numbers before this batch were thrown away on this device, by signing out for example
+    let signedInAgain = false;
+    for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+      const batch = await this.nextBatch(db);
+      if (!batch) return;
+      const { status, answer } = await this.post({ ...batch.body, ...(gap && { gap }) });
+      if (status === 200 && answer.last >= batch.last) {
+        await batch.complete(); // only now do the changes leave the queue
+        this.most = Math.min(MAX_MUTATIONS, this.most * 2);
+        const refused = answer.results.filter((result) => result.status === 'refused');
+        if (refused.length > 0) this.onRefused(refused);
+        return;
+      }
+      if (status === 401 && !signedInAgain) {
+        await this.fetchCredentials();
+        signedInAgain = true;
+      } else if (status === 409 && answer.code === 'batch_gap' && !gap) {
+        gap = true;
+      } else if (status === 409 && answer.code === 'batch_repeated') {
+        // This database was copied or put back: its numbers have meant something else before.
+        const sql = `INSERT OR REPLACE INTO lowtide_upload VALUES ('lineage', lower(hex(randomblob(16))))`;
+        await db.execute(sql);
+      } else if ([400, 413, 422].includes(status) && batch.transactions > 1) {
+        this.most = batch.transactions >> 1; // find the one that is beyond the server
+      } else if ([400, 413, 422].includes(status) && this.unreadable !== batch.first) {
+        this.unreadable = batch.first; // it must not block all that wait behind it
+      } else {
+        throw new Error(`the upload was answered ${status} ${answer.code ?? ''}`);
+      }
+    }
+    throw new Error('the upload does not get through');
+  }
+
+  /** As many whole transactions as go into one request, in order. Sending them twice is harmless. */
+  async nextBatch(db) {
+    const lineage = await db.getOptional(`SELECT value FROM lowtide_upload WHERE key = 'lineage'`);
+    const stamps = await db.getAll(`SELECT * FROM lowtide_stamp ORDER BY crud_id LIMIT ${MAX_MUTATIONS}`);
+    const at = new Map(stamps.map((stamp) => [stamp.crud_id, stamp.at]));
+    const transactions = [];
+    let [first, mutations, bytes, last] = [0, 0, 0, null];
+    for await (const transaction of db.getCrudTransactions()) {
+      const { crud } = transaction;
+      let sent = { mutations: crud.map((entry) => mutation(entry, at.get(entry.clientId))) };
+      let size = new TextEncoder().encode(JSON.stringify(sent)).length;
+      if (size > MAX_BYTES || crud.length > MAX_MUTATIONS || crud[0].clientId === this.unreadable) {
+        sent = { oversized: { n: crud.at(-1).clientId, count: crud.length, bytes: size } };
+        size = 0;
+      }
+      mutations += crud.length;
+      bytes += size;
+      const full = mutations > MAX_MUTATIONS || bytes > MAX_BYTES || transactions.length >= this.most;
+      if (full && transactions.length > 0) break;
+      transactions.push(sent);
+      first ||= crud[0].clientId;
+      last = transaction;
+    }
+    if (!last) return null;
+    const client_id = await db.getClientId();
+    return {
+      body: { client_id, lineage: lineage?.value, sent_at: Date.now(), transactions },
+      transactions: transactions.length,
+      first,
+      last: last.crud.at(-1).clientId,
+      complete: () => last.complete()
+    };
+  }
+
+  async post(body) {
+    if (!this.token && !(await this.fetchCredentials())) throw new Error('nobody is signed in');
+    const response = await fetch(`${this.endpoint}/v1/sync/batches`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', authorization: `Token ${this.token}` },
+      body: JSON.stringify(body),
+      signal: AbortSignal.timeout(60_000)
+    });
+    return { status: response.status, answer: await response.json().catch(() => ({})) };
+  }
+}
+
+/** A change as the server reads it: what was written, what it replaced, and when. */
+function mutation(entry, at) {
+  return {
+    n: entry.clientId,
+    op: entry.op.toLowerCase(),
+    model: entry.table,
+    id: entry.id,
+    data: entry.opData,
+    base: entry.previousValues,
+    at,
+    metadata: entry.metadata
+  };
+}

@@ -1,0 +1,158 @@
+// What a scenario needs besides the SDK: phones, the app's own server, and the test that started it.
+//
+// A scenario is a program: it prints `ask {...}` to have something done to the server and gets one line
+// of JSON back, prints `report {...}` at its end, and everything else goes to stderr.
+
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { isDeepStrictEqual } from 'node:util';
+import { PowerSyncDatabase } from '@powersync/node';
+import { LowtideConnector } from './connector.mjs';
+import { CREW } from './schema.mjs';
+
+const context = JSON.parse(process.env.SCENARIO); // { url, folder, mode, given }
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const logger = { log: ({ level, message, error }) => console.error(level, message, error ?? '') };
+const WAIT = 20_000;
+
+export const { url, folder, mode, given } = context;
+export const uuid = randomUUID;
+export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+let asked = Promise.resolve();
+
+/** Have the test do something: 'kill', 'start', 'stop', 'deploy', or 'token'. */
+export function ask(what, details = {}) {
+  asked = asked.then(async () => {
+    process.stdout.write(`ask ${JSON.stringify({ what, ...details })}\n`);
+    return JSON.parse((await answers.next()).value);
+  });
+  return asked;
+}
+
+/** Runs the scenario; what it returns is its report. */
+export async function scenario(run) {
+  try {
+    const report = await run();
+    process.stdout.write(`report ${JSON.stringify(report)}\n`, () => process.exit(0));
+  } catch (error) {
+    console.error(error);
+    process.exit(1);
+  }
+}
+
+/** A phone: one database, one user, as an app sets it up. Connected, unless `online` is false. */
+export async function phone(name, { user = name, schema = CREW, online = true, ttl, ...more } = {}) {
+  const { options = {}, remoteOptions, file = `${name}.db` } = more;
+  const db = new PowerSyncDatabase({
+    schema,
+    database: { dbFilename: join(folder, file), readWorkerCount: 1 },
+    logger,
+    remoteOptions
+  });
+  const self = { name, db, refused: [], tokens: 0 };
+  const connector = new LowtideConnector({
+    endpoint: url,
+    getToken: () => {
+      self.tokens++;
+      return ask('token', { user, ttl });
+    },
+    onRefused: (results) => self.refused.push(...results)
+  });
+  await connector.prepare(db);
+  Object.assign(self, {
+    connector,
+    // Short pauses, so that a scenario takes seconds; an app leaves out both numbers.
+    online: (changed = {}) =>
+      db.connect(connector, {
+        checkpointMode: mode,
+        retryDelayMs: 100,
+        crudUploadThrottleMs: 10,
+        ...options,
+        ...changed
+      }),
+    offline: () => db.disconnect()
+  });
+  if (online) await self.online();
+  return self;
+}
+
+/** Wait until `query` gives `rows`. */
+export async function until(db, query, rows, parameters = []) {
+  const end = Date.now() + WAIT;
+  let seen;
+  while (Date.now() < end) {
+    seen = await db.getAll(query, parameters);
+    if (isDeepStrictEqual(seen, rows)) return;
+    await sleep(10);
+  }
+  throw new Error(`${query}: expected ${JSON.stringify(rows)}, and there is ${JSON.stringify(seen)}`);
+}
+
+/** Wait until everything that was written here has been uploaded. */
+export const uploaded = ({ db }) => until(db, 'SELECT count(*) AS n FROM ps_crud', [{ n: 0 }]);
+
+/** Wait until `phone` shows everything that the server has now. */
+export async function caughtUp(phone) {
+  await uploaded(phone);
+  const mark = uuid();
+  await server(put('alarm', mark, { text: 'mark' }));
+  await until(phone.db, 'SELECT id FROM alarm WHERE id = ?', [{ id: mark }], [mark]);
+  await server({ op: 'delete', model: 'alarm', id: mark });
+  await until(phone.db, 'SELECT id FROM alarm WHERE id = ?', [], [mark]);
+}
+
+/** Every row that the app sees, by table. */
+export async function content({ db }) {
+  const all = {};
+  for (const { name, columns } of db.schema.tables) {
+    const names = columns.map((column) => column.name).join(', ');
+    all[name] = await db.getAll(`SELECT id, ${names} FROM ${name} ORDER BY id`);
+  }
+  return all;
+}
+
+/** What every query of `sql` has shown, each time that its tables changed. */
+export function history({ db }, sql, parameters = []) {
+  const seen = [];
+  db.watch(sql, parameters, { onResult: (result) => seen.push(result.rows._array) }, { throttleMs: 0 });
+  return seen;
+}
+
+export const put = (model, id, data) => ({ op: 'put', model, id, data });
+export const patch = (model, id, data) => ({ op: 'patch', model, id, data });
+export const remove = (model, id) => ({ op: 'delete', model, id });
+
+const lineage = uuid();
+let number = 0;
+
+/** A change by the app's own server, in one transaction: write rules do not bind it. */
+export async function server(...mutations) {
+  const token = await ask('token', { user: 'backend', server: true });
+  const numbered = mutations.map((mutation) => ({ n: ++number, ...mutation }));
+  const answer = await request('POST', '/v1/sync/batches', token, {
+    client_id: `backend-${lineage}`,
+    transactions: [{ mutations: numbered }]
+  });
+  for (const result of answer.results) {
+    if (result.status === 'refused') throw new Error(JSON.stringify(result));
+  }
+}
+
+/** One request to the server; its answer, which must be a success. */
+export async function request(method, path, token, body) {
+  const response = await fetch(`${url}${path}`, {
+    method,
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    body: body && JSON.stringify(body)
+  });
+  const answer = await response.json();
+  if (!response.ok) throw new Error(JSON.stringify(answer));
+  return answer;
+}
+
+/** Let users into a team. */
+export async function joinTeam(team_id, ...users) {
+  await server(...users.map((user_id) => put('membership', `${team_id}-${user_id}`, { user_id, team_id })));
+}

@@ -1,0 +1,207 @@
+"""A server as its operator runs it: ``lowtide serve`` in a folder of its own, behind a real socket.
+
+It is a process group of its own, so that ``kill`` is a crash: kill -9 of everything that belongs to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from lowtide.auth import Keys, Tokens
+from lowtide.kernel.clock import SystemClock
+from lowtide.kernel.ids import SystemIds
+from lowtide.storage.db import Database
+from lowtide.storage.db.postgres import PostgresDatabase
+from lowtide.storage.db.sqlite_beside import SqliteBeside
+
+START_SECONDS = 30.0
+STOP_SECONDS = 20.0
+_PARENT_DEATH_SIGNAL = 1
+
+
+class ServerProcess:
+    """``with ServerProcess(folder, app, "crew") as server:`` serves ``app``, a Python file that declares it.
+
+    ``postgres`` is the address of a database; without it the data is a SQLite file in ``folder``.
+    ``command`` runs in the folder, instead of ``lowtide serve``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        app: Path,
+        name: str,
+        *,
+        postgres: str | None = None,
+        settings: dict[str, str] | None = None,
+        command: tuple[str, ...] = ("-m", "lowtide", "serve"),
+    ):
+        self.folder = folder
+        self.name = name
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._database = postgres or str(folder / "data.db")
+        self._postgres = postgres is not None
+        self._settings = settings or {}
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._tokens: Tokens | None = None
+        self.deploy(app)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.running:
+            self.kill()
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def deploy(self, app: Path) -> None:
+        """Put another version of the app in place: it counts from the next start on."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(app, self.folder / "app.py")
+
+    def start(self) -> None:
+        """Start, and wait until requests are answered. Raises ``RuntimeError`` with the log's end."""
+        self.spawn()
+        until = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if not self.running or time.monotonic() > until:
+                code = None if self._process is None else self._process.poll()
+                self.kill()
+                raise RuntimeError(f"the server did not start (exit code {code}):\n{self.log()[-4000:]}")
+            time.sleep(0.02)
+
+    def spawn(self) -> None:
+        """Start, and wait for nothing."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LOWTIDE_")}
+        environment |= {
+            "LOWTIDE_DATABASE": self._database,
+            "LOWTIDE_PORT": str(self.port),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **{f"LOWTIDE_{name.upper()}": value for name, value in self._settings.items()},
+        }
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *self._command],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    def kill(self) -> None:
+        """Crash: kill -9 of the whole process group."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(STOP_SECONDS)
+
+    def stop(self) -> int:
+        """Ask it to end, as an operator does; its exit code."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(STOP_SECONDS)
+            raise
+
+    def log(self) -> str:
+        """What the server has said, over all its starts."""
+        file = self.folder / "log"
+        return file.read_text("utf-8", "replace") if file.exists() else ""
+
+    def faults(self) -> list[str]:
+        """What in the log must not be there: errors, tracebacks, warnings of Python."""
+        found = []
+        for text in self.log().splitlines():
+            try:
+                line: Any = json.loads(text)
+            except ValueError:
+                found.append(text)
+                continue
+            if (
+                line.get("level") in ("error", "critical")
+                or line.get("status", 0) >= 500
+                or "traceback" in line
+            ):
+                found.append(text)
+        return found
+
+    def token(
+        self,
+        user: str,
+        *,
+        space: str = "main",
+        ttl: int = 3600,
+        claims: dict[str, Any] | None = None,
+        server: bool = False,
+    ) -> str:
+        """A token for ``user``, signed with the server's own key. The server must have started once."""
+        if self._tokens is None:
+            self._tokens = asyncio.run(self._load_tokens())
+        return self._tokens.sign(user, space=space, ttl=ttl, claims=claims, server=server)
+
+    async def _load_tokens(self) -> Tokens:
+        clock = SystemClock()
+        database: Database = (
+            PostgresDatabase(self._database, clock=clock, ids=SystemIds(clock))
+            if self._postgres
+            else SqliteBeside(Path(self._database), clock=clock)
+        )
+        await database.start()
+        try:
+            keys = Keys(database, clock)
+            await keys.load()
+        finally:
+            await database.close()
+        return Tokens(keys, clock, audience=self.name, issuer=f"lowtide/{self.name}")
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                connection.sendall(
+                    b"GET /health/ready HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n"
+                )
+                return connection.makefile("rb").readline().split()[1:2] == [b"200"]
+        except OSError:
+            return False
+
+
+def _die_with_parent() -> None:
+    # A killed test run must not leave a server behind. Linux only; elsewhere nothing happens.
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
