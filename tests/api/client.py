@@ -119,10 +119,11 @@ class Client:
         headers: Headers | None = None,
         token: str | None = None,
         state: Mapping[str, Any] | None = None,
+        scheme: str = "http",
     ) -> Answer:
         """One request to its end. ``body`` in several parts comes in several messages."""
         async with self.open(
-            method, target, json=json, body=body, headers=headers, token=token, state=state
+            method, target, json=json, body=body, headers=headers, token=token, state=state, scheme=scheme
         ) as call:
             answer = await call.answer()
             assert call.task is not None
@@ -146,6 +147,7 @@ class Client:
         headers: Headers | None = None,
         token: str | None = None,
         state: Mapping[str, Any] | None = None,
+        scheme: str = "http",
         ended: bool = True,
     ) -> AsyncIterator[Call]:
         """A request under way, ended (and its task with it) when the block is left.
@@ -176,7 +178,7 @@ class Client:
             "query_string": query.encode("latin-1"),
             "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs],
             "client": ("127.0.0.1", 50000),
-            "scheme": "http",
+            "scheme": scheme,
             "http_version": "1.1",
             "state": dict(state or {}),
         }

@@ -98,6 +98,12 @@ class TestAnswers:
             assert "server" not in answer.headers
         assert len({answer.headers["x-request-id"] for answer in answers}) == len(answers)
 
+    async def test_https_stays_https(self, client: Client) -> None:
+        """A browser that came over TLS comes back over TLS; over plain HTTP nothing is promised."""
+        assert "strict-transport-security" in (await client.get("/open", scheme="https")).headers
+        assert "strict-transport-security" in (await client.get("/nope", scheme="https")).headers
+        assert "strict-transport-security" not in (await client.get("/open")).headers
+
     async def test_a_response_may_replace_headers(self, handlers: Handlers) -> None:
         """A handler's header takes the place of the edge's; the others stay."""
 

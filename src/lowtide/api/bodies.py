@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from lowtide.api.limits import Deadlines, Load
+from lowtide.api.limits import Deadline, Load
 from lowtide.kernel.errors import BadRequest, Malformed, RequestTimeout, TooLarge, UnsupportedMedia
 from lowtide.kernel.http import KIB
 
@@ -111,16 +111,14 @@ class Body:
         self.wire = 0
         """Bytes as they came."""
 
-    async def read(self, receive: Receive, deadlines: Deadlines) -> None:
-        """Read to the end.
+    async def read(self, receive: Receive, deadline: Deadline) -> None:
+        """Read to the end, moving ``deadline`` along with what arrives.
 
         Raises ``TooLarge``, ``RequestTimeout`` (slower than the limits allow), ``Malformed`` (not what its
         Content-Encoding says), ``Busy`` (no room for bodies) and ``Gone``.
         """
         limits = self._load.limits
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        deadline = deadlines.begin(limits.body_start)
+        started = deadline.due - limits.body_start
         try:
             more = True
             while more:
@@ -132,8 +130,9 @@ class Body:
                 self.wire += len(part)
                 if self.wire > self._most:
                     raise TooLarge(f"The body is larger than {self._most} bytes.", limit=self._most)
-                allowed = min(limits.body_start + self.wire / limits.body_rate, limits.body_time)
-                deadline.due = started + allowed
+                if more:
+                    allowed = min(limits.body_start + self.wire / limits.body_rate, limits.body_time)
+                    deadline.due = started + allowed
                 if self._inflate is None:
                     self._keep(part)
                 elif part:
@@ -143,8 +142,6 @@ class Body:
                 raise
             deadline.task.uncancel()
             raise RequestTimeout(received=self.wire) from None
-        finally:
-            deadlines.end(deadline)
         if self._inflate is not None and not self._inflate.eof:
             raise Malformed("The compressed body ends too early.")
         self.bytes = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)

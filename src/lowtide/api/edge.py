@@ -17,7 +17,7 @@ from typing import Any, cast
 import msgspec
 
 from lowtide.api.bodies import Body, Gone, check_head
-from lowtide.api.limits import Deadlines, Load
+from lowtide.api.limits import Deadline, Deadlines, Load
 from lowtide.api.logs import ERRORS, AccessLog
 from lowtide.api.origins import Hosts, Origins
 from lowtide.api.problems import expected, problem
@@ -55,6 +55,8 @@ SECURITY = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 NO_STORE = (b"cache-control", b"no-store")
+HSTS = (b"strict-transport-security", b"max-age=31536000")
+"""Said over TLS only: this host name, for a year (RFC 6797)."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -149,6 +151,8 @@ class Edge:
         scope = exchange.scope
         fields = _fields(scope["headers"])
         exchange.added = self._origins.headers(fields.get(b"origin"))
+        if scope.get("scheme") == "https":
+            exchange.added.append(HSTS)
         method: str = scope["method"]
         raw = scope.get("raw_path")
         path: str = raw.decode("latin-1") if raw is not None else scope["path"]
@@ -175,8 +179,14 @@ class Edge:
             self.load.check()
             if scope.get("state", {}).get("crowded"):
                 self.load.refuse("connections")
-        body = await self._body(exchange, served, fields) if route.body is not None else None
+        body = None
+        deadline = self._deadlines.begin(self.load.limits.body_start)
         try:
+            if route.body is not None:
+                body = self._expect(served, fields)
+                await body.read(exchange.receive, deadline)
+                if not route.vital:
+                    self.load.check()
             client = scope.get("client")
             request = Request(
                 body=None if body is None else self._decoded(route, body.bytes),
@@ -189,8 +199,9 @@ class Edge:
                 client=client[0] if client else "",
                 id=exchange.id,
             )
-            return _answered(await self._handle(route, request), route)
+            return _answered(await self._handle(route, request, deadline), route)
         finally:
+            self._deadlines.end(deadline)
             if body is not None:
                 body.release()
 
@@ -215,7 +226,7 @@ class Edge:
             raise Forbidden("This address is for the app's own servers.", hint="Use a server's token.")
         return who
 
-    async def _body(self, exchange: _Exchange, served: Served, fields: Mapping[bytes, bytes]) -> Body:
+    def _expect(self, served: Served, fields: Mapping[bytes, bytes]) -> Body:
         most = served.route.max_body
         inflater = check_head(
             fields.get(b"content-length"),
@@ -224,22 +235,15 @@ class Edge:
             served.consumes,
             most,
         )
-        body = Body(self.load, most, inflater)
-        try:
-            await body.read(exchange.receive, self._deadlines)
-            self.load.check()
-        except BaseException:
-            body.release()
-            raise
-        return body
+        return Body(self.load, most, inflater)
 
     def _decoded(self, route: Route, data: bytes) -> Any:
         if route.body is bytes:
             return data
         return decode_as(route.body, data, max_bytes=route.max_body, max_depth=self.load.limits.depth)
 
-    async def _handle(self, route: Route, request: Request[Any, Any]) -> Any:
-        deadline = self._deadlines.begin(route.deadline)
+    async def _handle(self, route: Route, request: Request[Any, Any], deadline: Deadline) -> Any:
+        self._deadlines.again(deadline, route.deadline)
         counted = not route.vital
         self.load.requests += counted
         try:
@@ -251,7 +255,6 @@ class Edge:
             raise DeadlinePassed from None
         finally:
             self.load.requests -= counted
-            self._deadlines.end(deadline)
         if deadline.passed:
             # It was told to stop, and answered all the same.
             deadline.task.uncancel()

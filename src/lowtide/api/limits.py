@@ -112,6 +112,10 @@ class Deadlines:
             loop.call_later(TICK, self._tick, loop)
         return deadline
 
+    def again(self, deadline: Deadline, seconds: float) -> None:
+        """Move ``deadline`` to ``seconds`` from now."""
+        deadline.due = asyncio.get_running_loop().time() + seconds
+
     def end(self, deadline: Deadline) -> None:
         """The task has moved on. A second call does nothing."""
         self._live.discard(deadline)
