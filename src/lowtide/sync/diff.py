@@ -13,8 +13,11 @@ from bisect import bisect_left
 from itertools import accumulate, pairwise
 from operator import lt
 
-WORK = 50_000
+WORK = 30_000
 """Lines and words that one diff looks at, before it takes what remains as one edit."""
+
+_LONGEST = 1_000
+"""Letters of a word, or characters of a line, beyond which a diff does not look for their beginning."""
 
 Edit = tuple[int, int, str]
 """base[start:end] becomes a text."""
@@ -32,7 +35,10 @@ _UNSPACED = (
     "\u0e00-\u0eff\u2e80-\u2fdf\u3040-\u3098\u309b-\u312f\u3190-\u31ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9d"
     "\U00020000-\U0003ffff"
 )
-_EMOJI = "\u231a\u231b\u23e9-\u23f3\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001f1e5\U0001f200-\U0001f3fa\U0001f400-\U0001faff"
+_EMOJI = (
+    "\u231a\u231b\u23e9-\u23f3\u2600-\u27bf\u2b00-\u2bff"
+    "\U0001f000-\U0001f1e5\U0001f200-\U0001f3fa\U0001f400-\U0001faff"
+)
 _FLAG = "\U0001f1e6-\U0001f1ff"
 _MARK = (
     "\u0300-\u036f\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece\u1ab0-\u1aff\u1dc0-\u1dff"
@@ -59,7 +65,7 @@ def edits(base: str, other: str) -> list[Edit]:
     """What makes ``other`` of ``base``, in order, never touching: by lines, then by words within."""
     work = [WORK]
     found: list[Edit] = []
-    start, b, o = _trim(base, other)
+    start, b, o = _trim(base, other, lines=True)
     if b.count("\n") + o.count("\n") > WORK:
         return [(start, start + len(b), o)]
     b_lines, o_lines = b.splitlines(keepends=True), o.splitlines(keepends=True)
@@ -70,7 +76,7 @@ def edits(base: str, other: str) -> list[Edit]:
 
 
 def _word_edits(offset: int, base: str, other: str, work: list[int]) -> list[Edit]:
-    start, b, o = _trim(base, other)
+    start, b, o = _trim(base, other, lines=False)
     start += offset
     if not b or not o or len(b) + len(o) > work[0]:
         return [(start, start + len(b), o)] if b or o else []
@@ -106,22 +112,38 @@ def _join(base: str, run: list[Edit]) -> Edit:
     return run[0][0], run[-1][1], "".join(parts)
 
 
-def _trim(base: str, other: str) -> tuple[int, str, str]:
-    """Both without what they share at the beginning and end, cut between words; and where it begins."""
+def _trim(base: str, other: str, *, lines: bool) -> tuple[int, str, str]:
+    """Both without the ``lines`` or words that they share at the beginning and end; and where that begins."""
+    parts = _ends_line if lines else _ends_word
     shorter = min(len(base), len(other))
     start = _shared(base, other, shorter)
-    while start and not (start == len(base) == len(other) or _parts(base, other, start)):
+    for _ in range(_LONGEST):
+        if parts(base, start) and parts(other, start):
+            break
         start -= 1
+    else:
+        start = base.rfind("\n", 0, start) + 1
     base, other = base[start:], other[start:]
     end = _shared(base[::-1], other[::-1], shorter - start)
-    while end and (not _is_alone(base, len(base) - end) or _is_mark(base, len(base) - end)):
+    for _ in range(_LONGEST):
+        if parts(base, len(base) - end) and parts(other, len(other) - end):
+            break
         end -= 1
+    else:
+        end = len(base) - (base.find("\n", len(base) - end) + 1 or len(base))
     return start, base[: len(base) - end], other[: len(other) - end]
 
 
-def _parts(base: str, other: str, at: int) -> bool:
-    """Does a word end at ``at`` in both?"""
-    return bool(_is_alone(base, at - 1)) and not _is_mark(base, at) and not _is_mark(other, at)
+def _ends_line(text: str, at: int) -> bool:
+    return at == 0 or at == len(text) or text[at - 1] == "\n"
+
+
+def _ends_word(text: str, at: int) -> bool:
+    """Does a word surely end at ``at``?"""
+    if at == 0 or at == len(text):
+        return True
+    alone = _is_alone(text, at - 1) or _is_alone(text, at)
+    return alone is not None and _is_mark(text, at) is None
 
 
 def _shared(one: str, other: str, limit: int) -> int:
@@ -163,18 +185,34 @@ def _changes(a: list[str], b: list[str], work: list[int]) -> list[_Change]:
 
 
 def _anchors(a: list[str], a0: int, a1: int, b: list[str], b0: int, b1: int) -> list[tuple[int, int]]:
-    """Pairs of equal tokens, increasing in both: those that are unique in both ranges, or else those that are
-    equally frequent in both."""
-    in_a: dict[str, list[int]] = {}
-    in_b: dict[str, list[int]] = {}
-    for places, tokens, start, end in ((in_a, a, a0, a1), (in_b, b, b0, b1)):
-        for index in range(start, end):
-            places.setdefault(tokens[index], []).append(index)
-    alike = [(at, in_b[token]) for token, at in in_a.items() if len(at) == len(in_b.get(token, ()))]
-    pairs = [(at[0], other[0]) for at, other in alike if len(at) == 1]
+    """Pairs of equal tokens, increasing in both: those that are unique in both ranges, or else those
+    that are equally frequent in both."""
+    in_a, in_b = _unique(a, a0, a1), _unique(b, b0, b1)
+    pairs = [(at, in_b[token]) for token, at in in_a.items() if at >= 0 and in_b.get(token, -1) >= 0]
     if not pairs:
-        pairs = sorted(pair for at, other in alike for pair in zip(at, other, strict=True))
+        places = _places(b, b0, b1)
+        for token, at_a in _places(a, a0, a1).items():
+            at_b = places.get(token, ())
+            if len(at_a) == len(at_b):
+                pairs += zip(at_a, at_b, strict=True)
+        pairs.sort()
     return [pairs[index] for index in increasing([right for _, right in pairs])] if pairs else []
+
+
+def _unique(tokens: list[str], start: int, end: int) -> dict[str, int]:
+    """Where each token stands; -1 for those that stand twice."""
+    found: dict[str, int] = {}
+    for index in range(start, end):
+        token = tokens[index]
+        found[token] = -1 if token in found else index
+    return found
+
+
+def _places(tokens: list[str], start: int, end: int) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for index in range(start, end):
+        found.setdefault(tokens[index], []).append(index)
+    return found
 
 
 def increasing(numbers: list[int]) -> list[int] | range:

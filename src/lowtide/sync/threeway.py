@@ -1,11 +1,10 @@
 """Three-way merges of structured values: *base*, *mine* and *theirs* in, one value out.
 
-All are pure: the same three values give the same result on every machine. All laws of a three-way
-merge hold: merge(b, b, t) = t, merge(b, m, b) = m, merge(b, x, x) = x. None looks at who is right:
-what one side added stays, what one side took away goes.
+All are pure: the same three values give the same result on every machine. The laws of a three-way
+merge hold: merge(b, b, t) = t, merge(b, m, b) = m, merge(b, x, x) = x (of a set, but for its order).
+None asks who is right: what one side added stays, what one side took away goes.
 
-Work is bounded. Sets and lists are O(n log n) in their elements. Texts are O(n) in their
-characters, and what is compared word by word is bounded by ``WORK``.
+Work is bounded: 256 KiB of whatever a hostile device sends cost about 60 ms at most.
 """
 
 from __future__ import annotations
@@ -14,10 +13,14 @@ from typing import Any
 
 import msgspec
 
-from lowtide.sync.diff import edits, increasing, is_letter
+from lowtide.sync.diff import Edit, edits, increasing, is_letter
 
-_encode = msgspec.json.Encoder(order="sorted").encode
+MAX_ITEMS = 15_000
+"""Elements of the three lists together, beyond which lists are not merged."""
+
+_SEARCH = 4_000_000
 _ABSENT = object()
+_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 def merge_set(base: list[Any], mine: list[Any], theirs: list[Any]) -> list[Any]:
@@ -28,15 +31,15 @@ def merge_set(base: list[Any], mine: list[Any], theirs: list[Any]) -> list[Any]:
 
     What three values decide, by where an element is (base, mine, theirs): kept are the additions
     (-, m, -), (-, -, t), (-, m, t) and what nobody removed, (b, m, t). Removed are (b, -, t),
-    (b, m, -) and (b, -, -). So an element that mine added is kept whatever theirs did with
-    it since: an add wins over a concurrent remove. What three values cannot show is a side that removed an element
-    and added it again: to it the element looks untouched, and the other side's removal stands.
+    (b, m, -) and (b, -, -). So an element that mine added is kept whatever theirs did with it since:
+    an add wins over a concurrent remove. What three values cannot show is a side that removed an
+    element and added it again: the element looks untouched there, and the other side's removal
+    stands.
     """
-    before = {_key(item) for item in base}
-    kept = {_key(item): item for item in mine}
+    before = set(_keys(base))
+    kept = _at(_keys(mine), mine)
     merged: dict[Any, Any] = {}
-    for item in theirs:
-        key = _key(item)
+    for key, item in zip(_keys(theirs), theirs, strict=True):
         if key in kept or key not in before:
             merged.setdefault(key, item)
     for key, item in kept.items():
@@ -53,17 +56,26 @@ def merge_list(
     Elements have identity: an object by its ``id`` (a text or number), any other by its canonical
     JSON; the second of equals is the second in every list. Then
 
-    - what either side inserted is kept behind the neighbour that it was put behind, theirs before mine at
-      one place; what either side deleted is gone;
+    - what either side inserted is kept behind the neighbour that it was put behind, theirs before
+      mine at one place; what either side deleted is gone;
     - what one side moved is where that side put it; what both moved, where the later one did;
     - an object that both sides changed merges field by field, and of a field that both
       changed the later side's value stays (``mine_is_later``).
 
     ``lost`` holds each value that was dropped against its side's wish: the fields of one object that
-    lost, with its ``id``, null for a removed field; or a whole object that one side changed and the other deleted.
+    lost, with its ``id``, null for a removed field; or a whole object that one side changed and the
+    other deleted.
+
+    Up to about 50 ms. Beyond ``MAX_ITEMS`` the later side's list stays whole, the other is lost.
     """
+    if _same(mine, theirs) or _same(mine, base):
+        return theirs, []
+    if _same(theirs, base):
+        return mine, []
+    if len(base) + len(mine) + len(theirs) > MAX_ITEMS:
+        return (mine, [theirs]) if mine_is_later else (theirs, [mine])
     b, m, t = _identities(base), _identities(mine), _identities(theirs)
-    b_items, m_items, t_items = dict(zip(b, base)), dict(zip(m, mine)), dict(zip(t, theirs))
+    b_items, m_items, t_items = _at(b, base), _at(m, mine), _at(t, theirs)
     lost: list[Any] = []
     deleted = set()
     for key, item in b_items.items():
@@ -86,9 +98,13 @@ def merge_list(
     return merged, lost
 
 
-def _key(item: Any) -> Any:
-    # Texts stand for themselves; no text equals the bytes of another element's JSON.
-    return item if type(item) is str else _encode(item)
+def _at(keys: list[Any], items: list[Any]) -> dict[Any, Any]:
+    return dict(zip(keys, items, strict=True))
+
+
+def _keys(items: list[Any]) -> list[Any]:
+    # Texts and integers stand for themselves; neither equals the bytes of another element's JSON.
+    return [item if (kind := type(item)) is str or kind is int else _encode(item) for item in items]
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -188,81 +204,116 @@ def merge_text(base: str, mine: str, theirs: str) -> str:
     together. What either side deleted goes. No word is ever made of two sides' letters, and no
     character is parted from its marks.
 
-    What both sides wrote at one place is there once: an equal edit, and also an edit whose words the
-    other side's text at that place holds already. So ``merge(b, m, merge(b, m, t))`` is
-    ``merge(b, m, t)`` as long as the words around an edit tell where it was; among repeated words
-    (base "no no", mine "no no no") it cannot be told, and a repeat may add them again.
+    What both sides wrote at one place is there once: an equal edit, and also one whose words the other
+    side's edit of that place holds already. So ``merge(b, m, merge(b, m, t))`` is ``merge(b, m, t)``
+    as long as the words around an edit tell where it was. Where they do not (base "no no", mine "no
+    no no"), or where the whole neighbourhood was rewritten, a repeat may add mine's words again.
 
     At most as long as mine and theirs together, plus a character for each edit: the caller holds the
-    result to the field's length. Up to about 15 ms for 256 KiB of hostile text. Beyond ``WORK`` the rest of a
-    diff is one edit, so that at worst the result is theirs followed by mine.
+    result to the field's length. At most about 60 ms for 256 KiB of hostile text: beyond ``diff.WORK``
+    the rest of a side's change is one edit, so that at worst the result is theirs followed by mine.
     """
     if mine in (theirs, base):
         return theirs
     if theirs == base:
         return mine
-    their_edits = edits(base, theirs)
-    known = set(their_edits)
+    my_edits, their_edits = _unrepeated(base, edits(base, mine), edits(base, theirs))
     both = [(start, end, 0, text) for start, end, text in their_edits]
-    both += [
-        (start, end, 1, text) for start, end, text in edits(base, mine) if (start, end, text) not in known
-    ]
+    both += [(start, end, 1, text) for start, end, text in my_edits]
     both.sort(key=lambda edit: edit[:3])
     out: list[str] = []
     at = index = 0
+    apart = False
     while index < len(both):
         start, end = both[index][:2]
-        first = index
-        while index < len(both) and both[index][0] <= end:
-            end = max(end, both[index][1])
+        texts: tuple[list[str], list[str]] = ([], [])
+        last = [start, start]
+        apart = _append(out, base[at:start], apart)
+        # Edits that overlap, or insert at the same place: a conflict.
+        while index < len(both) and (both[index][0] < end or both[index][:2] == (start, start)):
+            edit_start, edit_end, side, text = both[index]
+            if text and texts[side]:
+                texts[side].append(_gap(base[last[side] : edit_start]))
+            if text:
+                last[side] = edit_end
+            texts[side].append(text)
+            end = max(end, edit_end)
             index += 1
-        _append(out, base[at:start])
-        _append_all(out, both[first:index])
+        conflict = bool(texts[0] and texts[1])
+        for text in texts[0]:
+            apart = _append(out, text, apart)
+        lines = any("\n" in text for text in texts[0] + texts[1]) or _is_lines(base, start, end)
+        apart = apart or (conflict and lines and any(texts[0]))
+        for text in texts[1]:
+            apart = _append(out, text, apart)
+        apart = apart or (conflict and base[end - 1 : end] == "\n")
         at = end
-    _append(out, base[at:])
+    _append(out, base[at:], apart)
     return "".join(out)
 
 
-def _append(out: list[str], text: str, *, apart: str = "") -> None:
-    if text:
-        if out and is_letter(text) and is_letter(out[-1], len(out[-1]) - 1):
-            out.append(apart or " ")
-        elif apart == "\n" and out and not text[0].isspace() and not out[-1][-1].isspace():
-            out.append(apart)
-        out.append(text)
+def _gap(between: str) -> str:
+    """What parts two passages of one side when the other side deleted what was between them."""
+    return "\n" if "\n" in between else " " if " " in between else ""
 
 
-def _append_all(out: list[str], group: list[tuple[int, int, int, str]]) -> None:
-    """Emit edits that touch one another: side by side in the text's order, overlapping theirs first."""
-    sides: tuple[list[str], list[str]] = ([], [])
-    for _, _, side, text in group:
-        sides[side].append(text)
-    repeated = _repeated(*sides)
-    index = 0
-    while index < len(group):
-        start, end = group[index][:2]
-        cluster: tuple[list[str], list[str]] = ([], [])
-        while index < len(group) and (group[index][0] < end or group[index][:2] == (start, start)):
-            end = max(end, group[index][1])
-            side, text = group[index][2:]
-            if (side, text) not in repeated:
-                cluster[side].append(text)
-            index += 1
-        for text in cluster[0]:
-            _append(out, text)
-        apart = "\n" if any("\n" in text for texts in cluster for text in texts) else " "
-        for position, text in enumerate(cluster[1]):
-            _append(out, text, apart=apart if cluster[0] and position == 0 else "")
+def _is_lines(text: str, start: int, end: int) -> bool:
+    """Are these whole lines, of several?"""
+    opens = start == 0 or text[start - 1] == "\n"
+    return opens and (end == len(text) or "\n" in text[end - 1 : end + 1]) and "\n" in text
 
 
-def _repeated(theirs: list[str], mine: list[str]) -> set[tuple[int, str]]:
-    """What one side wrote and the other's text at the same place holds already."""
-    if len(theirs) * len(mine) * sum(map(len, theirs + mine)) > 1_000_000:
-        return set()
-    spare = {text for text in mine if any(_holds(other, text) for other in theirs)}
-    rest = [text for text in mine if text not in spare]
-    also = {text for text in theirs if any(_holds(other, text) for other in rest)}
-    return {(1, text) for text in spare} | {(0, text) for text in also}
+def _append(out: list[str], text: str, apart: bool) -> bool:
+    """Add ``text``; two words that meet get a space, and texts that shall be ``apart`` a line break.
+
+    Returns whether what comes next shall still be apart.
+    """
+    if not text:
+        return apart
+    if out and apart and not text[0].isspace() and not out[-1][-1].isspace():
+        out.append("\n")
+    elif out and is_letter(text) and is_letter(out[-1], len(out[-1]) - 1):
+        out.append(" ")
+    out.append(text)
+    return False
+
+
+def _unrepeated(base: str, mine: list[Edit], theirs: list[Edit]) -> tuple[list[Edit], list[Edit]]:
+    """Both sides' edits without the texts that the other side put at the same place too."""
+    my_texts, their_texts = [text for _, _, text in mine], [text for _, _, text in theirs]
+    budget = _SEARCH
+    first = 0
+    for index, my_edit in enumerate(mine):
+        for other in range(first, len(theirs)):
+            their_edit = theirs[other]
+            if not _beside(base, their_edit[1], my_edit[0]):
+                first = other + 1
+                continue
+            if not _beside(base, my_edit[1], their_edit[0]):
+                break
+            budget -= len(my_edit[2]) + len(their_edit[2])
+            if budget < 0:
+                break
+            if _repeats(my_edit, their_edit):
+                my_texts[index] = ""
+                break
+            if _repeats(their_edit, my_edit):
+                their_texts[other] = ""
+    return (
+        [(start, end, text) for (start, end, _), text in zip(mine, my_texts, strict=True)],
+        [(start, end, text) for (start, end, _), text in zip(theirs, their_texts, strict=True)],
+    )
+
+
+def _beside(base: str, end: int, start: int) -> bool:
+    """Is there at most a little space between what ends and what starts there?"""
+    return start <= end or (start - end <= 8 and base[end:start].isspace())
+
+
+def _repeats(edit: Edit, other: Edit) -> bool:
+    """Did ``other`` write all that ``edit`` wrote, at its place or, for an insertion, beside it?"""
+    inside = other[0] <= edit[0] and edit[1] <= other[1]
+    return (inside or edit[0] == edit[1]) and _holds(other[2], edit[2].strip() or edit[2])
 
 
 def _holds(text: str, part: str) -> bool:
