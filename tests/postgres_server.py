@@ -151,7 +151,18 @@ class PostgresServer:
 
     def _initialise(self) -> None:
         environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-        command = ["-D", str(self.data), "-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "--no-sync"]
+        command = [
+            "-D",
+            str(self.data),
+            "-U",
+            "postgres",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-A",
+            "trust",
+            "--no-sync",
+        ]
         subprocess.run(
             [self.binaries / "initdb", *command],
             check=True,

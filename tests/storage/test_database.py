@@ -106,6 +106,18 @@ class TestWriting:
             await database.write(work)
         assert await ids(database) == []
 
+    async def test_an_error_that_causes_itself_hangs_nobody(self, database: Database) -> None:
+        """However odd the error that a work raises, its caller gets it and the next write works."""
+
+        async def work(tx: Tx) -> None:
+            error = LookupError("again")
+            raise error from error
+
+        with pytest.raises(LookupError, match="again"):
+            await asyncio.wait_for(database.write(work), 5)
+        await add(database, 1)
+        assert await ids(database) == [1]
+
     async def test_a_failing_neighbour_hurts_nobody(self, database: Database) -> None:
         """Of many writes at once, those that fail leave nothing and the others stay, each once."""
 

@@ -22,8 +22,11 @@ from lowtide.storage.db.postgres_tx import PostgresTx, is_transient, translate
 T = TypeVar("T")
 
 TRIES = 4
+RETRY_SECONDS = 3.0
+"""No further try after this, so that a caller waits for one connection's deadline and not for four."""
 FIRST_PAUSE = 0.1
 """Seconds before the second try, doubled for each further one, times a random half to one and a half."""
+ROLLBACK_SECONDS = 2.0
 
 _WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -55,6 +58,7 @@ class PostgresDatabase:
             dsn, size=pool_size, waiting=queue_limit, wait=wait, statement_deadline=statement_deadline
         )
         self._statement_deadline = statement_deadline
+        self._clock = clock
         self._ids = ids or SystemIds(clock)
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -101,16 +105,16 @@ class PostgresDatabase:
             task.exception()
 
     async def _persist(self, begin: str, work: Callable[[Tx], Awaitable[T]]) -> T:
-        pause = FIRST_PAUSE
-        for tries_left in range(TRIES - 1, -1, -1):
+        until = self._clock.monotonic() + RETRY_SECONDS
+        tried = 0
+        while True:
             try:
                 return await self._transact(begin, work)
             except _Retry as retry:
-                if not tries_left or self._closed:
+                tried += 1
+                if tried == TRIES or self._closed or self._clock.monotonic() > until:
                     raise retry.failure from retry.failure.__cause__
-            await asyncio.sleep(pause * self._ids.jitter(0.5, 1.5))
-            pause *= 2
-        raise AssertionError("unreachable")
+            await asyncio.sleep(FIRST_PAUSE * 2 ** (tried - 1) * self._ids.jitter(0.5, 1.5))
 
     async def _transact(self, begin: str, work: Callable[[Tx], Awaitable[T]]) -> T:
         """One try. Raises ``_Retry`` when it certainly did not commit and may succeed next time."""
@@ -157,7 +161,9 @@ async def _roll_back(connection: Any) -> bool:
     if connection.is_closed():
         return False
     try:
-        await connection.execute("ROLLBACK")
+        # After a deadline asyncpg first waits until its cancellation arrived, which may be never.
+        async with asyncio.timeout(ROLLBACK_SECONDS):
+            await connection.execute("ROLLBACK")
     except Exception:
         return False
     return True
