@@ -11,6 +11,7 @@ from lowtide.api.health import health_routes
 from lowtide.api.limits import Load
 from lowtide.api.logs import AccessLog
 from lowtide.api.origins import Hosts, Origins
+from lowtide.api.problems import problem_routes
 from lowtide.auth import COMPONENT as AUTH
 from lowtide.auth import Keys, Tokens, auth_routes
 from lowtide.kernel.clock import Clock, SystemClock
@@ -98,6 +99,7 @@ class Lowtide:
         return Edge(
             [
                 *health_routes({"database": answers}, self.load),
+                *problem_routes(),
                 *auth_routes(self.keys),
                 *sync_routes(self.sync),
             ],

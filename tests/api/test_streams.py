@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -151,6 +152,64 @@ class TestStream:
         assert edge.load.streams == 0
 
 
+class TestDrop:
+    """What a handler has opened is closed, whether its stream runs or not."""
+
+    @pytest.fixture
+    def dropped(self) -> list[str]:
+        return []
+
+    @pytest.fixture
+    def edge(self, dropped: list[str]) -> Edge:
+        async def handler(_: Request[None, None]) -> Stream:
+            return Stream(run=forever, drop=lambda: dropped.append("x"), headers={"x-accel-buffering": "yes"})
+
+        return build(Handlers(), Route("GET", "/s", handler, auth="none"), limits=Limits(streams=1))
+
+    async def test_a_stream_that_runs_is_not_dropped(self, edge: Edge, dropped: list[str]) -> None:
+        """``run`` cleans up after itself; and a handler's header replaces the edge's."""
+        async with Client(edge).open("GET", "/s") as call:
+            headers = [pair for pair in (await call.next())["headers"] if pair[0] == b"x-accel-buffering"]
+            assert headers == [(b"x-accel-buffering", b"yes")]
+            await call.line()
+        assert dropped == []
+
+    async def test_a_refused_stream_is_dropped(self, edge: Edge, dropped: list[str]) -> None:
+        """One too many."""
+        async with Client(edge).open("GET", "/s") as call:
+            await call.next()
+            is_problem(await Client(edge).get("/s"), 503, "busy")
+            assert dropped == ["x"]
+        assert dropped == ["x"]
+
+    async def test_a_head_is_dropped(self, edge: Edge, dropped: list[str]) -> None:
+        """It has no body to stream."""
+        assert (await Client(edge).request("HEAD", "/s")).status == 200
+        assert dropped == ["x"]
+
+    async def test_a_stream_whose_headers_cannot_be_sent_is_dropped(
+        self, edge: Edge, dropped: list[str]
+    ) -> None:
+        """The connection failed between the handler and the stream."""
+
+        async def send(_: object) -> None:
+            raise OSError("gone")
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/s",
+            "raw_path": b"/s",
+            "query_string": b"",
+            "headers": [(b"host", b"localhost")],
+        }
+        await edge(scope, receive, send)
+        assert dropped == ["x"]
+
+
 class TestLoad:
     async def test_streams_are_bounded_by_themselves(self) -> None:
         """One too many is 503; requests do not notice."""
@@ -226,6 +285,27 @@ class TestDrain:
         await asyncio.gather(*tasks)
         assert max(times) > 8
         assert len({round(seconds, 3) for seconds in times}) > 900
+
+    async def test_telling_is_spread(self) -> None:
+        """A protocol without a field for the time still sends its devices away one after the other."""
+        ends: list[float] = []
+        loop = asyncio.get_running_loop()
+
+        async def run(outlet: Outlet) -> None:
+            await outlet.write(b"a\n")
+            wake = asyncio.Event()
+            outlet.on_drain(wake.set)
+            await wake.wait()
+            ends.append(loop.time())
+
+        edge = edge_of(run)
+        tasks = [asyncio.create_task(Client(edge).get("/s")) for _ in range(300)]
+        await until(lambda: edge.load.streams == 300)
+        began = loop.time()
+        edge.drain(within=0.5)
+        await asyncio.gather(*tasks)
+        assert max(ends) - began < 1.0
+        assert max(ends) - min(ends) > 0.2
 
     async def test_a_stream_that_opens_now_is_told_at_once(self) -> None:
         """Nobody waits for an end that was announced before it came."""

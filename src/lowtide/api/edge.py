@@ -45,6 +45,8 @@ Authenticate = Callable[[str], Principal]
 """A token to whom it stands for; raises ``Unauthorized``."""
 
 MAX_TOKEN = 8192
+HERD = 200
+"""Devices a second that a server takes back without noticing."""
 SINGLE = (b"host", b"authorization", b"content-length", b"content-type", b"content-encoding", b"origin")
 """Headers that a request may carry once."""
 
@@ -317,16 +319,25 @@ class Edge:
     # -- streams ----------------------------------------------------------------------------------
 
     async def _stream(self, exchange: _Exchange, stream: Stream) -> None:
-        self.load.check_streams()
-        headers = self._headers(exchange, stream.media_type, stream.headers)
-        # nginx would otherwise keep lines back until it has a buffer full.
-        headers.append((b"x-accel-buffering", b"no"))
-        exchange.status = 200
-        exchange.streamed = True
-        await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
+        try:
+            self.load.check_streams()
+            # nginx would otherwise keep lines back until it has a buffer full.
+            own = {"x-accel-buffering": "no", **stream.headers}
+            headers = self._headers(exchange, stream.media_type, own)
+            exchange.status = 200
+            exchange.streamed = True
+            await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
+            if exchange.scope["method"] == "HEAD":
+                await exchange.send({"type": "http.response.body", "body": b""})
+        except BaseException:
+            _drop(stream)
+            raise
         if exchange.scope["method"] == "HEAD":
-            await exchange.send({"type": "http.response.body", "body": b""})
+            _drop(stream)
             return
+        await self._run(exchange, stream)
+
+    async def _run(self, exchange: _Exchange, stream: Stream) -> None:
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         outlet = Outlet(exchange.send)
         self._outlets[outlet] = task
@@ -359,13 +370,23 @@ class Edge:
 
     def _tell(self, outlet: Outlet) -> None:
         # A thousand devices that return together are an attack on oneself: 1 s, and more for more.
-        outlet.drain(self._ids.jitter(1, 5 + len(self._outlets) / 200))
+        if outlet in self._outlets:
+            outlet.drain(self._ids.jitter(1, 5 + len(self._outlets) / HERD))
 
-    def drain(self) -> None:
-        """Stop: say "not ready", and ask every stream to end, each with its own time to return."""
+    def drain(self, within: float = 0.0) -> None:
+        """Stop: say "not ready", and ask every stream to end, each with its own time to return.
+
+        Not every protocol can say that time, so the asking itself is spread: 200 streams a second, all
+        of them ``within`` seconds.
+        """
         self.load.draining = True
+        spread = min(within, len(self._outlets) / HERD)
+        loop = asyncio.get_running_loop()
         for outlet in list(self._outlets):
-            self._tell(outlet)
+            if spread < 0.1:
+                self._tell(outlet)
+            else:
+                loop.call_later(self._ids.jitter(0, spread), self._tell, outlet)
 
     def cut(self) -> None:
         """Cancel every stream that has not ended by itself."""
@@ -425,6 +446,11 @@ def _fields(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
             if names.count(name) > 1:
                 raise BadRequest(f"The header {name.decode()!r} is given twice.")
     return fields
+
+
+def _drop(stream: Stream) -> None:
+    if stream.drop is not None:
+        stream.drop()
 
 
 def _answered(result: Any, route: Route) -> Response | Stream:

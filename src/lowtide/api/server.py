@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +20,11 @@ import msgspec
 import uvicorn
 
 from lowtide.api.edge import Edge
-from lowtide.api.wire import WireConfig, WireLimits
+from lowtide.api.wire import RESERVE, WireConfig, WireLimits
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FILES = 128
+"""File descriptors for everything but connections."""
 KEEP_ALIVE = 60
 """Seconds that a connection may be idle between two requests."""
 
@@ -60,6 +63,17 @@ async def serve(
             waiting.cancel()
 
 
+def _affordable(limits: WireLimits) -> WireLimits:
+    # A process out of file descriptors can neither accept nor write: keep some for the database.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.connections + RESERVE + FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    room = max(16, soft - RESERVE - FILES)
+    return msgspec.structs.replace(limits, connections=min(limits.connections, room))
+
+
 def _unknown(record: logging.LogRecord) -> bool:
     # Cutting an answer is how a stream fails, and the edge has already said why.
     return "without completing response" not in record.getMessage()
@@ -69,7 +83,7 @@ class _Server(uvicorn.Server):
     def __init__(self, edge: Edge, serving: Serving, started: Callable[[], None]):
         config = WireConfig(
             edge,
-            serving.wire,
+            _affordable(serving.wire),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -102,7 +116,7 @@ class _Server(uvicorn.Server):
         while waited < self._serving.notice and not self.force_exit:
             await asyncio.sleep(0.1)
             waited += 0.1
-        self._edge.drain()
+        self._edge.drain(within=self._serving.grace / 2)
         # Just before uvicorn's own end, which would log every one of them as an error.
         cut = asyncio.get_running_loop().call_later(self._serving.grace * 0.9, self._edge.cut)
         try:

@@ -141,6 +141,9 @@ class Stream(msgspec.Struct, kw_only=True):
     """
 
     run: Callable[[Outlet], Awaitable[None]]
+    drop: Callable[[], None] | None = None
+    """Called instead of ``run`` when that will never be: the server has too many streams, or the client
+    is gone. For what the handler has already opened."""
     media_type: str = "application/x-ndjson"
     headers: Mapping[str, str] = {}
 

@@ -85,7 +85,7 @@ def routes(sync: Sync) -> list[Route]:
         if coding != "identity":
             headers["content-encoding"] = coding
         media_type = BSON_TYPE if format == "bson" else JSON_TYPE
-        return Stream(run=download.run, media_type=media_type, headers=headers)
+        return Stream(run=download.run, drop=download.forget, media_type=media_type, headers=headers)
 
     async def write_checkpoint(request: Request[None, ClientQuery]) -> WriteCheckpointAnswer:
         number = await sync.write_checkpoint(request.principal, request.query.client_id)
