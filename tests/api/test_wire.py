@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 
 from lowtide.api.edge import Edge
-from lowtide.api.server import Serving, serve
-from lowtide.api.wire import WireLimits
+from lowtide.api.server import FILES, Serving, _affordable, serve
+from lowtide.api.wire import RESERVE, WireLimits
 from lowtide.kernel.http import MIB, Outlet, Request, Route, Stream
 from tests.api.edges import Handlers, build
 from tests.api.test_edge import until
@@ -385,7 +386,42 @@ class TestStreams:
                 assert (status, body) == (200, b"a\nb\n")
 
 
+class TestProxies:
+    async def test_nobody_is_believed_by_default(self, edge: Edge, handlers: Handlers) -> None:
+        """Who says that it is someone else is itself."""
+        async with served(edge) as port, connect(port) as connection:
+            connection.send(request("GET", "/open", "X-Forwarded-For: 1.2.3.4", "X-Forwarded-Proto: https"))
+            _, headers, _ = await connection.answer()
+        assert handlers.requests[0].client == "127.0.0.1"
+        assert "strict-transport-security" not in headers
+
+    async def test_a_listed_proxy_is_believed(self, edge: Edge, handlers: Handlers) -> None:
+        """The last address that a listed proxy did not write itself is the client's."""
+        async with served(edge, proxies=("127.0.0.0/8", "10.0.0.1")) as port, connect(port) as connection:
+            forwarded = "X-Forwarded-For: 9.9.9.9, 1.2.3.4, 10.0.0.1"
+            connection.send(request("GET", "/open", forwarded, "X-Forwarded-Proto: https"))
+            _, headers, _ = await connection.answer()
+        assert handlers.requests[0].client == "1.2.3.4"
+        assert "strict-transport-security" in headers
+
+
 class TestConnections:
+    def test_the_cap_fits_the_files_that_a_process_may_open(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The soft limit is raised as far as it goes; beyond that the cap is lowered, not to nothing."""
+        asked: list[tuple[int, int]] = []
+        monkeypatch.setattr(resource, "setrlimit", lambda _, pair: asked.append(pair))
+
+        def cap(soft: int, hard: int) -> int:
+            monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+            return _affordable(WireLimits(connections=10_000)).connections
+
+        assert cap(1_000_000, 1_000_000) == 10_000
+        assert asked == []
+        assert cap(1024, resource.RLIM_INFINITY) == 10_000
+        assert asked == [(10_000 + RESERVE + FILES, resource.RLIM_INFINITY)]
+        assert cap(1024, 4096) == 4096 - RESERVE - FILES
+        assert cap(256, 256) == 16
+
     async def test_beyond_the_cap_only_health_is_answered(self, edge: Edge) -> None:
         """The connections that are there go on; new ones are told that the server is full."""
         limits = WireLimits(connections=2)
