@@ -183,8 +183,9 @@ def _fields(model: Model, given: Any, what: str) -> dict[str, Any]:
 
 
 def _base(model: Model, given: Any) -> dict[str, Any]:
-    # What a device held before may be odd (an older app's value): what cannot be read is left out,
-    # and such a field merges as if nobody had looked.
+    # What a device held before may be odd (an older app's value, or one that was refused): what cannot
+    # be read is left out, and such a field merges as if nobody had looked. An array merges as if the device
+    # had seen none of it: otherwise it would take the others' elements away without a trace.
     if not isinstance(given, dict):
         raise ValueError("base is not an object")
     try:
@@ -195,7 +196,8 @@ def _base(model: Model, given: Any) -> dict[str, Any]:
             try:
                 base.update(coerce_fields(model, {name: value}))
             except ValueError:
-                continue
+                if name in model.fields and model.fields[name].merge in ("set", "list"):
+                    base[name] = "[]"
         return base
 
 
