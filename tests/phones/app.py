@@ -164,3 +164,5 @@ app.stream("articles", carries={Article: "topic"}, keys=parameter("topic"), defa
 app.stream(
     "archive", carries={Minute: "team_id"}, keys=parameter("team_id", within=teams), default=False, priority=1
 )
+
+SCHEMA = app.compile()

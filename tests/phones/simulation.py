@@ -49,6 +49,9 @@ def play(seed: int, steps: int = STEPS, fault: str = "", log: Callable[[str], No
             return Run(seed, steps, fault, scenario.play())
         except Violation as violation:
             return Run(seed, steps, fault, scenario.history.digest, str(violation))
+        except Exception as error:
+            error.add_note(Run(seed, steps, fault).command)
+            raise
 
 
 def play_many(seeds: Iterable[int], steps: int = STEPS, fault: str = "", jobs: int = 0) -> Iterator[Run]:

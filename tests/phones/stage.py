@@ -14,7 +14,7 @@ import msgspec
 from lowtide.kernel.schema import Schema
 from lowtide.sync.model import Mutation
 from lowtide.sync.system import with_system
-from tests.phones.app import app
+from tests.phones.app import SCHEMA
 from tests.phones.checker import Checker, Holder
 from tests.phones.connector import Upload, Verdict
 from tests.phones.conservation import check_conservation
@@ -22,7 +22,7 @@ from tests.phones.history import Change, History, Violation
 from tests.phones.network import Letter, Link, Mail, draw
 from tests.phones.phone import Applied, CheckpointAsk, Closed, Event, Mismatch, Phone, TokenWanted
 from tests.phones.server import Exchange, Server, journal, new_database
-from tests.phones.users import Users, tables_of
+from tests.phones.users import TEAMS, Users, tables_of
 from tests.phones.world import InlineDatabase, World
 
 YEAR = 365 * 86_400_000
@@ -45,7 +45,7 @@ class Stage:
         self.history = History(log)
         self.random = Random(seed)
         self.users = Users(Random(seed + 1))
-        self.schema: Schema = with_system(app.compile())
+        self.schema: Schema = with_system(SCHEMA)
         self.checker = Checker(self.schema, self.history)
         self.weather = draw(self.random)
         self.mail = Mail(Random(seed + 2), self.weather)
@@ -68,12 +68,16 @@ class Stage:
         for user, team in (("ann", "red"), ("ann", "blue"), ("bob", "red"), ("cat", "blue")):
             await self.write("main", "put", "membership", f"{user}:{team}", user_id=user, team_id=team)
         await self.write("other", "put", "membership", "dan:red", user_id="dan", team_id="red")
+        for team in TEAMS:
+            await self.write("main", "put", "task", f"task-{team}", team_id=team, title=self.users.token())
+            await self.write("main", "put", "note", f"note-{team}", team_id=team, body=self.users.token())
+            await self.write("main", "put", "card", f"card-{team}", team_id=team, body=self.users.token())
         for user, space in PEOPLE[: self.random.randint(2, len(PEOPLE))]:
             self.links.append(self.new_link(user, space))
 
     async def start_server(self) -> None:
         self._names += 1
-        self.server = Server(self.world, app.compile(), self.database, self.seed * 1000 + self._names)
+        self.server = Server(self.world, SCHEMA, self.database, self.seed * 1000 + self._names)
         await self.server.start()
 
     def new_link(self, user: str, space: str) -> Link:
@@ -311,20 +315,23 @@ class Stage:
 
     # -- the end --------------------------------------------------------------------------------------
 
-    async def rest(self) -> None:
+    async def come_to_rest(self) -> None:
+        """The network is fine and nobody writes, until nothing moves any more."""
         self.calm = True
         self.database.busy, self.database.cut = 0, None
         self.note("calm")
         await self.hang_up_ghosts()
         quiet = 0
         for _ in range(CALM_ROUNDS):
-            moved = await self.round()
-            quiet = 0 if moved else quiet + 1
-            if quiet == 3:
-                break
+            quiet = 0 if await self.round() else quiet + 1
+            if quiet == QUIET_ROUNDS:
+                return
             await self.world.pass_time(1)
-        holders = [link.holder for link in self.links]
-        self.checker.rest(holders)
+        raise Violation(f"7: there is still something to do after {CALM_ROUNDS} quiet seconds")
+
+    def check_all(self) -> None:
+        """Everything that holds at rest."""
+        self.checker.rest([link.holder for link in self.links])
         check_conservation(self.schema, self.history, journal(self.database))
 
     async def round(self) -> bool:

@@ -61,7 +61,7 @@ class Users:
             (3, self._draft),
             (2, self._handle),
             (1, self._article),
-            (1, self._minute),
+            (2, self._minute),
             (1, self._dismiss),
             (1, self._break_a_rule),
             (1, self._move_task),
@@ -73,7 +73,7 @@ class Users:
         return f"{self._count:x}"
 
     def token(self) -> str:
-        return f"<{self.fresh()}>"
+        return f"t{self.fresh()}t"
 
     def act(self, holder: Holder) -> list[str]:
         """Write one local transaction of one to three acts; what was done, in words."""
@@ -90,7 +90,10 @@ class Users:
 
     def _row(self, holder: Holder, table: str) -> tuple[str, dict[str, Any]] | None:
         rows = sorted(holder.phone.rows(table).items())
-        return self._random.choice(rows) if rows else None
+        if not rows:
+            return None
+        # Some are more popular than others, so that people meet in them.
+        return rows[min(self._random.randrange(len(rows)), self._random.randrange(len(rows)))]
 
     def _team(self, holder: Holder) -> str:
         teams = sorted({row["team_id"] for row in holder.phone.rows("membership").values()})
@@ -99,6 +102,8 @@ class Users:
     # -- acting --------------------------------------------------------------------------------------
 
     def _new_task(self, holder: Holder) -> list[Statement]:
+        if len(holder.phone.rows("task")) > 3 and self._random.random() < 0.8:
+            return self._edit_task(holder)  # few tasks, so that people meet in them
         values: dict[str, Scalar] = {"team_id": self._team(holder), "title": self.token()}
         if self._random.random() < 0.5:
             values |= {"votes": self._random.randint(0, 3), "tags": f'["{self.fresh()}"]'}
@@ -114,8 +119,11 @@ class Users:
             values |= self._random.choice(
                 (
                     self._title,
+                    self._title,
+                    self._remark,
                     self._remark,
                     self._minutes,
+                    self._votes,
                     self._votes,
                     self._tags,
                     self._steps,
@@ -144,7 +152,7 @@ class Users:
         if task.get("minutes"):
             document.apply_update(base64.b64decode(task["minutes"]))
         ends = [0, *(match.end() for match in TOKEN.finditer(str(text)))]
-        text.insert(self._random.choice(ends), self.token())
+        text.insert(self._random.choice(ends), f" {self.token()} ")
         return {"minutes": base64.b64encode(document.get_update()).decode()}
 
     def _votes(self, task: dict[str, Any]) -> dict[str, Scalar]:
@@ -188,7 +196,7 @@ class Users:
 
     def _sheet(self, holder: Holder, table: str, field: str) -> list[Statement]:
         found, dice = self._row(holder, table), self._random.random()
-        if found is None or dice < 0.3:
+        if found is None or dice < 0.2:
             values = {"team_id": self._team(holder), field: self.token()}
             return [holder.phone.insert(table, f"{table}{self.fresh()}", **values)]
         if dice < 0.5:
