@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 NODEDIR = $(shell node -p 'require("path").resolve(process.execPath, "../..")' 2>/dev/null)
-SEEDS ?= 20
+SEEDS ?= 0:50
 say = @printf '\n==> %s\n'
 
 # A stamp whose result was deleted is no stamp.
@@ -52,8 +52,8 @@ bench: .stamps/python ## measure; the numbers land in benchmarks/
 	$(say) 'benchmarks'
 	@$(PY) -m benchmarks
 
-soak: .stamps/python .stamps/node ## many seeds of simulated phones, and crashes; SEEDS=20
-	$(say) 'simulated phones, $(SEEDS) seeds'
+soak: .stamps/python .stamps/node ## many seeds of simulated phones, and crashes; SEEDS=0:50
+	$(say) 'simulated phones, seeds $(SEEDS)'
 	@$(PY) -m tests.phones.simulation --seeds $(SEEDS)
 	$(say) 'crashes'
 	@$(PY) -m pytest tests/crash

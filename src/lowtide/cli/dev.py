@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from lowtide.kernel.errors import SetupError
+from lowtide.kernel.errors import DeclarationError, SetupError
 from lowtide.settings import FILE, Settings, load
 
 LOOK_EVERY = 0.3
@@ -72,7 +72,13 @@ def run_child(arguments: argparse.Namespace) -> None:
             )
             print(box(lines, sys.stdout.encoding), flush=True)
 
-    serve(build(settings, app), listener, Serving(grace=1), ready)
+    try:
+        serve(build(settings, app), listener, Serving(grace=1), ready)
+    except DeclarationError as error:
+        if "changes" in error.details:  # it would break devices, which a developer may not have yet
+            where = "the database" if settings.postgres else os.path.relpath(settings.database)
+            error.hint += f" Or, if no device holds data worth keeping, delete {where} to begin anew."
+        raise
 
 
 def greeting(
