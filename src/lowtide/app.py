@@ -25,6 +25,7 @@ from lowtide.storage.jobs import Jobs, Worker
 from lowtide.sync import COMPONENT as SYNC
 from lowtide.sync import Sync, sync_routes
 from lowtide.sync.deploy import deploy
+from lowtide.sync.retention import Retention
 
 log = logging.getLogger("lowtide")
 
@@ -49,6 +50,10 @@ class Lowtide:
         self.keys = Keys(self.database, clock)
         self.tokens: Tokens
         self.sync = Sync(schema, self.database, self.bus, self.jobs, clock, ids)
+        Retention(self.database, clock, settings.removals_kept_days, settings.journal_kept_days).schedule(
+            self.jobs
+        )
+        self.jobs.keep()
         self.load = Load()
         self.asgi: Edge
         self._name = app.name
@@ -66,7 +71,7 @@ class Lowtide:
         await self.database.start()
         try:
             await migrate(self.database, COMPONENTS, self.clock)
-            for change in await deploy(self.database, self._schema, self.clock):
+            for change in await deploy(self.database, self._schema, self.clock, _report):
                 log.warning("the app changed: %s", change.message)
             await self.bus.start()
             await self.keys.load()
@@ -111,6 +116,10 @@ class Lowtide:
             origins=Origins(self.settings.cors_origins),
             load=self.load,
         )
+
+
+def _report(model: str, records: int) -> None:
+    log.info("renewing %s under the new schema: %d records", model, records)
 
 
 def build(settings: Settings, app: App) -> Lowtide:

@@ -26,12 +26,12 @@ from lowtide.sync.uploads import SentBatch, UploadAnswer
 class Engine:
     """A sync engine under test, spoken to as devices and scripts do."""
 
-    def __init__(self, sync: Sync, jobs: Jobs, worker: Worker, clock: ManualClock):
+    def __init__(self, sync: Sync, jobs: Jobs, worker: Worker, clock: ManualClock, numbers: dict[str, int]):
         self.sync = sync
         self.jobs = jobs
         self.worker = worker
         self.clock = clock
-        self.numbers: dict[str, int] = {}
+        self.numbers = numbers
 
     async def upload(
         self, user: str, *mutations: dict[str, Any], client: str = "", **batch: Any
@@ -96,6 +96,7 @@ Open = Callable[[Schema], Awaitable[Engine]]
 async def open_engine(database: Database, clock: ManualClock, ids: SeededIds) -> AsyncIterator[Open]:
     """Starts an engine for an app; a second call restarts on the same database with another app."""
     engines: list[Engine] = []
+    numbers: dict[str, int] = {}
     buses: list[MemoryBus] = []
 
     async def open(schema: Schema) -> Engine:
@@ -110,7 +111,7 @@ async def open_engine(database: Database, clock: ManualClock, ids: SeededIds) ->
         await sync.start()
         await worker.start()
         buses.append(bus)
-        engines.append(Engine(sync, jobs, worker, clock))
+        engines.append(Engine(sync, jobs, worker, clock, numbers))
         return engines[-1]
 
     async def close() -> None:

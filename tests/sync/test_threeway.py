@@ -341,6 +341,7 @@ def split(text: str) -> list[str]:
         ("cafe", "cafe\u0301", "cafes", "cafes cafe\u0301"),
         ("Call Bob at 5.", "Call Bob at 6.", "Call Bob and Eve at 5.", "Call Bob and Eve at 6."),
         ("See http://a.b/c", "See http://a.b/d", "See https://a.b/c", "See https://a.b/d"),
+        ("a:\n(b) x", "a:(b) x", "a:(b) y", "a:(b) y"),  # both joined the lines
         ("a\r\nb\r\n", "a\r\nB\r\n", "A\r\nb\r\n", "A\r\nB\r\n"),
     ],
 )

@@ -158,7 +158,7 @@ class _StreamCheck:
             return None
         (match,) = keys.matches
         self._check_field(keys.place, "keys", model, match, ("text", "reference"))
-        take = self._check_field(keys.place, "keys", model, keys.take, KEY_KINDS)
+        taken = self._key_kind(keys.place, "keys", model, keys.take)
         if match in fields and _grants_itself(hook(model.cls, "write"), match):
             self._found.warning(
                 keys.place,
@@ -172,7 +172,14 @@ class _StreamCheck:
             f"each {model.name} of a user is a bucket; more than {MAX_BUCKETS} are refused",
             "Choose coarser keys if a user may come near: a team rather than a task.",
         )
-        return None if take is None else take.kind
+        return taken
+
+    def _key_kind(self, at: Place, code: str, model: ModelDeclaration, name: Any) -> Kind | None:
+        """What a key's values are; a record's own id may be one."""
+        if name == "id":
+            return "text"
+        field = self._check_field(at, code, model, name, KEY_KINDS)
+        return None if field is None else field.kind
 
     def _check_field(
         self, at: Place, code: str, model: ModelDeclaration, name: Any, kinds: Iterable[str]
@@ -244,12 +251,12 @@ class _StreamCheck:
                 f"Say who holds which keys with keys=..., or write carries=[{model.cls.__name__}].",
             )
         else:
-            field = self._check_field(at, "carries", model, name, KEY_KINDS)
-            if field is not None and kind is not None and _json_type(field.kind) != _json_type(kind):
+            own = self._key_kind(at, "carries", model, name)
+            if own is not None and kind is not None and _json_type(own) != _json_type(kind):
                 self._found.error(
                     at,
                     "carries-kind",
-                    f"{name!r} holds {field.kind} and the keys are {kind}: they are never equal",
+                    f"{name!r} holds {own} and the keys are {kind}: they are never equal",
                     "Choose a field of the keys' kind.",
                 )
 

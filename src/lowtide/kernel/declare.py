@@ -160,6 +160,7 @@ class App:
             if not hasattr(cls, "where"):
                 cls.where = classmethod(Model.where.__func__)  # type: ignore[attr-defined]
             declared = snake_case(cls.__name__) if name is None else name
+            cls.__lowtide_model__ = declared  # type: ignore[attr-defined]
             self.models.append(ModelDeclaration(cls, declared, unique, indexes, on_delete, removed, place))
             return cls
 

@@ -10,41 +10,52 @@ from lowtide.kernel.errors import DeclarationError
 from lowtide.kernel.evolve import Change, compare, snapshot
 from lowtide.kernel.schema import Field, Model, Schema
 from lowtide.storage.db import Database, Dialect, Tx
+from lowtide.sync.renewal import Progress, renew
 from lowtide.sync.store import queries
 
 
-async def deploy(database: Database, schema: Schema, clock: Clock) -> list[Change]:
-    """Compare with what was deployed last, then make ``schema`` the deployed one and renew the views.
+async def deploy(database: Database, schema: Schema, clock: Clock, progress: Progress) -> list[Change]:
+    """Make ``schema`` the deployed one: compare, renew the stored records that it changes, renew the views.
 
-    Returns what changed. Raises ``DeclarationError`` with all changes that would break a device; then
-    nothing has changed. One transaction.
+    Returns what changed since the one before. Raises ``DeclarationError`` with all changes that would
+    break a device; then nothing has changed. Run it before anybody writes under ``schema``; a crash
+    on the way is made good by running it again.
     """
-    fresh = snapshot(schema).decode()
+    fresh = snapshot(schema)
+    rows = await database.read(lambda tx: tx.fetch(queries["deployed_schema"]))
+    old: bytes | None = rows[0][0].encode() if rows else None
+    if old == fresh:
+        return []
+    changes = [] if old is None else compare(old, schema)
+    refused = [change for change in changes if change.severity == "refuse"]
+    if refused:
+        raise DeclarationError(
+            "; ".join(change.message for change in refused),
+            hint=refused[0].hint,
+            changes=[change.message for change in refused],
+        )
+    if old is not None:
+        await renew(database, old, schema, clock, progress)
 
-    async def work(tx: Tx) -> list[Change]:
-        rows = await tx.fetch(queries["deployed_schema"])
-        old = rows[0][0] if rows else None
-        if old == fresh:
-            return []
-        changes = [] if old is None else compare(old.encode(), schema)
-        refused = [change for change in changes if change.severity == "refuse"]
-        if refused:
-            raise DeclarationError(
-                "; ".join(change.message for change in refused),
-                hint=refused[0].hint,
-                changes=[change.message for change in refused],
-            )
-        await tx.execute(queries["set_deployed_schema"], fresh, clock.now())
+    async def work(tx: Tx) -> None:
+        await tx.execute(queries["set_deployed_schema"], fresh.decode(), clock.now())
         for model in schema.models.values():
             await tx.script(view(model, tx.dialect))
-        return changes
 
-    return await database.write(work)
+    await database.write(work)
+    return changes
 
 
 def view(model: Model, dialect: Dialect) -> str:
-    """The SQL that makes ``model`` a view: its space, its id, a column for each field, and its times."""
-    columns = [f"{_column(field, dialect)} AS {_quoted(field.name)}" for field in model.fields.values()]
+    """The SQL that makes ``model`` a view: its space, its id, a column for each field, and its times.
+
+    A field that is called as one of those gets an underscore at its end.
+    """
+    fixed = ("space", "id", "created_at", "updated_at")
+    columns = [
+        f"{_column(field, dialect)} AS {_quoted(name + '_' if name in fixed else name)}"
+        for name, field in model.fields.items()
+    ]
     moment = (
         "strftime('%Y-%m-%dT%H:%M:%fZ', {0} / 1000.0, 'unixepoch')"
         if dialect == "sqlite"

@@ -142,7 +142,7 @@ class Journal:
         who = (principal.space, principal.user)
         holdings = await store.read_holdings(tx, self._schema, self._streams.lookups, [who])
         held = {h.topic for h in self._streams.held(principal, "", holdings[who], True, ())}
-        mine = self._streams.buckets_of(principal.space, model, store.restore(declared, rows[0][0]))
+        mine = self._streams.buckets_of(principal.space, model, record, store.restore(declared, rows[0][0]))
         if held.isdisjoint(mine):
             raise NotFound(f"no {model} {record!r}")
 

@@ -86,7 +86,7 @@ async def pull(
                 PulledRow(name, model, id, None if removed else msgspec.Raw(data.encode()))
                 for _, model, id, removed, data in page
             )
-            if page and len(page) == room or not room and place < bucket.last:
+            if (page and len(page) == room) or (not room and place < bucket.last):
                 complete = False
                 after[name] = page[-1][0] if page else place
             else:

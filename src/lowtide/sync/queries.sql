@@ -46,6 +46,13 @@ SELECT data, stamps, deleted, op, created, updated FROM record WHERE space = $1 
 SELECT id, data, op, created, updated FROM record
 WHERE space = $1 AND model = $2 AND id > $3 AND deleted = 0 ORDER BY id LIMIT $4
 
+-- name: spaces_of
+SELECT DISTINCT space FROM record WHERE model = $1 ORDER BY space
+
+-- name: records_to_renew
+SELECT id, data, stamps, deleted, op, created FROM record
+WHERE space = $1 AND model = $2 AND id > $3 ORDER BY id LIMIT $4
+
 -- name: upsert_record
 INSERT INTO record (space, model, id, data, stamps, deleted, op, created, updated)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)

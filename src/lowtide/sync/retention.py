@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from lowtide.kernel.clock import Clock
 from lowtide.storage.db import Database, Tx
+from lowtide.storage.jobs import Job, Jobs
 from lowtide.sync import store
 from lowtide.sync.store import queries
 
@@ -23,6 +24,15 @@ class Retention:
         self._clock = clock
         self._removals = removals_days * DAY
         self._journal = journal_days * DAY
+
+    def schedule(self, jobs: Jobs) -> None:
+        """Trim once an hour, on one node."""
+
+        async def run(_job: Job, _payload: None) -> None:
+            await self.trim()
+
+        jobs.register("sync.trim", type(None), run, deadline=1800.0)
+        jobs.every(3600.0, "sync.trim")
 
     async def trim(self) -> int:
         """Forget; the number of buckets whose floor rose. Many short transactions, safe to run twice."""

@@ -227,6 +227,11 @@ async def topics_since(tx: Tx, group: int, limit: int) -> list[tuple[int, list[s
     return [(number, _decode_topics(topics)) for number, topics in rows]
 
 
+def read_stamps(text: str) -> dict[str, Stamp]:
+    """Stamps as they were stored."""
+    return _decode_stamps(text)
+
+
 def stamps_text(stamps: Mapping[str, Stamp]) -> str:
     """Stamps as they are stored."""
     return _encode(stamps).decode()

@@ -103,7 +103,7 @@ class Streams:
         for lookup in lookups:
             self._lookups_of.setdefault(lookup.model, []).append(lookup)
 
-    def buckets_of(self, space: str, model: str, data: Data | None) -> tuple[str, ...]:
+    def buckets_of(self, space: str, model: str, id: str, data: Data | None) -> tuple[str, ...]:
         """The names of the buckets that a record with ``data`` is in; none for ``None``."""
         if data is None:
             return ()
@@ -114,7 +114,7 @@ class Streams:
             if field is None:
                 names.append(f"{space}/{stream.name}[]")
             else:
-                value = data.get(field)
+                value = id if field == "id" else data.get(field)
                 if value is not None:
                     names.append(f"{space}/{stream.name}[{_encode(value).decode()}]")
         return tuple(names)

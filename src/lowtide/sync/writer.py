@@ -22,6 +22,7 @@ from lowtide.kernel.errors import BatchGap, BatchRepeated, Busy, LowtideError
 from lowtide.kernel.schema import Schema
 from lowtide.storage.db import Database, Tx
 from lowtide.sync import store
+from lowtide.sync.ledger import Ledger, standing
 from lowtide.sync.merge import Change, IndexKey, Merge, State, unique_name, unique_text
 from lowtide.sync.model import (
     Batch,
@@ -37,7 +38,7 @@ from lowtide.sync.model import (
     Upload,
 )
 from lowtide.sync.store import Answer, Device, queries
-from lowtide.sync.streams import Streams, device_topic, key_text, lookup_topic
+from lowtide.sync.streams import Streams, device_topic, lookup_topic
 from lowtide.sync.system import COMMANDS, REJECTIONS, rejection_data
 
 log = logging.getLogger("lowtide.sync")
@@ -271,106 +272,29 @@ class Writer:
     async def _write(
         self, tx: Tx, merge: Merge, group: int, last_bucket: int, now: int
     ) -> tuple[dict[str, Bucket], list[str]]:
-        changes = list(merge.changes())
-        changes.extend(self._rejected(rejection, now) for rejection in merge.rejections)
-        base = group * store.OPS_PER_GROUP
-        records: list[tuple[Any, ...]] = []
-        added: list[tuple[Any, ...]] = []
-        dropped: list[tuple[Any, ...]] = []
-        moves: dict[str, list[tuple[int, str, str, int]]] = {}
-        live: dict[str, int] = {}
+        ledger = Ledger(group, now)
         topics: dict[str, None] = {}
-        for i, (key, change) in enumerate(changes, 1):
-            op = base + i
-            space, model, id = key
+        rejected = (self._rejected(rejection, now) for rejection in merge.rejections)
+        for key, change in itertools.chain(merge.changes(), rejected):
             before = None if change.before is None or change.before.deleted else change.before.data
             after = None if change.after.deleted else change.after.data
-            records.append(store.row_of(key, change.after, change.json, op, now))
-            old = self._streams.buckets_of(space, model, before)
-            new = self._streams.buckets_of(space, model, after)
-            for name in new:
-                moves.setdefault(name, []).append((op, model, id, 0))
-                if name not in old:
-                    live[name] = live.get(name, 0) + 1
-            for name in old:
-                if name not in new:
-                    moves.setdefault(name, []).append((op, model, id, 1))
-                    live[name] = live.get(name, 0) - 1
-            self._index_rows(key, before, after, added, dropped)
-            for lookup in self._streams.lookups_of(model):
+            ledger.enter(
+                key,
+                change.after,
+                change.json,
+                standing(self._schema, self._streams, key, before),
+                standing(self._schema, self._streams, key, after),
+            )
+            for lookup in self._streams.lookups_of(key[1]):
                 for data in (before, after):
                     if data is not None and data[lookup.match] is not None:
-                        topics[lookup_topic(space, lookup, str(data[lookup.match]))] = None
-            await self._tell(tx, key, change, before, after, group)
-        await tx.execute_many(queries["upsert_record"], records)
-        if dropped:
-            await tx.execute_many(queries["delete_index"], dropped)
-        if added:
-            await tx.execute_many(queries["insert_index"], added)
-        changed, last_bucket = await self._write_buckets(tx, moves, live, last_bucket)
+                        topics[lookup_topic(key[0], lookup, str(data[lookup.match]))] = None
+            await self._tell(tx, key, before, after, group)
+        changed, last_bucket = await ledger.write(tx, last_bucket)
         if merge.losses:
-            await store.write_losses(tx, merge.losses, base, now)
+            await store.write_losses(tx, merge.losses, group * store.OPS_PER_GROUP, now)
         await tx.execute(queries["set_head"], group, last_bucket)
-        return changed, [*moves, *topics]
-
-    def _index_rows(
-        self,
-        key: Key,
-        before: dict[str, Any] | None,
-        after: dict[str, Any] | None,
-        added: list[tuple[Any, ...]],
-        dropped: list[tuple[Any, ...]],
-    ) -> None:
-        space, name, id = key
-        model = self._schema.models[name]
-        for fields in model.unique:
-            index = unique_name(name, fields)
-            old = None if before is None else unique_text(fields, before)
-            new = None if after is None else unique_text(fields, after)
-            if old != new:
-                if old is not None:
-                    dropped.append((space, index, old, id))
-                if new is not None:
-                    added.append((space, index, new, id))
-        for field in model.indexes:
-            index = store.lookup_name(name, field)
-            was = None if before is None else before[field]
-            now = None if after is None else after[field]
-            if was != now:
-                if was is not None:
-                    dropped.append((space, index, key_text(was), id))
-                if now is not None:
-                    added.append((space, index, key_text(now), id))
-
-    async def _write_buckets(
-        self,
-        tx: Tx,
-        moves: dict[str, list[tuple[int, str, str, int]]],
-        live: dict[str, int],
-        last_bucket: int,
-    ) -> tuple[dict[str, Bucket], int]:
-        buckets = await store.read_buckets(tx, moves)
-        new: list[tuple[Any, ...]] = []
-        entries: list[tuple[Any, ...]] = []
-        updates: list[tuple[Any, ...]] = []
-        history: list[tuple[int, int]] = []
-        for name, rows in moves.items():
-            if name not in buckets:
-                last_bucket += 1
-                buckets[name] = Bucket(last_bucket, 0, 0, 0)
-                new.append((last_bucket, name.partition("/")[0], name))
-            bucket = buckets[name]
-            id, last = bucket.id, rows[-1][0]
-            buckets[name] = Bucket(id, last, bucket.live + live.get(name, 0), bucket.floor)
-            entries.extend((id, op, model, record, removed) for op, model, record, removed in rows)
-            updates.append((id, last, live.get(name, 0)))
-            history.append((id, last))
-        if new:
-            await tx.execute_many(queries["insert_bucket"], new)
-        await tx.execute_many(queries["upsert_entry"], entries)
-        await tx.execute_many(queries["update_bucket"], updates)
-        await tx.execute_many(queries["insert_history"], history)
-        return buckets, last_bucket
+        return changed, [*changed, *topics]
 
     def _rejected(self, rejection: Rejection, now: int) -> tuple[Key, Change]:
         model = self._schema.models[REJECTIONS]
@@ -384,7 +308,6 @@ class Writer:
         self,
         tx: Tx,
         key: Key,
-        change: Change,
         before: dict[str, Any] | None,
         after: dict[str, Any] | None,
         group: int,
