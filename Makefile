@@ -87,5 +87,8 @@ clean: ## remove everything that the targets above made
 .stamps/node-sqlite: .stamps/node
 	$(say) 'better-sqlite3 for Node (compiles for some 80 seconds, once)'
 	@if [ -f '$(NODEDIR)/include/node/node.h' ]; then export npm_config_nodedir='$(NODEDIR)'; fi; \
-		cd tests && npm rebuild better-sqlite3 --foreground-scripts
+		cd tests && npm rebuild better-sqlite3 --foreground-scripts || { \
+		printf '\nerror: better-sqlite3 could not be built.\n' >&2; \
+		printf 'hint:  It needs a C++ compiler: apt-get install g++ make python3   macOS: xcode-select --install\n' >&2; \
+		exit 1; }
 	@mkdir -p .stamps && touch $@

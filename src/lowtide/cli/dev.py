@@ -76,7 +76,7 @@ def run_child(arguments: argparse.Namespace) -> None:
         serve(build(settings, app), listener, Serving(grace=1), ready)
     except DeclarationError as error:
         if "changes" in error.details:  # it would break devices, which a developer may not have yet
-            where = "the database" if settings.postgres else os.path.relpath(settings.database)
+            where = "the database" if settings.postgres else f"{os.path.relpath(settings.database)}*"
             error.hint += f" Or, if no device holds data worth keeping, delete {where} to begin anew."
         raise
 
