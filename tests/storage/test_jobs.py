@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -313,32 +314,43 @@ class TestKeys:
         assert {job.id for job in await still.claim()} == {first, second}
 
     async def test_racing_nodes_add_one_job(self, still: Queue) -> None:
-        """Many that enqueue one key at once get one id, and one job is kept."""
-        ids = await asyncio.gather(*(still.enqueue("mail", n, key="ann") for n in range(30)))
-        assert len(set(ids)) == 1
+        """Two that enqueue one key at once get one id, whoever commits first, and one job is kept."""
+        later = still.clock.now() + 60_000
+        async with self._uncommitted(still, run_at=later) as first:
+            second = asyncio.create_task(still.enqueue("mail", 2, key="ann"))
+            await asyncio.sleep(0.2)
+        job = await still.find(await first)
+        assert await second == job.id
+        assert job.due_at == still.clock.now()
         assert await still.counts() == {"waiting": 1}
 
     async def test_an_absorbing_job_does_not_start_before_the_commit(self, still: Queue) -> None:
         """A job that absorbed another starts after the other's transaction, and so sees its writes."""
-        await still.enqueue("mail", key="ann")
-        absorbed, commit = asyncio.Event(), asyncio.Event()
+        job_id = await still.enqueue("mail", key="ann")
+        async with self._uncommitted(still) as absorbed:
+            early = [] if still.database.dialect == "sqlite" else await still.claim()
+        assert early == []
+        assert await absorbed == job_id
+        assert [job.id for job in await still.claim()] == [job_id]
+
+    @asynccontextmanager
+    async def _uncommitted(self, queue: Queue, **options: Any) -> AsyncIterator[asyncio.Task[str]]:
+        """An enqueue that commits after the block; on SQLite, where writers take turns, before it."""
+        enqueued, commit = asyncio.Event(), asyncio.Event()
 
         async def work(tx: Tx) -> str:
-            job_id = await still.jobs.enqueue(tx, "mail", key="ann")
+            job_id = await queue.jobs.enqueue(tx, "mail", 1, key="ann", **options)
             if tx.dialect == "postgres":
-                absorbed.set()
+                enqueued.set()
                 await commit.wait()
             return job_id
 
-        writing = asyncio.create_task(still.database.write(work))
-        if still.database.dialect == "postgres":
-            await absorbed.wait()
-            try:
-                assert await still.claim() == []
-            finally:
-                commit.set()
-        job_id = await writing
-        assert [job.id for job in await still.claim()] == [job_id]
+        task = asyncio.create_task(queue.database.write(work))
+        await (enqueued.wait() if queue.database.dialect == "postgres" else task)
+        try:
+            yield task
+        finally:
+            commit.set()
 
 
 class TestLeases:
@@ -388,6 +400,22 @@ class TestLeases:
         advance(still, 3_600)
         assert await still.claim() == []
 
+    async def test_who_gave_a_job_back_cannot_end_it(self, still: Queue) -> None:
+        """After a retry or a death is recorded, the same holder's run cannot become done."""
+        ends: list[tuple[Outcome, str]] = [
+            (store.retry, "waiting"),
+            (store.bury, "dead"),
+            (store.release, "waiting"),
+        ]
+        for outcome, status in ends:
+            job_id = await still.enqueue("mail")
+            [job] = await still.claim()
+            rest = [] if outcome is store.release else ["x"]
+            await still.end(job, outcome, still.clock.now() + 3_600_000, *rest)
+            held = (job.id, job.fence)
+            assert not await still.database.write(lambda tx: store.complete(tx, held, 0))  # noqa: B023
+            assert (await still.find(job_id)).status == status
+
     async def test_an_extended_lease_lasts_longer(self, still: Queue) -> None:
         """The end of a lease moves for those that hold one, and only for them."""
         for _ in range(2):
@@ -421,6 +449,7 @@ class TestLeases:
             while jobs := await still.claim(limit=3):
                 taken.extend(job.id for job in jobs)
 
+        await asyncio.gather(*(still.counts() for _ in range(6)))  # so that there are six connections
         await asyncio.gather(*(take() for _ in range(6)))
         # A claim may find all that is left locked by others; what they gave back is found again.
         await take()
@@ -720,7 +749,7 @@ class TestCrashes:
         await queue.worker(lease=0.4)
         await happens(lambda: queue.flaky.refused > 0)
         assert runs == [(job_id, 1)]
-        await queue.worker(lease=0.4, database=queue.database)
+        await queue.worker(database=queue.database)
         job = await queue.become(job_id, "done")
         assert runs == [(job_id, 1), (job_id, 2)]
         assert (job.attempt, job.fence) == (2, 2)
@@ -756,9 +785,9 @@ class TestCrashes:
     async def test_a_long_run_keeps_its_lease(self, queue: Queue) -> None:
         """A handler that outlasts its lease several times keeps it, while another worker looks for work."""
         runs: list[str] = []
-        queue.jobs.register("mail", type(None), _collect(runs, pause=2.0))
+        queue.jobs.register("mail", type(None), _collect(runs, pause=3.5))
         for _ in range(2):
-            await queue.worker(lease=0.6, poll=0.05)
+            await queue.worker(lease=1.5, poll=0.05)
         job = await queue.become(await queue.enqueue("mail"), "done")
         assert runs == [job.id]
         assert (job.attempt, job.fence) == (1, 1)
@@ -786,7 +815,7 @@ class TestCrashes:
         """While the database does not answer, a handler is ended before anyone else may begin its job."""
         began, ended = asyncio.Event(), asyncio.Event()
         queue.jobs.register("mail", type(None), _hang(began, ended))
-        await queue.worker(lease=1.0, poll=600)
+        await queue.worker(lease=2.0, poll=600)
         job_id = await queue.enqueue("mail")
         queue.jobs.wake()
         async with asyncio.timeout(SOON):
