@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from lowtide.cli.listener import listen
 from lowtide.kernel.errors import DeclarationError, SetupError
 from lowtide.settings import FILE, Settings, load
 
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder = Path.cwd()
     settings = load(folder, os.environ)
     host = "0.0.0.0" if arguments.lan else settings.host  # noqa: S104 - asked for with --lan
-    with _listener(host, settings.port, arguments.port) as listener:
+    with open_listener(host, settings.port, arguments.port) as listener:
         signal.signal(signal.SIGTERM, _interrupt)
         _Parent(folder, listener, lan=arguments.lan, debug=arguments.debug).run()
 
@@ -166,10 +167,8 @@ def box(lines: list[str], encoding: str) -> str:
     return "\n".join([a + h * (width + 2) + b, *middle, c + h * (width + 2) + d])
 
 
-def _listener(host: str, preferred: int, asked: int | None) -> socket.socket:
+def open_listener(host: str, preferred: int, asked: int | None) -> socket.socket:
     """On the port that was asked for, or else on the preferred one or the next that is free."""
-    from lowtide.cli.listener import listen
-
     if asked is not None:
         return listen(host, asked)
     for port in range(preferred, min(preferred + PORTS_TRIED, 65536)):
