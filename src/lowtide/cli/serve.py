@@ -15,6 +15,7 @@ from lowtide.api.logs import JsonLines
 from lowtide.app import Lowtide, build
 from lowtide.cli.listener import listen, url
 from lowtide.cli.project import open_project
+from lowtide.settings import Settings
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -24,6 +25,8 @@ def run(arguments: argparse.Namespace) -> None:
     """
     settings, app = open_project()
     log_to(JsonLines())
+    if settings.allowed_hosts == Settings().allowed_hosts and settings.host not in settings.allowed_hosts:
+        logging.warning("only requests for localhost are answered: name your address in 'allowed_hosts'")
     with listen(settings.host, settings.port) as listener:
         address = url(settings.host, listener.getsockname()[1])
         how = server.Serving(proxies=settings.trusted_proxies)
