@@ -257,6 +257,13 @@ class TestCompression:
         headers = {"content-type": "x/y", "content-encoding": "zstd"}
         is_problem(await client.post("/raw", body=packed, headers=headers, token="ann"), 400, "malformed")
 
+    async def test_what_unpacks_to_nothing_is_bounded_too(self, client: Client) -> None:
+        """A gzip header may hold a file name of any length: the bytes on the wire count as well."""
+        name = gzip.compress(b"")[:3] + b"\x08" + bytes(6) + b"n" * (4 * MIB)
+        parts = [name[at : at + 65536] for at in range(0, len(name), 65536)]
+        headers = {"content-type": "x/y", "content-encoding": "gzip"}
+        is_problem(await client.post("/raw", body=parts, headers=headers, token="ann"), 413, "too_large")
+
     async def test_a_small_gzip_of_many_members_is_one(self, client: Client) -> None:
         """Fifty thousand empty members are refused at the second."""
         headers = {"content-type": "x/y", "content-encoding": "gzip"}

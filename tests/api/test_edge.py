@@ -388,7 +388,10 @@ class TestLoad:
         """Work that takes too long is stopped and answered 503, and its place is free again."""
         edge = build(handlers)
         client = Client(edge)
-        is_problem(await client.get("/wait", token="ann"), 503, "deadline_passed")
+        async with client.open("GET", "/wait", token="ann") as call:
+            is_problem(await call.answer(), 503, "deadline_passed")
+            assert call.task is not None
+            assert call.task.cancelling() == 0
         assert handlers.ended == ["wait"]
         assert edge.load.requests == 0
         assert (await client.get("/open")).status == 204

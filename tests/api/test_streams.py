@@ -46,6 +46,7 @@ class TestStream:
             await outlet.write(b"b\n")
             assert outlet.sent == 4
 
+        others = asyncio.all_tasks()
         async with Client(edge_of(run)).open("GET", "/s") as call:
             start = await call.next()
             headers = dict(start["headers"])
@@ -58,9 +59,12 @@ class TestStream:
             assert await call.line() == b"a\n"
             more.set()
             assert await call.line() == b"b\n"
-            end = await call.next()
-            assert not end.get("more_body", False)
-            assert (await call.next())["type"] == "end"
+            assert await call.answer_end()
+            assert call.task is not None
+            await call.task
+            await asyncio.sleep(0)
+            # Nobody waits any more for the client to leave.
+            assert asyncio.all_tasks() == others
 
     async def test_a_handler_may_still_refuse(self) -> None:
         """Before the stream is returned, an error is a problem like any other."""

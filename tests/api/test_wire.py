@@ -233,6 +233,17 @@ class TestHead:
             if len(data) < 10_000:
                 assert b'"head_too_large"' in got
 
+    @pytest.mark.parametrize("start", [b"GET /", b"GET /open HTTP/1.1\r\nX: ", b"GET /open HTTP/1.1\r\nX"])
+    async def test_a_head_that_does_not_end_is_bounded(self, edge: Edge, start: bytes) -> None:
+        """What the parser still holds back counts as it comes, whatever the time."""
+        async with served(edge, WireLimits(head=4096)) as port, connect(port) as connection:
+            connection.send(start)
+            for _ in range(5):
+                await asyncio.sleep(0.02)
+                connection.send(b"a" * 1000)
+            status, _, body = await connection.answer()
+            assert (status, json.loads(body)["code"]) == (431, "head_too_large")
+
     async def test_a_large_body_is_no_head(self, edge: Edge) -> None:
         """What comes with the headers in one packet does not count, nor does the next request's."""
         async with served(edge) as port, connect(port) as connection:

@@ -13,8 +13,8 @@ import asyncio
 import base64
 import hashlib
 import logging
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol, cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import msgspec
 from cryptography.hazmat.primitives import serialization
@@ -32,9 +32,12 @@ LONGEST = 24 * 3600
 """Seconds for which a token may be valid, and so for which an old key is kept."""
 PUBLISHED = 600
 """Seconds for which a key must have been published before it signs: refreshes and caches are shorter."""
+LEEWAY = 120
+"""Seconds for which an old key is kept beyond that; more than clocks may differ."""
 REFRESH = 60.0
 """Seconds between two looks at the database."""
 
+T = TypeVar("T")
 State = Literal["current", "next", "old"]
 
 
@@ -104,27 +107,25 @@ class Keys:
     async def load(self) -> None:
         """Read the keys, and make those that are missing: all of them at the very first start."""
         if not {"current", "next"} <= {key.state for key in await self._read()}:
-            # Made before the transaction, which may run twice; the database keeps one of each.
-            made = {"current": _generate(), "next": _generate()}
-            now = self._clock.now()
 
-            async def work(tx: Tx) -> None:
-                for state, key in made.items():
-                    await tx.execute(_QUERIES["add_key"], *_row(key, state, now))
+            async def work(tx: Tx, made: _Made) -> None:
+                states = {state for _, state, *_ in await tx.fetch(_QUERIES["read_keys"])}
+                if "current" not in states:
+                    await tx.execute(_QUERIES["add_key"], *made.current)
+                if "next" not in states:
+                    await tx.execute(_QUERIES["add_key"], *made.next)
 
-            await self._database.write(work)
-            await self._read()
+            await self._change(work)
 
     async def refresh(self) -> None:
         """Read the keys again, and forget those whose last token has expired."""
         now = self._clock.now()
         if any(key.retires_at is not None and key.retires_at < now for key in await self._read()):
 
-            async def work(tx: Tx) -> None:
+            async def work(tx: Tx, _: _Made) -> None:
                 await tx.execute(_QUERIES["delete_retired"], now)
 
-            await self._database.write(work)
-            await self._read()
+            await self._change(work)
 
     async def keep(self, ids: Ids) -> None:
         """``refresh`` about once a minute, until cancelled. A database that is away is waited for."""
@@ -138,17 +139,27 @@ class Keys:
     async def rotate(self) -> str:
         """Let the next key sign from now on; returns its kid. What the old one signed stays good.
 
-        Raises ``Conflict`` when the next key was published less than ten minutes ago.
+        Raises ``Conflict`` when the next key was published less than ten minutes ago: another node may
+        just have rotated.
         """
-        current, following = await self._pair()
-        age = (self._clock.now() - following.created_at) / 1000
-        if age < PUBLISHED:
-            raise Conflict(
-                "The next key is too new: not every node knows it yet.",
-                hint=f"Rotate again in {round(PUBLISHED - age)} seconds.",
-            )
-        await self._turn(current, following, retires_at=self._clock.now() + (self._longest + 120) * 1000)
-        return self.current.kid
+        now = self._clock.now()
+        retires_at = now + (self._longest + LEEWAY) * 1000
+
+        async def work(tx: Tx, made: _Made) -> str:
+            kids = {state: (kid, at) for kid, state, _, _, at, _ in await tx.fetch(_QUERIES["read_keys"])}
+            following, published_at = kids["next"]
+            age = (now - published_at) / 1000
+            if age < PUBLISHED:
+                raise Conflict(
+                    "The next key is too new: not every node knows it yet.",
+                    hint=f"Rotate again in {round(PUBLISHED - age)} seconds.",
+                )
+            await tx.execute(_QUERIES["retire_key"], kids["current"][0], retires_at)
+            await tx.execute(_QUERIES["promote_key"], following)
+            await tx.execute(_QUERIES["add_key"], *made.next)
+            return str(following)
+
+        return await self._change(work)
 
     async def revoke(self, kid: str) -> None:
         """Make every token that ``kid`` signed invalid: here at once, on other nodes within a refresh.
@@ -156,37 +167,32 @@ class Keys:
         For a key that may have been copied. If it is the current one, the next takes over without the
         wait of ``rotate``. Raises ``NotFound``.
         """
-        current, following = await self._pair()
-        if self.find(kid) is None:
-            raise NotFound(f"There is no key {kid!r}.")
-        if kid == current.kid:
-            await self._turn(current, following, retires_at=0)
 
-        made, now = _generate(), self._clock.now()
-
-        async def work(tx: Tx) -> None:
+        async def work(tx: Tx, made: _Made) -> None:
+            states = {key: state for key, state, *_ in await tx.fetch(_QUERIES["read_keys"])}
+            if kid not in states:
+                raise NotFound(f"There is no key {kid!r}.")
             await tx.execute(_QUERIES["delete_key"], kid)
-            # Only does something when the key was the next one.
-            await tx.execute(_QUERIES["add_key"], *_row(made, "next", now))
+            if states[kid] == "current":
+                following = next(key for key, state in states.items() if state == "next")
+                await tx.execute(_QUERIES["promote_key"], following)
+            if states[kid] != "old":
+                await tx.execute(_QUERIES["add_key"], *made.next)
 
-        await self._database.write(work)
+        await self._change(work)
+
+    async def _change(self, work: Callable[[Tx, _Made], Awaitable[T]]) -> T:
+        # Made before the transaction, which may run twice.
+        now = self._clock.now()
+        made = _Made(_row(_generate(), "current", now), _row(_generate(), "next", now))
+
+        async def locked(tx: Tx) -> T:
+            await tx.execute(_QUERIES["lock_keys"])
+            return await work(tx, made)
+
+        result = await self._database.write(locked)
         await self._read()
-
-    async def _pair(self) -> tuple[SigningKey, SigningKey]:
-        by_state = {key.state: key for key in await self._read()}
-        return by_state["current"], by_state["next"]
-
-    async def _turn(self, current: SigningKey, following: SigningKey, *, retires_at: int) -> None:
-        made, now = _generate(), self._clock.now()
-
-        async def work(tx: Tx) -> None:
-            if await tx.fetch(_QUERIES["retire_key"], current.kid, retires_at):
-                await tx.execute(_QUERIES["promote_key"], following.kid)
-                await tx.execute(_QUERIES["add_key"], *_row(made, "next", now))
-            # Otherwise another node has just done the same.
-
-        await self._database.write(work)
-        await self._read()
+        return result
 
     async def _read(self) -> list[SigningKey]:
         async def work(tx: Tx) -> list[Any]:
@@ -227,11 +233,21 @@ class Keys:
         )
 
 
+Row = tuple[str, str, str, str, int]
+
+
+class _Made(msgspec.Struct, frozen=True):
+    """Keys that a transaction may put in."""
+
+    current: Row
+    next: Row
+
+
 def _generate() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def _row(key: ec.EllipticCurvePrivateKey, state: str, now: int) -> tuple[str, str, str, str, int]:
+def _row(key: ec.EllipticCurvePrivateKey, state: str, now: int) -> Row:
     public = key.public_key()
     return (
         thumbprint(public),
