@@ -16,9 +16,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from lowtide.auth import Keys, Tokens
 from lowtide.kernel.clock import SystemClock
@@ -27,6 +28,7 @@ from lowtide.storage.db import Database
 from lowtide.storage.db.postgres import PostgresDatabase
 from lowtide.storage.db.sqlite_beside import SqliteBeside
 
+T = TypeVar("T")
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 _PARENT_DEATH_SIGNAL = 1
@@ -166,7 +168,8 @@ class ServerProcess:
     ) -> str:
         """A token for ``user``, signed with the server's own key. The server must have started once."""
         if self._tokens is None:
-            self._tokens = asyncio.run(self._load_tokens())
+            loading = self._load_tokens()
+            self._tokens = asyncio.run(loading) if self._postgres else _at_once(loading)
         return self._tokens.sign(user, space=space, ttl=ttl, claims=claims, server=server)
 
     async def _load_tokens(self) -> Tokens:
@@ -193,6 +196,15 @@ class ServerProcess:
                 return connection.makefile("rb").readline().split()[1:2] == [b"200"]
         except OSError:
             return False
+
+
+def _at_once(work: Coroutine[Any, Any, T]) -> T:
+    # Reading beside a server waits for nothing: no loop is needed, and none may be held up.
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    raise RuntimeError("it waited for something")
 
 
 def _die_with_parent() -> None:

@@ -33,8 +33,6 @@ await scenario(async () => {
     await tx.execute(BOOK, ['bad-debit', 'red', 'bad', -7]);
     await tx.execute(BOOK, ['bad-credit', 'blue', 'bad', 7]);
   });
-  await uploaded(anna);
-  await caughtUp(anna);
-  await caughtUp(ben);
+  await caughtUp(anna, ben);
   return { seen, anna: await content(anna), ben: await content(ben) };
 });

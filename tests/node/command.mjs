@@ -1,6 +1,17 @@
 // A call of a server function, made without a network: it runs once, and its result is a row.
 
-import { caughtUp, content, history, joinTeam, phone, put, scenario, server, until, uploaded } from './harness.mjs';
+import {
+  caughtUp,
+  content,
+  history,
+  joinTeam,
+  phone,
+  put,
+  scenario,
+  server,
+  until,
+  uploaded
+} from './harness.mjs';
 
 const CALL = 'INSERT INTO lowtide_commands(id, name, args) VALUES (?, ?, ?)';
 
@@ -22,8 +33,7 @@ await scenario(async () => {
   await uploaded(anna);
   await until(db, `SELECT count(*) AS n FROM lowtide_commands WHERE status IN ('done', 'failed')`, [{ n: 4 }]);
   await until(ben.db, 'SELECT title FROM task', [{ title: 'Sail (no wind)' }]);
-  await caughtUp(anna);
-  await caughtUp(ben);
+  await caughtUp(anna, ben);
   const commands = await db.getAll('SELECT id, name, status, result, error FROM lowtide_commands ORDER BY id');
   return { offline, commands, anna: await content(anna), ben: await content(ben), votes: votes.flat() };
 });

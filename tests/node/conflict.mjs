@@ -1,6 +1,18 @@
 // The value that loses a conflict is kept, can be looked at by those who see the record, and restored.
 
-import { ask, caughtUp, joinTeam, phone, put, request, scenario, server, sleep, until, uploaded } from './harness.mjs';
+import {
+  ask,
+  caughtUp,
+  joinTeam,
+  phone,
+  put,
+  request,
+  scenario,
+  server,
+  sleep,
+  until,
+  uploaded
+} from './harness.mjs';
 
 await scenario(async () => {
   await joinTeam('red', 'anna', 'ben');
@@ -15,7 +27,7 @@ await scenario(async () => {
   await uploaded(anna);
   await ben.online();
   await uploaded(ben);
-  await Promise.all([caughtUp(anna), caughtUp(ben)]);
+  await caughtUp(anna, ben);
 
   const path = '/v1/sync/conflicts?model=task&id=task';
   const token = await ask('token', { user: 'anna' });

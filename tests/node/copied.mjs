@@ -2,7 +2,18 @@
 
 import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { caughtUp, content, folder, joinTeam, phone, put, scenario, server, until, uploaded } from './harness.mjs';
+import {
+  caughtUp,
+  content,
+  folder,
+  joinTeam,
+  phone,
+  put,
+  scenario,
+  server,
+  until,
+  uploaded
+} from './harness.mjs';
 
 await scenario(async () => {
   await joinTeam('red', 'anna');
@@ -27,8 +38,7 @@ await scenario(async () => {
     await vote(each);
     await uploaded(each);
   }
-  await caughtUp(first);
-  await caughtUp(second);
+  await caughtUp(first, second);
   return {
     names: [await first.db.getClientId(), await second.db.getClientId()],
     first: await content(first),

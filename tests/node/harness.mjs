@@ -13,7 +13,7 @@ import { CREW } from './schema.mjs';
 
 const context = JSON.parse(process.env.SCENARIO); // { url, folder, mode, given }
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-const logger = { log: ({ level, message, error }) => console.error(level, message, error ?? '') };
+const logger = { log: ({ level, message, error }) => level >= 20 && console.error(message, error ?? '') };
 const WAIT = 20_000;
 
 export const { url, folder, mode, given } = context;
@@ -93,14 +93,16 @@ export async function until(db, query, rows, parameters = []) {
 /** Wait until everything that was written here has been uploaded. */
 export const uploaded = ({ db }) => until(db, 'SELECT count(*) AS n FROM ps_crud', [{ n: 0 }]);
 
-/** Wait until `phone` shows everything that the server has now. */
-export async function caughtUp(phone) {
-  await uploaded(phone);
+/** Wait until all these phones have sent what they wrote, and show everything that the server has then. */
+export async function caughtUp(...phones) {
+  for (const phone of phones) await uploaded(phone);
   const mark = uuid();
+  const shown = (rows) =>
+    Promise.all(phones.map(({ db }) => until(db, 'SELECT id FROM alarm WHERE id = ?', rows, [mark])));
   await server(put('alarm', mark, { text: 'mark' }));
-  await until(phone.db, 'SELECT id FROM alarm WHERE id = ?', [{ id: mark }], [mark]);
-  await server({ op: 'delete', model: 'alarm', id: mark });
-  await until(phone.db, 'SELECT id FROM alarm WHERE id = ?', [], [mark]);
+  await shown([{ id: mark }]);
+  await server(remove('alarm', mark));
+  await shown([]);
 }
 
 /** Every row that the app sees, by table. */

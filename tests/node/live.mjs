@@ -1,6 +1,6 @@
 // What one phone writes, another shows at once, and neither shows anything else in between.
 
-import { caughtUp, content, history, joinTeam, phone, scenario, until, uploaded, uuid } from './harness.mjs';
+import { caughtUp, content, history, joinTeam, phone, scenario, until, uuid } from './harness.mjs';
 
 await scenario(async () => {
   await joinTeam('red', 'anna', 'ben');
@@ -21,9 +21,7 @@ await scenario(async () => {
   await until(anna.db, 'SELECT title FROM task WHERE id = ?', [{ title: 'Task 3b' }], [id]);
   await ben.db.execute(`DELETE FROM task WHERE title = 'Task 9'`);
   await until(anna.db, `SELECT id FROM task WHERE title = 'Task 9'`, []);
-  await Promise.all([uploaded(anna), uploaded(ben)]);
-  await caughtUp(anna);
-  await caughtUp(ben);
+  await caughtUp(anna, ben);
   return {
     delays,
     here: here.map((rows) => rows.map((row) => row.title)),

@@ -1,6 +1,18 @@
 // Two phones change every field of one task without knowing of each other, then meet.
 
-import { caughtUp, content, given, joinTeam, phone, put, scenario, server, sleep, until, uploaded } from './harness.mjs';
+import {
+  caughtUp,
+  content,
+  given,
+  joinTeam,
+  phone,
+  put,
+  scenario,
+  server,
+  sleep,
+  until,
+  uploaded
+} from './harness.mjs';
 
 const START = {
   team_id: 'red',
@@ -58,8 +70,6 @@ await scenario(async () => {
   await ben.online();
   await uploaded(ben);
   await anna.online();
-  await uploaded(anna);
-  await caughtUp(anna);
-  await caughtUp(ben);
+  await caughtUp(anna, ben);
   return { before, anna: await content(anna), ben: await content(ben), refused: [...anna.refused, ...ben.refused] };
 });

@@ -54,7 +54,6 @@ await scenario(async () => {
   const upgraded = await phone('anna');
   await uploaded(upgraded);
   await until(ben.db, `SELECT notes FROM task WHERE id = 'late'`, [{ notes: 'goodbye' }]);
-  await caughtUp(upgraded);
-  await caughtUp(ben);
+  await caughtUp(upgraded, ben);
   return { before, after: { upgraded: await content(upgraded), ben: await content(ben) } };
 });

@@ -1,6 +1,17 @@
 // What the server refuses comes back with its reason, the row is put right, and the queue goes on.
 
-import { ask, caughtUp, content, joinTeam, phone, put, request, scenario, server, until, uploaded } from './harness.mjs';
+import {
+  ask,
+  caughtUp,
+  content,
+  joinTeam,
+  phone,
+  put,
+  request,
+  scenario,
+  server,
+  until
+} from './harness.mjs';
 
 const TASK = 'INSERT INTO task(id, team_id, title) VALUES (?, ?, ?)';
 const HANDLE = 'INSERT INTO handle(id, name) VALUES (?, ?)';
@@ -26,16 +37,13 @@ await scenario(async () => {
   await db.execute(TASK, ['last', 'red', 'Behind them all']);
   const optimistic = await content(anna);
   await anna.online();
-  await uploaded(anna);
-  await caughtUp(anna);
-  await caughtUp(ben);
+  await caughtUp(anna, ben);
   const after = { anna: await content(anna), ben: await content(ben) };
   const token = await ask('token', { user: 'anna' });
   const device = `/v1/sync/devices/${await db.getClientId()}`;
   const known = await request('GET', device, token);
 
   await db.execute('DELETE FROM lowtide_rejections');
-  await uploaded(anna);
   await caughtUp(anna);
   return {
     optimistic,

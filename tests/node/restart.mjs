@@ -1,6 +1,6 @@
 // The server is killed, twice, while two phones write: they come back by themselves, and nothing is lost.
 
-import { ask, caughtUp, content, joinTeam, phone, put, scenario, server, sleep, until, uploaded } from './harness.mjs';
+import { ask, caughtUp, content, joinTeam, phone, put, scenario, server, sleep, until } from './harness.mjs';
 
 const WRITES = 150;
 
@@ -27,7 +27,6 @@ await scenario(async () => {
     }
   };
   await Promise.all([...phones.map(write), crash()]);
-  for (const phone of phones) await uploaded(phone);
-  for (const phone of phones) await caughtUp(phone);
+  await caughtUp(...phones);
   return { anna: await content(phones[0]), ben: await content(phones[1]), tokens: phones.map((p) => p.tokens) };
 });

@@ -1,6 +1,19 @@
 // Who leaves a team loses its rows at the next checkpoint; who comes back has them all again.
 
-import { caughtUp, content, history, joinTeam, patch, phone, put, remove, scenario, server, until, uploaded } from './harness.mjs';
+import {
+  caughtUp,
+  content,
+  history,
+  joinTeam,
+  patch,
+  phone,
+  put,
+  remove,
+  scenario,
+  server,
+  until,
+  uploaded
+} from './harness.mjs';
 
 const SEEN = `SELECT (SELECT group_concat(team_id, ',') FROM (SELECT team_id FROM membership ORDER BY 1)) AS teams,
   (SELECT count(*) FROM task WHERE team_id = 'red') AS red, (SELECT count(*) FROM task WHERE team_id = 'blue') AS blue`;
@@ -38,7 +51,6 @@ await scenario(async () => {
   await anna.online();
   await uploaded(anna);
   await until(anna.db, SEEN, [{ teams: 'blue', red: 0, blue: 5 }]);
-  await caughtUp(anna);
-  await caughtUp(ben);
+  await caughtUp(anna, ben);
   return { revoked, oplog, granted, anna: await content(anna), ben: await content(ben) };
 });

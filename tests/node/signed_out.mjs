@@ -20,7 +20,6 @@ await scenario(async () => {
   await anna.online();
   await until(db, 'SELECT id FROM task', [{ id: 'kept' }]);
   await db.execute(TASK, ['again', 'red', 'After']);
-  await uploaded(anna);
   await caughtUp(anna);
   const again = await content(anna);
   await db.disconnectAndClear();
@@ -28,7 +27,6 @@ await scenario(async () => {
 
   const ben = await phone('ben', { file: 'anna.db' });
   await ben.db.execute(TASK, ['ben', 'red', 'By the next']);
-  await uploaded(ben);
   await caughtUp(ben);
   return { cleared, again, ben: await content(ben) };
 });

@@ -1,0 +1,48 @@
+"""PostgreSQL's plans follow the data, also in a database that grows faster than its statistics."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from lowtide.kernel.clock import SystemClock
+from lowtide.storage.db import Query, Tx
+from lowtide.storage.db.migrate import migrate
+from lowtide.sync import COMPONENT
+from lowtide.sync.store import queries
+from tests.conftest import MakeDatabase
+
+ENTRIES = Query(
+    "entries", "", "INSERT INTO bucket_entry SELECT $1, g, 'm', $2 || g, 0 FROM generate_series(1, 8000) g"
+)
+RECORDS = Query(
+    "records",
+    "",
+    "INSERT INTO record SELECT 's', 'm', $1 || g, repeat('x', 200), '', 0, 1, 1, 1"
+    " FROM generate_series(1, 8000) g",
+)
+
+
+@pytest.mark.anyio
+async def test_a_page_costs_its_rows_in_a_database_that_has_just_grown(make_database: MakeDatabase) -> None:
+    """A statement that was used while its tables were empty is as fast once they are full."""
+    database = await make_database("postgres", pool_size=1)
+    await migrate(database, [COMPONENT], SystemClock())
+
+    async def page(bucket: int) -> tuple[int, float]:
+        started = time.perf_counter()
+        rows = await database.read(lambda tx: tx.fetch(queries["page"], "s", bucket, 0, 1000))
+        return len(rows), time.perf_counter() - started
+
+    for _ in range(10):  # from the sixth time on PostgreSQL may keep a plan for good
+        assert (await page(1))[0] == 0
+
+    async def grow(tx: Tx) -> None:
+        await tx.execute(ENTRIES, 1, "a")
+        await tx.execute(RECORDS, "a")
+
+    await database.write(grow)
+    read = [await page(1) for _ in range(3)]
+    assert {count for count, _ in read} == {1000}
+    assert min(seconds for _, seconds in read) < 0.3
