@@ -219,6 +219,43 @@ def test_a_field_merges_by_its_rule(
     assert merge.rejections == []
 
 
+# (field, theirs, mine, mine is later, value afterwards, value lost or None)
+UNSEEN: list[tuple[str, Any, Any, bool, Any, Any]] = [
+    ("title", "t", "m", True, "m", "t"),
+    ("title", "t", "m", False, "t", "m"),
+    ("title", "t", "t", False, "t", None),
+    ("votes", 7, 6, True, 6, 7),
+    ("notes", "theirs", "mine", True, "mine", "theirs"),
+    ("tags", ["a"], ["m"], True, ["a", "m"], None),
+    ("best", 9, 5, True, 9, None),
+    ("state", "a", "b", False, "a", "b"),
+]
+
+
+@pytest.mark.parametrize(("field", "theirs", "mine", "later", "value", "lost"), UNSEEN)
+@pytest.mark.parametrize("base", [None, {}])
+def test_a_write_that_does_not_say_what_it_replaced_loses_nothing_silently(
+    base: Any, field: str, theirs: Any, mine: Any, later: bool, value: Any, lost: Any
+) -> None:
+    """Whoever's value is gone afterwards, it is in the journal."""
+    stored = record("item", **{"title": "stays", field: theirs})
+    change = mutation("patch", "item", at=100 if later else 10, base=base, **{field: mine})
+    merge, _, after = run(stored, change)
+    assert after is not None
+    assert after.data[field] == coerce_fields(SCHEMA.models["item"], {field: value})[field]
+    assert [entry[1] for entry in losses(merge)] == ([] if lost is None else [lost])
+
+
+def test_a_device_knows_what_it_wrote_itself() -> None:
+    """Without base values, a device's second write replaces its own first one and nobody's else."""
+    stored = record("item", by="mine", title="first")
+    merge, results, after = run(stored, mutation("patch", "item", title="second"))
+    assert after is not None
+    assert after.data["title"] == "second"
+    assert merge.losses == []
+    assert results[0].status == "applied"
+
+
 def test_two_fields_changed_by_two_devices_do_not_conflict() -> None:
     """The unit of a conflict is the field, not the record."""
     stored = record("item", title="new title", slug=None)

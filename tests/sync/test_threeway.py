@@ -341,6 +341,13 @@ def split(text: str) -> list[str]:
         ("cafe", "cafe\u0301", "cafes", "cafes cafe\u0301"),
         ("Call Bob at 5.", "Call Bob at 6.", "Call Bob and Eve at 5.", "Call Bob and Eve at 6."),
         ("See http://a.b/c", "See http://a.b/d", "See https://a.b/c", "See https://a.b/d"),
+        ("w0\nw1", "w1", "t0\nt1", "t0\nt1"),
+        ("w0 -\n- w1", "w0 -\n- m1", "", "m1"),
+        ("say foo\nbar", "say x\nbar", "say y\nbar", "say y x\nbar"),
+        ("foo bar", "the bar", "foo the end", "the the end"),  # one word at two places
+        ("x", "cat", "concat", "concat cat"),
+        ("x", "cat", "category", "category cat"),
+        ("a big b small c", "x big y small c", "Z", "Z x y"),
         ("a:\n(b) x", "a:(b) x", "a:(b) y", "a:(b) y"),  # both joined the lines
         ("a\r\nb\r\n", "a\r\nB\r\n", "A\r\nb\r\n", "A\r\nB\r\n"),
     ],
@@ -403,6 +410,11 @@ HOSTILE_TEXTS: dict[str, Callable[[int], str]] = {
     ),
     "numbered lines": lambda seed: "\n".join(
         random.Random(seed).sample([str(n) for n in range(14_900)], 14_900)
+    ),
+    "one edit against thousands": lambda seed: (
+        "b" + "a" * (256 << 10)
+        if seed == 3
+        else " ".join(f"w{n}" if seed * n % 4 < 2 else "aaaaab" for n in range(7_000))
     ),
     "many edits": lambda seed: " ".join(
         "new" if random.Random(seed * n).random() < 0.1 else f"w{n}" for n in range(30_000)

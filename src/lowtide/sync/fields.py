@@ -47,6 +47,21 @@ def merge_field(
     return _later(mine, theirs, mine_is_later)
 
 
+def merge_unseen(field: Field, mine: Wire, theirs: Wire, mine_is_later: bool, context: Resolving) -> Merged:
+    """The merge of a field whose replaced value the device did not send, or sent unreadably.
+
+    Nothing is taken for granted: what both sides hold stays where the rule can tell, and otherwise the
+    earlier of two different values goes to the journal. Raises as ``merge_field`` does.
+    """
+    if mine == theirs:
+        return Merged(mine)
+    if field.merge in ("set", "list"):
+        return merge_field(field, "[]", mine, theirs, mine_is_later, context)
+    if field.merge in ("max", "min", "first", "collaborative"):
+        return merge_field(field, None, mine, theirs, mine_is_later, context)
+    return _later(mine, theirs, mine_is_later)
+
+
 def _later(mine: Wire, theirs: Wire, mine_is_later: bool) -> Merged:
     if mine_is_later:
         return Merged(mine, theirs, True)

@@ -22,7 +22,7 @@ from lowtide.kernel.values import (
     complete,
     decode,
 )
-from lowtide.sync.fields import merge_field
+from lowtide.sync.fields import merge_field, merge_unseen
 from lowtide.sync.model import (
     Key,
     Loss,
@@ -304,7 +304,9 @@ class _Attempt:
         stamp = self._stamp(mutation)
         self._guard_server_fields(model, mutation, current.data)
         base = mutation.base
-        blind = base is None and (mutation.op == "patch" or self._principal.server)
+        if base is None and mutation.op == "put" and not self._principal.server:
+            # Two made the same record without knowing of each other: each began from the defaults.
+            base = {name: field.default for name, field in model.fields.items()}
         data: Data = dict(current.data)
         stamps: dict[str, Stamp] = {}
         conflicts: list[str] = []
@@ -312,18 +314,16 @@ class _Attempt:
         for name, mine in mutation.data.items():
             field = model.fields[name]
             theirs = data.get(name)
-            if blind:
-                before = theirs
-            elif base is None:
-                before = field.default
-            else:
-                before = base.get(name, theirs)
             theirs_stamp = current.stamp(name)
             later = stamp >= theirs_stamp
+            context = self._context(model, key, name, later)
             try:
-                merged = merge_field(
-                    field, before, mine, theirs, later, self._context(model, key, name, later)
-                )
+                if base is not None and name in base:
+                    merged = merge_field(field, base[name], mine, theirs, later, context)
+                elif self._principal.server or theirs_stamp[1] == stamp[1]:
+                    merged = merge_field(field, theirs, mine, theirs, later, context)
+                else:
+                    merged = merge_unseen(field, mine, theirs, later, context)
             except ValueError as error:
                 raise _Refuse(Refusal("invalid", f"{name}: {error}", "Change the value.")) from None
             if merged.fault:

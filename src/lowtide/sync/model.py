@@ -107,7 +107,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     client_id: str
     lineage: str
     first: int
-    """The n with which the batch begins; before ``numbers`` when it begins with what was too large to send."""
+    """The n with which the batch begins; before ``numbers`` when what was too large comes first."""
     numbers: Sequence[int]
     """The n of every mutation, strictly increasing."""
     digests: Sequence[int]

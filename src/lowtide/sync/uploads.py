@@ -6,6 +6,7 @@ device could not get past it. Only a request that cannot be read at all is an er
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 from typing import Any
@@ -40,7 +41,7 @@ class SentMutation(msgspec.Struct, frozen=True):
 
 
 class Oversized(msgspec.Struct, frozen=True):
-    """Stands for a transaction that was too large to send: ``count`` mutations, of which ``n`` is the last."""
+    """Stands for a transaction that was too large to send: ``count`` mutations, ``n`` the last of them."""
 
     n: int
     count: int = 0
@@ -136,13 +137,14 @@ def batch_of(sent: SentBatch, principal: Principal, schema: Schema, now: int) ->
         raise Malformed("the numbers n of a batch start at 1 or above and rise")
     if numbers[-1] >= 2**63:
         raise Malformed("a number n is beyond 64 bits")
-    big = sent.transactions[0].oversized if not sent.transactions[0].mutations else None
+    head = sent.transactions[0]
+    skipped = None if head.mutations else head.oversized
     upload = Upload(
         space=principal.space,
         user=principal.user,
         client_id=sent.client_id,
         lineage=sent.lineage,
-        first=numbers[0] if big is None else min(big.n, big.n - big.count + 1),
+        first=numbers[0] if skipped is None else min(skipped.n, skipped.n - skipped.count + 1),
         numbers=numbers,
         digests=digests,
         gap=sent.gap,
@@ -184,8 +186,7 @@ def _fields(model: Model, given: Any, what: str) -> dict[str, Any]:
 
 def _base(model: Model, given: Any) -> dict[str, Any]:
     # What a device held before may be odd (an older app's value, or one that was refused): what cannot
-    # be read is left out, and such a field merges as if nobody had looked. An array merges as if the device
-    # had seen none of it: otherwise it would take the others' elements away without a trace.
+    # be read is left out, and that field merges as one whose base is not known.
     if not isinstance(given, dict):
         raise ValueError("base is not an object")
     try:
@@ -193,11 +194,8 @@ def _base(model: Model, given: Any) -> dict[str, Any]:
     except ValueError:
         base: dict[str, Any] = {}
         for name, value in given.items():
-            try:
+            with contextlib.suppress(ValueError):
                 base.update(coerce_fields(model, {name: value}))
-            except ValueError:
-                if name in model.fields and model.fields[name].merge in ("set", "list"):
-                    base[name] = "[]"
         return base
 
 

@@ -1,0 +1,1 @@
+"""Three phones on a bad network: what `make demo` shows."""
