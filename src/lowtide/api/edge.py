@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -21,6 +21,7 @@ from lowtide.api.limits import Deadline, Deadlines, Load
 from lowtide.api.logs import ERRORS, AccessLog
 from lowtide.api.origins import Hosts, Origins
 from lowtide.api.problems import expected, problem
+from lowtide.api.streams import Streams, drop
 from lowtide.api.table import Served, Table, allowed
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.codec import decode_as
@@ -33,7 +34,7 @@ from lowtide.kernel.errors import (
     Misdirected,
     Unauthorized,
 )
-from lowtide.kernel.http import Outlet, Request, Response, Route, Stream
+from lowtide.kernel.http import Request, Response, Route, Stream
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Principal
 
@@ -45,8 +46,6 @@ Authenticate = Callable[[str], Principal]
 """A token to whom it stands for; raises ``Unauthorized``."""
 
 MAX_TOKEN = 8192
-HERD = 200
-"""Devices a second that a server takes back without noticing."""
 SINGLE = (b"host", b"authorization", b"content-length", b"content-type", b"content-encoding", b"origin")
 """Headers that a request may carry once."""
 
@@ -68,7 +67,6 @@ class _Exchange:
 
     __slots__ = (
         "added",
-        "authorised",
         "id",
         "receive",
         "scope",
@@ -122,7 +120,7 @@ class Edge:
         self._access = access
         self._mounts = tuple((prefix, app) for prefix, app in (mounts or {}).items())
         self._deadlines = Deadlines()
-        self._outlets: dict[Outlet, asyncio.Task[Any]] = {}
+        self._streams = Streams(self.load, ids)
         self._prefix = ids.token()[:12]
         self._count = 0
 
@@ -316,9 +314,8 @@ class Edge:
             ERRORS.error("unexpected error", exc_info=fault, extra={"fields": _where(exchange)})
             await self._send(exchange, problem(fault, exchange.id))
 
-    # -- streams ----------------------------------------------------------------------------------
-
     async def _stream(self, exchange: _Exchange, stream: Stream) -> None:
+        bare = exchange.scope["method"] == "HEAD"
         try:
             self.load.check_streams()
             # nginx would otherwise keep lines back until it has a buffer full.
@@ -327,71 +324,24 @@ class Edge:
             exchange.status = 200
             exchange.streamed = True
             await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
-            if exchange.scope["method"] == "HEAD":
+            if bare:
                 await exchange.send({"type": "http.response.body", "body": b""})
         except BaseException:
-            _drop(stream)
+            drop(stream)
             raise
-        if exchange.scope["method"] == "HEAD":
-            _drop(stream)
-            return
-        await self._run(exchange, stream)
-
-    async def _run(self, exchange: _Exchange, stream: Stream) -> None:
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        outlet = Outlet(exchange.send)
-        self._outlets[outlet] = task
-        self.load.streams += 1
-        if self.load.draining:
-            self._tell(outlet)
-        leaving = asyncio.create_task(self._leaving(exchange.receive, outlet))
-        try:
-            await stream.run(outlet)
-        except asyncio.CancelledError:
-            if outlet in self._outlets:
-                raise  # somebody else's cancellation
-            task.uncancel()
-            raise Gone from None
-        finally:
-            self.load.streams -= 1
-            self._outlets.pop(outlet, None)
-            leaving.cancel()
-        await exchange.send({"type": "http.response.body", "body": b""})
-
-    async def _leaving(self, receive: Receive, outlet: Outlet) -> None:
-        while (await receive())["type"] == "http.request":
-            pass
-        self._cut(outlet)
-
-    def _cut(self, outlet: Outlet) -> None:
-        task = self._outlets.pop(outlet, None)
-        if task is not None:
-            task.cancel()
-
-    def _tell(self, outlet: Outlet) -> None:
-        # A thousand devices that return together are an attack on oneself: 1 s, and more for more.
-        if outlet in self._outlets:
-            outlet.drain(self._ids.jitter(1, 5 + len(self._outlets) / HERD))
+        if bare:
+            drop(stream)
+        else:
+            await self._streams.run(stream, exchange.receive, exchange.send)
 
     def drain(self, within: float = 0.0) -> None:
-        """Stop: say "not ready", and ask every stream to end, each with its own time to return.
-
-        Not every protocol can say that time, so the asking itself is spread: 200 streams a second, all
-        of them ``within`` seconds.
-        """
+        """Stop: say "not ready", and ask every stream to end, ``within`` seconds."""
         self.load.draining = True
-        spread = min(within, len(self._outlets) / HERD)
-        loop = asyncio.get_running_loop()
-        for outlet in list(self._outlets):
-            if spread < 0.1:
-                self._tell(outlet)
-            else:
-                loop.call_later(self._ids.jitter(0, spread), self._tell, outlet)
+        self._streams.drain(within)
 
     def cut(self) -> None:
         """Cancel every stream that has not ended by itself."""
-        for outlet in list(self._outlets):
-            self._cut(outlet)
+        self._streams.cut()
 
     # -- the rest ---------------------------------------------------------------------------------
 
@@ -446,11 +396,6 @@ def _fields(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
             if names.count(name) > 1:
                 raise BadRequest(f"The header {name.decode()!r} is given twice.")
     return fields
-
-
-def _drop(stream: Stream) -> None:
-    if stream.drop is not None:
-        stream.drop()
 
 
 def _answered(result: Any, route: Route) -> Response | Stream:

@@ -1,0 +1,101 @@
+"""The open streams: run until the client leaves, the server stops, or they end by themselves.
+
+A stream costs its own coroutine, one task that waits for the client to leave, and uvicorn's connection:
+about 11 KiB together, and 20 µs of CPU for a message to one more listener (measured).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, cast
+
+from lowtide.api.bodies import Gone
+from lowtide.api.limits import Load
+from lowtide.kernel.http import Outlet, Stream
+from lowtide.kernel.ids import Ids
+
+HERD = 200
+"""Devices a second that a server takes back without noticing."""
+
+
+class Streams:
+    """Every stream of the process."""
+
+    def __init__(self, load: Load, ids: Ids):
+        self._load = load
+        self._ids = ids
+        self._open: dict[Outlet, asyncio.Task[Any]] = {}
+
+    async def run(
+        self,
+        stream: Stream,
+        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ) -> None:
+        """Run ``stream``, whose headers were sent, to its end.
+
+        Raises ``Gone`` when it was cut: the client left, or ``cut`` was called. What ``stream.run``
+        raises is raised here, and the answer is then not ended.
+        """
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        outlet = Outlet(send)
+        self._open[outlet] = task
+        self._load.streams += 1
+        if self._load.draining:
+            self._tell(outlet)
+        leaving = asyncio.create_task(self._leaving(receive, outlet))
+        try:
+            await stream.run(outlet)
+        except asyncio.CancelledError:
+            if outlet in self._open:
+                raise  # somebody else's cancellation
+            task.uncancel()
+            raise Gone from None
+        finally:
+            self._load.streams -= 1
+            self._open.pop(outlet, None)
+            leaving.cancel()
+        await send({"type": "http.response.body", "body": b""})
+
+    def drain(self, within: float) -> None:
+        """Ask every stream to end, each with its own time to return.
+
+        Not every protocol can say that time, so the asking itself is spread: 200 streams a second, all
+        of them ``within`` seconds.
+        """
+        spread = min(within, len(self._open) / HERD)
+        loop = asyncio.get_running_loop()
+        for outlet in list(self._open):
+            if spread < 0.1:
+                self._tell(outlet)
+            else:
+                loop.call_later(self._ids.jitter(0, spread), self._tell, outlet)
+
+    def cut(self) -> None:
+        """Cancel every stream that has not ended by itself."""
+        for outlet in list(self._open):
+            self._cut(outlet)
+
+    async def _leaving(
+        self, receive: Callable[[], Awaitable[MutableMapping[str, Any]]], outlet: Outlet
+    ) -> None:
+        while (await receive())["type"] == "http.request":
+            pass
+        self._cut(outlet)
+
+    def _cut(self, outlet: Outlet) -> None:
+        task = self._open.pop(outlet, None)
+        if task is not None:
+            task.cancel()
+
+    def _tell(self, outlet: Outlet) -> None:
+        # A thousand devices that return together are an attack on oneself: 1 s, and more for more.
+        if outlet in self._open:
+            outlet.drain(self._ids.jitter(1, 5 + len(self._open) / HERD))
+
+
+def drop(stream: Stream) -> None:
+    """``stream`` will never run: let its handler's work go."""
+    if stream.drop is not None:
+        stream.drop()
