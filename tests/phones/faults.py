@@ -43,8 +43,8 @@ def _statement(name: str, before: str, after: str) -> Iterator[None]:
 
 @fault
 def skipping_cursor() -> Iterator[None]:
-    """A page begins one entry too late."""
-    with _statement("page", "e.op > ?3", "e.op > ?3 + (?3 > 0)"):
+    """A page that goes on after another begins one entry too late."""
+    with _statement("page", "LIMIT ?4", "LIMIT ?4 OFFSET (?3 > 0)"):
         yield
 
 

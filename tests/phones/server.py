@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from importlib import resources
 from random import Random
 from typing import Any
@@ -45,6 +46,24 @@ def _migrated() -> bytes:
             if file.name.endswith(".sql") and not file.name.endswith(".postgres.sql"):
                 database.execute(file.read_text("utf-8"))
     return database.serialize("main")
+
+
+class Alarm(logging.Handler):
+    """Hears what the server logs as an error: none of it has a place in a run."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(self.format(record))
+
+    def __enter__(self) -> Alarm:
+        logging.getLogger("lowtide").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("lowtide").removeHandler(self)
 
 
 class Exchange:

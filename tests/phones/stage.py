@@ -72,8 +72,11 @@ class Stage:
             await self.write("main", "put", "task", f"task-{team}", team_id=team, title=self.users.token())
             await self.write("main", "put", "note", f"note-{team}", team_id=team, body=self.users.token())
             await self.write("main", "put", "card", f"card-{team}", team_id=team, body=self.users.token())
+            await self.write("main", "put", "minute", f"minute-{team}", team_id=team, body=self.users.token())
         for user, space in PEOPLE[: self.random.randint(2, len(PEOPLE))]:
-            self.links.append(self.new_link(user, space))
+            link = self.new_link(user, space)
+            self.links.append(link)
+            link.holder.phone.subscribe("archive", {"team_id": self.random.choice(TEAMS)})
 
     async def start_server(self) -> None:
         self._names += 1

@@ -324,7 +324,8 @@ class Download:
                 return
             await self.look()
             changed = None
-        await self._announce(outlet, changed)
+            # Before its data: what is partly complete is measured by what was announced.
+            await self._announce(outlet, None)
         view = self._view
         assert view is not None  # noqa: S101
         await self._say(outlet, "checkpoint_complete", {"last_op_id": str(view.op)})
