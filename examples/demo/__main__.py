@@ -21,7 +21,7 @@ from random import Random
 import httpx2
 from rich.console import Console
 
-from examples.demo.account import differences, unaccounted
+from examples.demo.account import differences, rejections_missing, unaccounted
 from examples.demo.network import Network, Quality
 from examples.demo.people import THINGS, Person
 from examples.demo.screen import Screen
@@ -179,7 +179,7 @@ async def _come_home(
     while loop.time() < until:
         queued = any(person.session.phone.queued() for person in people)
         answered = all(len(person.session.results) >= len(person.edits) for person in people)
-        if not queued and answered and not differences(people):
+        if not queued and answered and not differences(people) and not rejections_missing(people):
             return True
         screen.show(seconds, seconds)
         await asyncio.sleep(0.1)

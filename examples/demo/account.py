@@ -29,6 +29,15 @@ def differences(people: Sequence[Person]) -> list[str]:
     return found
 
 
+def rejections_missing(people: Sequence[Person]) -> bool:
+    """Has a refused edit not come back to its phone yet?"""
+    return any(
+        len(person.session.phone.rows("lowtide_rejections"))
+        < sum(1 for result in person.session.results.values() if result["status"] == "refused")
+        for person in people
+    )
+
+
 def unaccounted(people: Sequence[Person], journal: Journal) -> list[str]:
     """Every edit that is neither in the list, nor in the journal, nor a rejection on its phone."""
     missing = []
