@@ -7,6 +7,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,7 @@ import pytest
 
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.errors import AlreadyRunning, Busy, StatementFailed, StorageFull, StorageLost
-from lowtide.storage.db import Tx, parse_queries
+from lowtide.storage.db import Tx, parse_queries, sqlite
 from lowtide.storage.db import sqlite_thread as thread_module
 from lowtide.storage.db import sqlite_writer as writer_module
 from lowtide.storage.db.sqlite import SqliteDatabase
@@ -234,6 +235,7 @@ class TestFiles:
         monkeypatch.setattr(writer_module, "CHECKPOINT_PAGES", 50)
         monkeypatch.setattr(writer_module, "TRUNCATE_PAGES", 100)
         monkeypatch.setattr(writer_module, "TRUNCATE_MILLISECONDS", 5)
+        database._writer._truncate_at = 100
         await add(database, 0)
         other = apsw.Connection(str(database.path), flags=apsw.SQLITE_OPEN_READONLY)
         other.execute("BEGIN; SELECT * FROM item").fetchall()
@@ -419,34 +421,63 @@ class TestFailingDisk:
 
 
 class TestBackup:
-    async def test_a_backup_is_one_moment_while_writes_go_on(self, database: SqliteDatabase) -> None:
-        """The copy holds what was written before it, nothing half, and slows no writer to a stop."""
-        for id in range(1, 100):
-            await database.write(
-                lambda tx, id=id: tx.execute_many(QUERIES["add"], [(id, b"x" * 30_000), (-id, b"")])  # type: ignore[misc]
-            )
-        during = 0
+    async def test_a_backup_is_one_moment_while_writes_go_on(
+        self, database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The copy is the database as it was at its start: whole, and not chasing the writes meanwhile."""
+        copy = sqlite.copy_database
+
+        def slowly(path: Path, target: Path, stopped: Callable[[], bool]) -> None:
+            def pause() -> bool:
+                time.sleep(0.01)
+                return stopped()
+
+            copy(path, target, pause)
+
+        monkeypatch.setattr(sqlite, "copy_database", slowly)
+
+        async def write_pair(id: int) -> None:
+            pair = [(id, b"x" * 60_000), (-id, b"")]
+            await database.write(lambda tx: tx.execute_many(QUERIES["add"], pair))
+
+        await asyncio.gather(*(write_pair(id) for id in range(1, 500)))
         target = database.path.with_name("copy.db")
         backup = asyncio.create_task(database.backup(target))
+        during = 0
         while not backup.done():
-            id = 1000 + during
-            await database.write(
-                lambda tx, id=id: tx.execute_many(QUERIES["add"], [(id, b""), (-id, b"")])  # type: ignore[misc]
-            )
+            await write_pair(1_000 + during)
             during += 1
         await backup
-        assert during > 0
+        assert during > 10
         assert not list(target.parent.glob("*.partial*"))
         assert target.stat().st_mode & 0o077 == 0
-        copy = SqliteDatabase(target, clock=SystemClock())
-        await copy.start()
-        found = await ids(copy)
-        assert set(range(1, 100)) <= set(found)
-        assert sum(found) == 0
-        assert len(found) <= 198 + 2 * during
-        await copy.close()
+        restored = SqliteDatabase(target, clock=SystemClock())
+        await restored.start()
+        found = set(await ids(restored))
+        await restored.close()
+        assert found >= {sign * id for id in range(1, 500) for sign in (1, -1)}
+        assert all(-id in found for id in found)
+        # Those that came first may have come before the copy's snapshot.
+        assert 1_000 + during // 2 not in found
         with contextlib.closing(apsw.Connection(str(target))) as other:
             assert other.pragma("integrity_check") == "ok"
+
+    async def test_closing_stops_a_backup(
+        self, database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A close does not wait for a long backup, whose caller learns it; the former copy stays."""
+        monkeypatch.setattr(sqlite, "BACKUP_PAGES", 1)
+        target = database.path.with_name("copy.db")
+        target.write_bytes(b"the former copy")
+        await asyncio.gather(*(add(database, id, b"x" * 60_000) for id in range(500)))
+        backup = asyncio.create_task(database.backup(target))
+        while not list(target.parent.glob("*.partial")):
+            await asyncio.sleep(0.001)
+        await database.close()
+        assert not list(target.parent.glob("*.partial*"))
+        with pytest.raises(StorageLost, match="stopped"):
+            await backup
+        assert target.read_bytes() == b"the former copy"
 
     async def test_a_backup_replaces_the_last_one(self, database: SqliteDatabase) -> None:
         """The target is the old copy or the new one; a broken rest of an earlier try does not matter."""

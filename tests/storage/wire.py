@@ -13,12 +13,13 @@ class Wire:
     """Forwards TCP to the server of a DSN: ``async with Wire(dsn) as wire: connect(wire.dsn)``.
 
     ``cut_after(b"COMMIT")`` lets the next message with these bytes pass and then cuts the connection, so that
-    the answer is lost. ``silent`` swallows everything in both directions.
+    the answer is lost. ``hush_after`` loses the answer too, but nobody learns of it: from then on the wire is
+    ``silent`` and swallows everything in both directions.
     """
 
     def __init__(self, dsn: str):
         self._target = urlsplit(dsn)
-        self._cut_after: bytes | None = None
+        self._trap: tuple[bytes, bool] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.silent = False
         self.cuts = 0
@@ -39,7 +40,10 @@ class Wire:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut_after(self, message: bytes) -> None:
-        self._cut_after = message
+        self._trap = message, False
+
+    def hush_after(self, message: bytes) -> None:
+        self._trap = message, True
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -69,7 +73,9 @@ class Wire:
                 continue
             writer.write(data)
             await writer.drain()
-            if watch and self._cut_after is not None and self._cut_after in data:
-                self._cut_after = None
+            if watch and self._trap is not None and self._trap[0] in data:
+                self.silent = self._trap[1]
+                self._trap = None
                 self.cuts += 1
-                return
+                if not self.silent:
+                    return
