@@ -254,6 +254,11 @@ def test_a_device_knows_what_it_wrote_itself() -> None:
     assert after.data["title"] == "second"
     assert merge.losses == []
     assert results[0].status == "applied"
+    # A set that it wrote to may hold what others added since: of that it knows nothing.
+    stored = record("item", by="mine", title="t", tags=["mine", "theirs"])
+    _, _, after = run(stored, mutation("patch", "item", tags=["mine", "more"]))
+    assert after is not None
+    assert after.data["tags"] == '["mine","theirs","more"]'
 
 
 def test_two_fields_changed_by_two_devices_do_not_conflict() -> None:

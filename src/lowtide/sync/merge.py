@@ -320,7 +320,8 @@ class _Attempt:
             try:
                 if base is not None and name in base:
                     merged = merge_field(field, base[name], mine, theirs, later, context)
-                elif self._principal.server or theirs_stamp[1] == stamp[1]:
+                elif self._principal.server or (field.merge == "latest" and theirs_stamp[1] == stamp[1]):
+                    # The server's code means what it says; a device knows the value that it wrote itself.
                     merged = merge_field(field, theirs, mine, theirs, later, context)
                 else:
                     merged = merge_unseen(field, mine, theirs, later, context)
