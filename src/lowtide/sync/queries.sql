@@ -109,10 +109,12 @@ INSERT INTO bucket_history (bucket, op) VALUES ($1, $2)
 -- name: history_at
 SELECT max(op) FROM bucket_history WHERE bucket = $1 AND op <= $2
 
+-- A look-up for each entry, and no join: for a space that is newer than its statistics PostgreSQL expects
+-- one record, and would compare every entry with every record of the space.
 -- name: page
-SELECT e.op, e.model, e.id, e.removed, r.data FROM bucket_entry e LEFT JOIN record r
-ON r.space = $1 AND r.model = e.model AND r.id = e.id
-WHERE e.bucket = $2 AND e.op > $3 ORDER BY e.op LIMIT $4
+SELECT e.op, e.model, e.id, e.removed,
+(SELECT r.data FROM record r WHERE r.space = $1 AND r.model = e.model AND r.id = e.id)
+FROM bucket_entry e WHERE e.bucket = $2 AND e.op > $3 ORDER BY e.op LIMIT $4
 
 -- name: bucket_last
 SELECT last FROM bucket WHERE id = $1
@@ -199,9 +201,9 @@ DELETE FROM bucket_entry WHERE bucket = $1 AND removed = 1 AND op <= $2
 DELETE FROM record WHERE deleted = 1 AND op <= $1
 
 -- name: newest_rejection
-SELECT r.data FROM bucket_entry e JOIN record r
-ON r.space = $1 AND r.model = 'lowtide_rejections' AND r.id = e.id
-WHERE e.bucket = $2 AND e.model = 'lowtide_rejections' AND e.removed = 0 ORDER BY e.op DESC LIMIT 1
+SELECT (SELECT r.data FROM record r WHERE r.space = $1 AND r.model = e.model AND r.id = e.id)
+FROM bucket_entry e WHERE e.bucket = $2 AND e.model = 'lowtide_rejections' AND e.removed = 0
+ORDER BY e.op DESC LIMIT 1
 
 -- name: audit_bucket
 SELECT count(*), coalesce(sum(e.op % 1000000007), 0), coalesce(sum(length(r.data)), 0),
@@ -210,11 +212,11 @@ coalesce(sum(unicode(substr(r.data, 1 + e.op % length(r.data), 1))
 FROM bucket_entry e JOIN record r ON r.space = $1 AND r.model = e.model AND r.id = e.id
 WHERE e.bucket = $2 AND e.removed = 0
 -- postgres
-SELECT count(*), coalesce(sum(e.op % 1000000007), 0), coalesce(sum(length(r.data)), 0),
-coalesce(sum(ascii(substr(r.data, (1 + e.op % length(r.data))::integer, 1))
-+ 31 * ascii(substr(r.data, (1 + e.op / 7 % length(r.data))::integer, 1))), 0)
-FROM bucket_entry e JOIN record r ON r.space = $1 AND r.model = e.model AND r.id = e.id
-WHERE e.bucket = $2 AND e.removed = 0
+SELECT count(*), coalesce(sum(e.op % 1000000007), 0), coalesce(sum(length(e.data)), 0),
+coalesce(sum(ascii(substr(e.data, (1 + e.op % length(e.data))::integer, 1))
++ 31 * ascii(substr(e.data, (1 + e.op / 7 % length(e.data))::integer, 1))), 0)
+FROM (SELECT e.op, (SELECT r.data FROM record r WHERE r.space = $1 AND r.model = e.model AND r.id = e.id)
+FROM bucket_entry e WHERE e.bucket = $2 AND e.removed = 0 OFFSET 0) e(op, data)
 
 -- name: deployed_schema
 SELECT snapshot, at FROM deployed_schema WHERE one = 1
