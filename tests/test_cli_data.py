@@ -295,3 +295,34 @@ class TestOperation:
         _, out, _ = told("devices")
         assert out.splitlines()[1].split()[:2] == ["ann", "phone-1"]
         assert len(told("devices", "--space", "other")[1].splitlines()) == 1
+
+
+class TestCheckAgainstTheDeployed:
+    def change(self, project: Path, old: str, new: str) -> None:
+        """Edit the app, as a developer between two versions."""
+        app = project / "app.py"
+        text = app.read_text()
+        assert old in text
+        app.write_text(text.replace(old, new))
+        sys.modules.pop("app", None)
+
+    def test_nothing_changed(self, told: Told) -> None:
+        """The deployed version passes its own check."""
+        code, out, _ = told("check")
+        assert (code, out.splitlines()[-1][:9]) == (0, "0 changes")
+
+    def test_what_devices_survive_is_listed_and_passes(self, project: Path, told: Told) -> None:
+        """A new field is no harm."""
+        self.change(project, "    votes = Counter()", "    votes = Counter()\n    stars = Counter()")
+        code, out, _ = told("check")
+        assert code == 0
+        assert "ok: todo.stars" in out
+
+    def test_what_would_break_a_device_is_refused_with_the_way_out(self, project: Path, told: Told) -> None:
+        """A field that versions in the field still use cannot just go; nothing was changed by asking."""
+        self.change(project, "    votes = Counter()\n", "")
+        code, out, _ = told("check")
+        assert code == 1
+        assert "refuse: todo.votes" in out
+        assert "removed(" in out
+        assert told("check")[0] == 1

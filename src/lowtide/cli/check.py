@@ -1,4 +1,4 @@
-"""``lowtide check``: every mistake at once, each with its line."""
+"""``lowtide check``: every mistake at once, each with its line; then what would break a device."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from pathlib import Path
 
 import msgspec
 
+from lowtide.cli.opened import with_reader
 from lowtide.cli.project import open_settings
-from lowtide.kernel.load import check_path
+from lowtide.kernel.declare import App
+from lowtide.kernel.evolve import compare
+from lowtide.kernel.load import check_path, load_app
+from lowtide.settings import Settings
+from lowtide.sync.deploy import read_deployed
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -22,7 +27,26 @@ def run(arguments: argparse.Namespace) -> int:
     found = Counter(finding.severity for finding in findings)
     errors, warnings = _count(found["error"], "error"), _count(found["warning"], "warning")
     print(f"{errors}, {warnings}: the app {'cannot' if found['error'] else 'can'} start.")
-    return 1 if found["error"] else 0
+    if found["error"]:
+        return 1
+    return _compare(settings, load_app(Path.cwd(), settings.app))
+
+
+def _compare(settings: Settings, app: App) -> int:
+    """Print what changed since the app was deployed last; 1 if a device in the field would break."""
+    if not settings.postgres and not Path(settings.database).exists():
+        print("No version is deployed yet: there is nothing to compare with.")
+        return 0
+    old = with_reader(settings, read_deployed)
+    changes = [] if old is None else compare(old, app.compile())
+    for change in changes:
+        print(change)
+    refused = sum(change.severity == "refuse" for change in changes)
+    if refused:
+        print(f"{_count(refused, 'change')} would break devices in the field: the app cannot be deployed.")
+        return 1
+    print(f"{_count(len(changes), 'change')} since the deployed version; devices in the field go on working.")
+    return 0
 
 
 def _count(number: int, noun: str) -> str:

@@ -14,6 +14,12 @@ from lowtide.sync.renewal import Progress, renew
 from lowtide.sync.store import queries
 
 
+async def read_deployed(database: Database) -> bytes | None:
+    """The snapshot of the schema that was deployed last; None before the first."""
+    rows = await database.read(lambda tx: tx.fetch(queries["deployed_schema"]))
+    return rows[0][0].encode() if rows else None
+
+
 async def deploy(database: Database, schema: Schema, clock: Clock, progress: Progress) -> list[Change]:
     """Make ``schema`` the deployed one: compare, renew the stored records that it changes, renew the views.
 
@@ -22,8 +28,7 @@ async def deploy(database: Database, schema: Schema, clock: Clock, progress: Pro
     on the way is made good by running it again.
     """
     fresh = snapshot(schema)
-    rows = await database.read(lambda tx: tx.fetch(queries["deployed_schema"]))
-    old: bytes | None = rows[0][0].encode() if rows else None
+    old = await read_deployed(database)
     if old == fresh:
         return []
     changes = [] if old is None else compare(old, schema)
