@@ -1,0 +1,1 @@
+"""The documentation, read as data: what it shows is run, what it says is compared with the code."""
