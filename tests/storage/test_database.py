@@ -398,8 +398,15 @@ class TestDeadlines:
         assert await ids(database) == []
 
     async def test_neighbours_of_a_slow_statement_are_written(self, database: Database) -> None:
-        """Writes beside one that is stopped succeed."""
-        slow = database.write(lambda tx: tx.execute(QUERIES["endless_write"]))
+        """Writes beside one that is stopped succeed, and it holds them up once."""
+        runs = 0
+
+        async def work(tx: Tx) -> None:
+            nonlocal runs
+            runs += 1
+            await tx.execute(QUERIES["endless_write"])
+
+        slow = database.write(work)
         results = await asyncio.gather(
             *(add(database, -id) for id in range(1, 10)),
             slow,
@@ -407,6 +414,7 @@ class TestDeadlines:
             return_exceptions=True,
         )
         assert [type(error) for error in results if error is not None] == [StorageTimeout]
+        assert runs == 1
         assert await ids(database) == list(range(-19, 0))
 
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 import apsw
 import pytest
 
-from lowtide.kernel.clock import SystemClock
+from lowtide.kernel.clock import ManualClock, SystemClock
 from lowtide.kernel.errors import AlreadyRunning, Busy, StatementFailed, StorageFull, StorageLost
 from lowtide.storage.db import Tx, parse_queries, sqlite
 from lowtide.storage.db import sqlite_thread as thread_module
@@ -125,6 +125,21 @@ class TestGroupCommit:
             await database.read(lambda tx: asyncio.sleep(seconds))
         assert await ids(database) == []
 
+    async def test_an_idle_hour_is_no_slow_statement(
+        self, make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The deadline is a statement's own: time between transactions does not count."""
+        # Look at the clock at every step of SQLite's machine.
+        monkeypatch.setattr(thread_module, "STEPS", 1)
+        clock = ManualClock()
+        database = cast(SqliteDatabase, await make_database("sqlite", clock=clock))
+        await database.write(lambda tx: tx.execute(QUERIES["create"]))
+        for id in range(3):
+            clock.advance(3600)
+            await add(database, id)
+            clock.advance(3600)
+            assert await ids(database) == list(range(id + 1))
+
 
 class TestOneProcess:
     async def test_a_second_process_is_refused(self, database: SqliteDatabase) -> None:
@@ -159,12 +174,14 @@ class TestOneProcess:
         self, make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """While another program holds the write lock, writes are refused and reads work; then all is well."""
-        monkeypatch.setattr(thread_module, "BUSY_MILLISECONDS", 50)
+        monkeypatch.setattr(thread_module, "BUSY_MILLISECONDS", 500)
         database = cast(SqliteDatabase, await make_database("sqlite"))
         await database.write(lambda tx: tx.execute(QUERIES["create"]))
         other = apsw.Connection(str(database.path))
         other.execute("BEGIN IMMEDIATE")
-        results = await asyncio.gather(*(add(database, id) for id in range(5)), return_exceptions=True)
+        calls = asyncio.gather(*(add(database, id) for id in range(50)), return_exceptions=True)
+        # One wait for the lock, or two: not one each.
+        results = await asyncio.wait_for(calls, 10)
         assert {type(result) for result in results} == {Busy}
         assert await ids(database) == []
         other.execute("ROLLBACK")
@@ -466,10 +483,19 @@ class TestBackup:
         self, database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A close does not wait for a long backup, whose caller learns it; the former copy stays."""
-        monkeypatch.setattr(sqlite, "BACKUP_PAGES", 1)
+        copy = sqlite.copy_database
+
+        def slowly(path: Path, target: Path, stopped: Callable[[], bool]) -> None:
+            def pause() -> bool:
+                time.sleep(0.5)
+                return stopped()
+
+            copy(path, target, pause)
+
+        monkeypatch.setattr(sqlite, "copy_database", slowly)
         target = database.path.with_name("copy.db")
         target.write_bytes(b"the former copy")
-        await asyncio.gather(*(add(database, id, b"x" * 60_000) for id in range(500)))
+        await asyncio.gather(*(add(database, id, b"x" * 60_000) for id in range(20)))
         backup = asyncio.create_task(database.backup(target))
         while not list(target.parent.glob("*.partial")):
             await asyncio.sleep(0.001)
