@@ -16,7 +16,7 @@ from lowtide.kernel.schema import Data, Schema
 from lowtide.storage.db import Tx
 from lowtide.sync import store
 from lowtide.sync.merge import unique_name, unique_text
-from lowtide.sync.model import Bucket, Key, Record
+from lowtide.sync.model import Bucket, Key, Page, Record
 from lowtide.sync.store import queries
 from lowtide.sync.streams import Streams, key_text
 
@@ -62,8 +62,10 @@ class Ledger:
         self._records: list[tuple[Any, ...]] = []
         self._added: list[tuple[Any, ...]] = []
         self._dropped: list[tuple[Any, ...]] = []
-        self._moves: dict[str, list[tuple[int, str, str, int]]] = {}
+        self._moves: dict[str, list[tuple[int, str, str, int, str]]] = {}
         self._live: dict[str, int] = {}
+        self.pages: dict[str, Page] = {}
+        """What was written into each bucket: filled by ``write``."""
 
     def enter(self, key: Key, record: Record, json: str, before: Standing, after: Standing) -> None:
         """``record`` is now ``json``, and stands elsewhere."""
@@ -71,12 +73,12 @@ class Ledger:
         _, model, id = key
         self._records.append(store.row_of(key, record, json, self._op, self._now))
         for name in after.buckets:
-            self._moves.setdefault(name, []).append((self._op, model, id, 0))
+            self._moves.setdefault(name, []).append((self._op, model, id, 0, json))
             if name not in before.buckets:
                 self._live[name] = self._live.get(name, 0) + 1
         for name in before.buckets:
             if name not in after.buckets:
-                self._moves.setdefault(name, []).append((self._op, model, id, 1))
+                self._moves.setdefault(name, []).append((self._op, model, id, 1, json))
                 self._live[name] = self._live.get(name, 0) - 1
         self.find(key, before, after)
 
@@ -114,7 +116,8 @@ class Ledger:
             bucket = buckets[name]
             id, last, change = bucket.id, rows[-1][0], self._live.get(name, 0)
             buckets[name] = Bucket(id, last, bucket.live + change, bucket.floor)
-            entries.extend((id, op, model, record, removed) for op, model, record, removed in rows)
+            self.pages[name] = Page(bucket.last, rows)
+            entries.extend((id, op, model, record, removed) for op, model, record, removed, _ in rows)
             updates.append((id, last, change))
             history.append((id, last))
         if new:

@@ -186,6 +186,14 @@ class Bucket(msgspec.Struct, frozen=True):
     floor: int
 
 
+class Page(msgspec.Struct, frozen=True):
+    """Everything that a bucket says after op ``after``."""
+
+    after: int
+    rows: Sequence[tuple[int, str, str, int, str]]
+    """(op, model, id, removed, the record's JSON), in the order of the ops."""
+
+
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """What a group of batches did, told to those who listen after it is durable."""
 
@@ -194,3 +202,5 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """Names of changed buckets, lookups and devices; see ``streams.py``."""
     buckets: Mapping[str, Bucket] = {}
     """The changed buckets as the group left them; empty when another node made it."""
+    pages: Mapping[str, Page] = {}
+    """What the group did in each of them."""

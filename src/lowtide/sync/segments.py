@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import msgspec
 
 from lowtide.kernel.codec import encode_data_line_bson
-from lowtide.storage.db import Database, Tx
+from lowtide.storage.db import Database, Row, Tx
 from lowtide.sync.buckets import Place
 from lowtide.sync.lines import DataLine, Entry, Format, Piece, line
-from lowtide.sync.model import Bucket
+from lowtide.sync.model import Bucket, Page
 from lowtide.sync.store import queries
 
 PAGE_ROWS = 1_000
@@ -24,6 +25,11 @@ PAGE_ROWS = 1_000
 
 SHARED_LINES = 256
 """Lines that are remembered for other connections; each lives for one delivery."""
+
+RECENT_BUCKETS = 4_096
+RECENT_ROWS = 100
+RECENT_BYTES = 16 * 1024
+"""What is remembered of the latest commits, so that live delivery reads no database: 64 MiB at most."""
 
 PAGE_BYTES = 1024 * 1024
 """A page ends early beyond this, so that large rows cost no more memory than small ones."""
@@ -66,6 +72,7 @@ class Segments:
         self._kept: OrderedDict[Want, Segment] = OrderedDict()
         self._reading: dict[Want, asyncio.Task[Segment]] = {}
         self._lines: OrderedDict[bytes, Piece] = OrderedDict()
+        self._pages: OrderedDict[int, tuple[int, Page]] = OrderedDict()
         self.hits = 0
         self.misses = 0
 
@@ -76,6 +83,12 @@ class Segments:
             self._kept.move_to_end(want)
             self.hits += 1
             return kept
+        page = self._pages.get(want.bucket)
+        place = want.place
+        if page is not None and page[0] == want.last and page[1].after == place.last == place.cursor:
+            segment = segment_of(want, page[1].rows, want.last)
+            self.keep(want, segment)
+            return segment
         task = self._reading.get(want)
         if task is None:
             self.misses += 1
@@ -91,6 +104,18 @@ class Segments:
             if len(self._lines) > SHARED_LINES:
                 self._lines.popitem(last=False)
         return piece
+
+    def remember(self, bucket: Bucket, page: Page) -> None:
+        """A commit left ``bucket`` so: who stood before ``page`` need not ask the database.
+
+        Only the latest is kept of each bucket, of ``RECENT_BUCKETS`` buckets, and nothing large.
+        """
+        self._pages.pop(bucket.id, None)
+        if len(page.rows) > RECENT_ROWS or sum(len(row[4]) for row in page.rows) > RECENT_BYTES:
+            return
+        self._pages[bucket.id] = (bucket.last, page)
+        if len(self._pages) > RECENT_BUCKETS:
+            self._pages.popitem(last=False)
 
     async def close(self) -> None:
         """Wait for what is being read."""
@@ -118,9 +143,14 @@ class Segments:
 
 async def read_segment(tx: Tx, want: Want) -> Segment:
     """Read and encode one page in the snapshot of ``tx``."""
-    place = want.place
     latest = (await tx.fetch(queries["bucket_last"], want.bucket))[0][0]
-    rows = await tx.fetch(queries["page"], want.space, want.bucket, place.cursor, PAGE_ROWS)
+    rows = await tx.fetch(queries["page"], want.space, want.bucket, want.place.cursor, PAGE_ROWS)
+    return segment_of(want, rows, latest)
+
+
+def segment_of(want: Want, rows: Sequence[Row], latest: int) -> Segment:
+    """Encode ``rows``, those after ``want.place`` of a bucket whose last op is ``latest``."""
+    place = want.place
     seed = zlib.crc32(place.name.encode())
     before = zlib.crc32(str(place.last).encode(), seed) if place.last else 0
     last = place.last

@@ -164,6 +164,9 @@ class Sync:
 
     def _committed(self, commit: Commit) -> None:
         if commit.group == self.hub.group + 1:
+            for topic, page in commit.pages.items():
+                if self.hub.hears(topic):
+                    self.segments.remember(commit.buckets[topic], page)
             self.hub.deliver(commit)
         # Otherwise another node's groups came in between: they are told in order, this one among them.
         self._bus.publish(HEADS, str(commit.group).encode())

@@ -175,8 +175,7 @@ class Writer:
                 if not future.done():
                     future.set_exception(error)
             return
-        if commit is not None:
-            self._publish(commit)
+        # Who wrote hears before the many who listen: both only run once this is through.
         for (_, _, future), outcome in zip(group, outcomes, strict=True):
             if future.done():
                 continue
@@ -184,6 +183,8 @@ class Writer:
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+        if commit is not None:
+            self._publish(commit)
 
     async def _apply(
         self, tx: Tx, batches: Sequence[Batch]
@@ -221,10 +222,10 @@ class Writer:
                 outcomes.append(Applied(group, results))
         for fault in merge.faults:
             log.error("the app's code failed: %s", fault)
-        changed, topics = await self._write(tx, merge, group, head.last_bucket, now)
+        ledger, buckets, topics = await self._write(tx, merge, group, head.last_bucket, now)
         topics.extend(uploads.topics())
         await tx.execute(queries["insert_head_log"], group, now, _encode(topics).decode())
-        return outcomes, Commit(group=group, topics=tuple(topics), buckets=changed)
+        return outcomes, Commit(group=group, topics=tuple(topics), buckets=buckets, pages=ledger.pages)
 
     async def _read(self, tx: Tx, fresh: Sequence[tuple[Batch, int]]) -> State:
         keys: dict[Key, None] = {}
@@ -271,7 +272,7 @@ class Writer:
 
     async def _write(
         self, tx: Tx, merge: Merge, group: int, last_bucket: int, now: int
-    ) -> tuple[dict[str, Bucket], list[str]]:
+    ) -> tuple[Ledger, dict[str, Bucket], list[str]]:
         ledger = Ledger(group, now)
         topics: dict[str, None] = {}
         rejected = (self._rejected(rejection, now) for rejection in merge.rejections)
@@ -294,7 +295,7 @@ class Writer:
         if merge.losses:
             await store.write_losses(tx, merge.losses, group * store.OPS_PER_GROUP, now)
         await tx.execute(queries["set_head"], group, last_bucket)
-        return changed, [*changed, *topics]
+        return ledger, changed, [*changed, *topics]
 
     def _rejected(self, rejection: Rejection, now: int) -> tuple[Key, Change]:
         model = self._schema.models[REJECTIONS]
