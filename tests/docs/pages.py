@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -132,3 +133,20 @@ def like(pattern: str, text: str) -> bool:
     """Is ``text`` as ``pattern`` shows it, where ``…`` stands for anything?"""
     parts = [re.escape(part) for part in pattern.split("…")]
     return re.fullmatch(".*?".join(parts), text, re.DOTALL) is not None
+
+
+def same(shown: Any, found: Any) -> bool:
+    """Is ``found`` the JSON that the page shows, where ``…`` stands for any value?"""
+    if shown == "…":
+        return True
+    if isinstance(shown, dict):
+        return (
+            isinstance(found, dict)
+            and shown.keys() == found.keys()
+            and all(same(value, found[name]) for name, value in shown.items())
+        )
+    if isinstance(shown, list):
+        return isinstance(found, list) and len(shown) == len(found) and all(map(same, shown, found))
+    if isinstance(shown, str) and isinstance(found, str):
+        return like(shown, found)
+    return bool(shown == found)

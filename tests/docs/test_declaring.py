@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from lowtide import App
-from lowtide.kernel import fields
-from lowtide.kernel.check import check
-from lowtide.kernel.clientschema import client_schema
-from lowtide.kernel.evolve import compare, snapshot
-from lowtide.kernel.rules import Caller
+from lowtide.declare import fields
+from lowtide.declare.check import check
+from lowtide.declare.clientschema import client_schema
+from lowtide.declare.evolve import compare, snapshot
+from lowtide.declare.rules import Caller
 from lowtide.kernel.schema import Schema
 from lowtide.sync.functions import Context
 from lowtide.sync.system import with_system

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from pycrdt import Doc, Text
 
-from lowtide.kernel.check import check
+from lowtide.declare.check import check
 from lowtide.kernel.schema import Data, Principal
 from lowtide.kernel.schema import Merge as MergeKind
 from lowtide.kernel.values import coerce, coerce_fields, complete
