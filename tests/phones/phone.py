@@ -360,11 +360,18 @@ class Phone:
             ).fetchall()
         return self._events("completed_upload", None) if self.connected else []
 
-    def _target(self) -> int | None:
+    def pending(self) -> bool:
+        """Is there a local change that is not uploaded, or whose checkpoint is not visible yet?"""
+        return self.queued() > 0 or self._target() > self._number("last_applied_checkpoint_request_id")
+
+    def _target(self) -> int:
+        return self._number("target_checkpoint_request_id")
+
+    def _number(self, key: str) -> int:
         row = self.database.execute(
-            "SELECT CAST(value AS INTEGER) FROM ps_kv WHERE key = 'target_checkpoint_request_id'"
+            "SELECT CAST(value AS INTEGER) FROM ps_kv WHERE key = ?", (key,)
         ).fetchone()
-        return None if row is None else int(row[0])
+        return 0 if row is None else int(row[0])
 
     def _sequence(self) -> int:
         return int(self._ask("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'ps_crud'"))
