@@ -121,6 +121,20 @@ class PostgresServer:
             process.send_signal(signal.SIGQUIT)
             process.wait(20)
 
+    def kill(self) -> None:
+        """Crash: kill -9 of the server and all of its children, none of which may outlive it."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.send_signal(signal.SIGSTOP)  # it would start new children in the place of the dead
+        children = _children(process.pid)
+        for pid in {*children, process.pid}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait(20)
+        while children & _children(None):
+            time.sleep(0.005)
+
     def remove(self) -> None:
         """Stop and delete everything."""
         self.stop(signal.SIGQUIT)
@@ -205,6 +219,15 @@ def _may_run(program: Path) -> bool:
     except (OSError, subprocess.CalledProcessError):
         return False
     return True
+
+
+def _children(parent: int | None) -> set[int]:
+    """The processes that ``parent`` started and that still run; of None: all processes."""
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+    )
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return {int(pid) for pid, ppid, state in rows if state[0] != "Z" and parent in (None, int(ppid))}
 
 
 def _die_with_parent() -> None:

@@ -26,7 +26,7 @@ from examples.demo.network import Network, Quality
 from examples.demo.people import THINGS, Person
 from examples.demo.screen import Screen
 from examples.demo.session import Session
-from lowtide.kernel.clientschema import client_schema
+from lowtide.declare.clientschema import client_schema
 from lowtide.sync.system import with_system
 from tests.phones.phone import Phone, Tables
 

@@ -14,8 +14,8 @@ from lowtide.api.origins import Hosts, Origins
 from lowtide.api.problems import problem_routes
 from lowtide.auth import COMPONENT as AUTH
 from lowtide.auth import Keys, Tokens, auth_routes
+from lowtide.declare.app import App
 from lowtide.kernel.clock import Clock, SystemClock
-from lowtide.kernel.declare import App
 from lowtide.kernel.ids import Ids, SystemIds
 from lowtide.settings import Settings
 from lowtide.storage.bus import Bus, MemoryBus

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pycrdt import Doc, Text
 
-from lowtide.kernel.clientschema import client_schema
+from lowtide.declare.clientschema import client_schema
 from lowtide.sync.system import with_system
 from tests.acceptance import crew, crew_last_year
 from tests.acceptance.conftest import Scenario

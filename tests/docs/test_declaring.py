@@ -65,7 +65,7 @@ def test_every_change_that_is_told_apart_is_listed() -> None:
     """The table has each code of the comparison with its verdicts, and none that is not there."""
     found: set[tuple[str, str]] = set()
     for name in ("evolve.py", "evolve_fields.py"):
-        for node in ast.walk(ast.parse(Path(ROOT, "src/lowtide/kernel", name).read_text("utf-8"))):
+        for node in ast.walk(ast.parse(Path(ROOT, "src/lowtide/declare", name).read_text("utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
                 continue
             if node.func.attr not in ("refuse", "warn", "ok"):

@@ -381,8 +381,9 @@ def test_a_data_line_is_the_same_bytes_as_the_generic_encoder(bucket: str, rows:
 
 
 def test_a_data_line_may_be_longer_than_the_prepared_keys() -> None:
-    """Entry 1024 and later have right keys too."""
+    """Entry 1024 and later have right keys too, and checksums at the edges of 32 bits their right type."""
     rows: list[Entry] = [(str(n), "PUT", "task", f"id{n}", n * 4_000_000 % 2**32, "{}") for n in range(1500)]
+    rows += [("1", "PUT", "t", "i", edge, None) for edge in (0, 2**31 - 1, 2**31, 2**32 - 1, -1, -(2**31))]
     assert encode_data_line_bson("b", rows) == bson.encode(line("b", rows))
 
 

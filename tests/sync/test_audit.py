@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lowtide.kernel.clientschema import client_schema
+from lowtide.declare.clientschema import client_schema
 from lowtide.kernel.http import Outlet
 from lowtide.sync.devices import AuditRequest
 from lowtide.sync.download import StreamRequest

@@ -338,6 +338,20 @@ def split(text: str) -> list[str]:
             "\U0001f1e9\U0001f1ea!!",
             "\U0001f1e9\U0001f1f0!!",
         ),
+        (
+            "\U0001f1e9\U0001f1ea",
+            "\U0001f1e9\U0001f1f0",
+            "\U0001f1e7\U0001f1ea",
+            "\U0001f1e7\U0001f1ea\U0001f1e9\U0001f1f0",
+        ),
+        (
+            "\U0001f468\u200d\U0001f469 x",
+            "\U0001f468\u200d\U0001f467 x",
+            "\U0001f466\u200d\U0001f469 x",
+            "\U0001f466\u200d\U0001f469\U0001f468\u200d\U0001f467 x",
+        ),
+        ("か", "か\u3099", "かな", "か\u3099な"),
+        ("か x", "か\u3099 x", "かな x", "か\u3099な x"),
         ("cafe", "cafe\u0301", "cafes", "cafes cafe\u0301"),
         ("Call Bob at 5.", "Call Bob at 6.", "Call Bob and Eve at 5.", "Call Bob and Eve at 6."),
         ("See http://a.b/c", "See http://a.b/d", "See https://a.b/c", "See https://a.b/d"),
@@ -348,6 +362,9 @@ def split(text: str) -> list[str]:
         ("x", "cat", "concat", "concat cat"),
         ("x", "cat", "category", "category cat"),
         ("a big b small c", "x big y small c", "Z", "Z x y"),
+        ("w0\n- w1", "- w1", "t0\n- w1", "t0\n- w1"),
+        ("la la la la la la", "la la! la la la la?", "la la la la, la la", "la la! la la, la la?"),
+        ("go home", "please go right home", "run home", "please run right home"),
         ("a:\n(b) x", "a:(b) x", "a:(b) y", "a:(b) y"),  # both joined the lines
         ("a\r\nb\r\n", "a\r\nB\r\n", "A\r\nb\r\n", "A\r\nB\r\n"),
     ],
@@ -412,9 +429,9 @@ HOSTILE_TEXTS: dict[str, Callable[[int], str]] = {
         random.Random(seed).sample([str(n) for n in range(14_900)], 14_900)
     ),
     "one edit against thousands": lambda seed: (
-        "b" + "a" * (256 << 10)
+        ("ba" * 20 + " ") * 6_000
         if seed == 3
-        else " ".join(f"w{n}" if seed * n % 4 < 2 else "aaaaab" for n in range(7_000))
+        else "\n".join(f"w{n}" if seed == 1 or n % 2 else "ba" * 20 + "bb" for n in range(7_000))
     ),
     "many edits": lambda seed: " ".join(
         "new" if random.Random(seed * n).random() < 0.1 else f"w{n}" for n in range(30_000)
@@ -456,6 +473,15 @@ def test_a_hostile_list_costs_little(name: str) -> None:
     mine, theirs = [*mine, "m"], ["t", *theirs]
     assert cost(lambda: merge_list(base, mine, theirs, True)) < 0.25
     assert cost(lambda: merge_set(base, mine, theirs)) < 0.25
+
+
+def test_beyond_the_bound_lines_are_compared_and_words_are_not() -> None:
+    """Two words changed in each of many lines: the first are found by the word, the last by the line."""
+    base = "".join(f"a{n} " + "word " * 20 + f"b{n}\n" for n in range(4_000))
+    found = edits(base, base.replace("a", "x").replace("b", "y"))
+    assert [text for _, _, text in found[:4]] == ["x0", "y0", "x1", "y1"]
+    assert found[-1][2] == "x3999 " + "word " * 20 + "y3999"
+    assert len(found) > 4_000
 
 
 def test_a_text_beyond_the_bound_loses_nothing() -> None:

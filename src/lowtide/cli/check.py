@@ -11,9 +11,9 @@ import msgspec
 
 from lowtide.cli.opened import with_reader
 from lowtide.cli.project import open_settings
-from lowtide.kernel.declare import App
-from lowtide.kernel.evolve import compare
-from lowtide.kernel.load import check_path, load_app
+from lowtide.declare.app import App
+from lowtide.declare.evolve import compare
+from lowtide.declare.load import check_path, load_app
 from lowtide.settings import Settings
 from lowtide.sync.deploy import read_deployed
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 import msgspec
 
 from lowtide.app import Lowtide, build, open_database
+from lowtide.declare.app import App
 from lowtide.kernel.clock import SystemClock
-from lowtide.kernel.declare import App
 from lowtide.kernel.ids import SystemIds
 from lowtide.settings import Settings
 from lowtide.storage.db import Database

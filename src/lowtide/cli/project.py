@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lowtide.kernel.declare import App
+from lowtide.declare.app import App
+from lowtide.declare.load import load_app
 from lowtide.kernel.errors import SetupError
-from lowtide.kernel.load import load_app
 from lowtide.settings import FILE, Settings, load
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from lowtide.cli.project import open_project
-from lowtide.kernel.clientschema import client_schema
+from lowtide.declare.clientschema import client_schema
 from lowtide.sync.system import with_system
 
 

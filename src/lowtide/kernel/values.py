@@ -72,7 +72,7 @@ def coerce_fields(model: Model, given: dict[str, Any]) -> Data:
 
 def complete(model: Model, given: Data) -> Data:
     """Every declared field: the given value, or else the default. Order is the declaration's."""
-    return {name: given[name] if name in given else field.default for name, field in model.fields.items()}
+    return {name: given.get(name, field.default) for name, field in model.fields.items()}
 
 
 def check_complete(model: Model, data: Data) -> None:
@@ -138,7 +138,7 @@ def _number(field: Field, value: object) -> float:
 
 
 def _boolean(field: Field, value: object) -> int:
-    if value is True or value is False or value in (0, 1) and isinstance(value, int | float):
+    if value is True or value is False or (value in (0, 1) and isinstance(value, int | float)):
         return int(value)
     raise ValueError(f"expected true or false, not {_name(value)}")
 

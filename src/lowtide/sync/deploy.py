@@ -5,9 +5,9 @@ Each model is also a read-only view with typed columns, for ``sqlite3``, ``psql`
 
 from __future__ import annotations
 
+from lowtide.declare.evolve import Change, compare, snapshot
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import DeclarationError
-from lowtide.kernel.evolve import Change, compare, snapshot
 from lowtide.kernel.schema import Field, Model, Schema
 from lowtide.storage.db import Database, Dialect, Tx
 from lowtide.sync.renewal import Progress, renew

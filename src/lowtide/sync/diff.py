@@ -57,6 +57,7 @@ _TOKEN = re.compile(
 is_letter = re.compile(_LETTER).match
 """Does a letter, digit or other part of a word stand at a position of a text?"""
 
+_LINE = re.compile("[^\n]*\n|[^\n]+")
 _is_alone = re.compile(f"[{_ALONE}]").match
 _is_mark = re.compile(f"[{_MARK}]").match
 
@@ -68,11 +69,20 @@ def edits(base: str, other: str) -> list[Edit]:
     start, b, o = _trim(base, other, lines=True)
     if b.count("\n") + o.count("\n") > WORK:
         return [(start, start + len(b), o)]
-    b_lines, o_lines = b.splitlines(keepends=True), o.splitlines(keepends=True)
+    b_lines, o_lines = _LINE.findall(b), _LINE.findall(o)
     b_at = list(accumulate(map(len, b_lines), initial=start))
-    for b0, b1, o0, o1 in _changes(b_lines, o_lines, work):
-        found += _word_edits(b_at[b0], "".join(b_lines[b0:b1]), "".join(o_lines[o0:o1]), work)
+    for change in _changes(b_lines, o_lines, work):
+        for b0, b1, o0, o1 in _paired(change, b_at, work):
+            found += _word_edits(b_at[b0], "".join(b_lines[b0:b1]), "".join(o_lines[o0:o1]), work)
     return _rewrites(base, found)
+
+
+def _paired(change: _Change, at: list[int], work: list[int]) -> list[_Change]:
+    """A change of many lines to as many, line by line if it is too long to be compared as one."""
+    b0, b1, o0, o1 = change
+    if b1 - b0 != o1 - o0 or at[b1] - at[b0] < work[0] // 2:
+        return [change]
+    return [(b0 + n, b0 + n + 1, o0 + n, o0 + n + 1) for n in range(b1 - b0)]
 
 
 def _word_edits(offset: int, base: str, other: str, work: list[int]) -> list[Edit]:

@@ -10,7 +10,8 @@ greater op id, and is met again before that.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -49,6 +50,10 @@ KEEP_ALIVE = 20.0
 
 FLUSH_BYTES = 64 * 1024
 """What a connection gathers before it writes: a change is one packet, a large download flows."""
+
+SHARED_BYTES = 16 * 1024
+SHARED_DELIVERIES = 64
+"""What is small is put together, compressed once and shared by all who are told the same."""
 
 PREFETCH_SEGMENTS = 4
 """Segments read in the same snapshot as the view: enough that a device which follows never chases."""
@@ -99,6 +104,14 @@ class View(msgspec.Struct):
         return store.last_op_of(self.group)
 
 
+class Delivery(msgspec.Struct, frozen=True):
+    """One commit as it was told to a device: the same for all that stood where it stood."""
+
+    piece: Piece
+    places: dict[str, Place]
+    states: dict[str, BucketState]
+
+
 class Downloads:
     """Opens streams. One for the whole server."""
 
@@ -119,6 +132,8 @@ class Downloads:
         self.segments = segments
         self.clock = clock
         self.seen = seen
+        self.deliveries: OrderedDict[Hashable, Delivery] = OrderedDict()
+        """The latest ``SHARED_DELIVERIES``."""
 
     async def open(
         self, principal: Principal, request: StreamRequest, format: Format, coding: Coding
@@ -156,8 +171,11 @@ class Download:
         self._announced_op = -1
         self._announced_write: str | None = None
         self._view: View | None = None
-        self._unsent: list[bytes] = []
+        self._unsent: list[Piece] = []
         self._unsent_bytes = 0
+        self._names = self._stream_names()
+        self._kind = (format, request.raw_data, tuple(self._names))
+        """What of the request decides how a commit is told."""
         self._listener = Listener()
         self._own_topic = device_topic(principal.space, principal.user, request.client_id)
         service.hub.add(self._listener)
@@ -314,14 +332,40 @@ class Download:
                 self._places[topic] = buckets.start(
                     topic, bucket, view.epoch, view.device.generation, view.op
                 )
-        await self._send(outlet, changed)
+        await self._deliver(outlet, view, changed)
 
-    async def _send(self, outlet: Outlet, changed: Mapping[str, Bucket] | None) -> None:
-        """Bring the device to the view. ``changed``: the only buckets that differ, if that is known."""
+    async def _deliver(self, outlet: Outlet, view: View, changed: Mapping[str, Bucket]) -> None:
+        """Tell what commits did. Everything before was told, so places and news decide every byte."""
+        kept = self._service.deliveries
+        write = self._write_checkpoint(view)
+        news = tuple((self._places.get(topic), view.held[topic], b.last) for topic, b in changed.items())
+        key = (view.op, write, self._kind, news)
+        known = kept.get(key)
+        if known is not None:
+            self._places.update(known.places)
+            self._announced.update(known.states)
+            self._announced_op, self._announced_write = view.op, write
+            await outlet.write(self._coder.add(known.piece))
+            self._service.seen(self._principal, self._request.client_id, view.group)
+            return
+        piece = await self._send(outlet, changed)
+        if piece is not None:
+            places = {topic: self._places[topic] for topic in changed if topic in self._places}
+            states = {place.name: self._announced[place.name] for place in places.values()}
+            kept[key] = Delivery(piece, places, states)
+            if len(kept) > SHARED_DELIVERIES:
+                kept.popitem(last=False)
+
+    async def _send(self, outlet: Outlet, changed: Mapping[str, Bucket] | None) -> Piece | None:
+        """Bring the device to the view. ``changed``: the only buckets that differ, if that is known.
+
+        Returns what was written if it was one small piece, and neither more nor less than ``changed``.
+        """
+        written = outlet.sent
         await self._announce(outlet, changed)
         while not await self._send_data(outlet, changed):
             if self._listener.closed:
-                return
+                return None
             await self.look()
             changed = None
             # Before its data: what is partly complete is measured by what was announced.
@@ -329,8 +373,10 @@ class Download:
         view = self._view
         assert view is not None  # noqa: S101
         await self._say(outlet, "checkpoint_complete", {"last_op_id": str(view.op)})
-        await self._flush(outlet)
+        whole = changed is not None and outlet.sent == written
+        piece = await self._flush(outlet)
         self._service.seen(self._principal, self._request.client_id, view.group)
+        return piece if whole else None
 
     async def _send_data(self, outlet: Outlet, changed: Mapping[str, Bucket] | None) -> bool:
         """Send what the device lacks; False when the view turned out to be old on the way."""
@@ -399,7 +445,7 @@ class Download:
                 held.priority,
                 bucket.live,
                 [
-                    {"default": self._stream_index(held.stream)} if index is None else {"sub": index}
+                    {"default": self._names.index(held.stream)} if index is None else {"sub": index}
                     for index in held.subscriptions
                 ],
             )
@@ -410,9 +456,6 @@ class Download:
             return view.held.values()
         return sorted((view.held[topic] for topic in changed), key=lambda held: held.priority)
 
-    def _stream_index(self, name: str) -> int:
-        return self._stream_names().index(name)
-
     def _stream_names(self) -> list[str]:
         streams = self._service.streams
         asked = {wanted.stream for wanted in self._subscriptions}
@@ -421,7 +464,7 @@ class Download:
 
     def _stream_states(self) -> list[StreamState]:
         streams = self._service.streams
-        states = [StreamState(name, streams.default(name), []) for name in self._stream_names()]
+        states = [StreamState(name, streams.default(name), []) for name in self._names]
         for index, wanted in enumerate(self._subscriptions):
             if streams.named(wanted.stream) is None:
                 error = {"subscription": index, "message": f"this app has no stream {wanted.stream!r}"}
@@ -439,20 +482,26 @@ class Download:
         return float("inf") if expires is None else (expires - self._service.clock.now()) / 1000
 
     async def _say(self, outlet: Outlet, name: str, value: Any) -> None:
-        await self._write(outlet, self._service.segments.share(line(name, value, self._format)))
+        await self._write(outlet, Piece(line(name, value, self._format)))
 
     async def _write(self, outlet: Outlet, piece: Piece) -> None:
-        self._unsent.append(self._coder.add(piece))
-        self._unsent_bytes += len(self._unsent[-1])
+        self._unsent.append(piece)
+        self._unsent_bytes += len(piece.raw)
         if self._unsent_bytes > FLUSH_BYTES:
             await self._flush(outlet)
 
-    async def _flush(self, outlet: Outlet) -> None:
-        data = b"".join(self._unsent)
-        self._unsent.clear()
-        self._unsent_bytes = 0
-        if data:
-            await outlet.write(data)
+    async def _flush(self, outlet: Outlet) -> Piece | None:
+        """Write what was gathered; returns it if it was small."""
+        unsent, small = self._unsent, self._unsent_bytes <= SHARED_BYTES
+        self._unsent, self._unsent_bytes = [], 0
+        if not unsent:
+            return None
+        if small:
+            piece = self._service.segments.share(b"".join([piece.raw for piece in unsent]))
+            await outlet.write(self._coder.add(piece))
+            return piece
+        await outlet.write(b"".join([self._coder.add(piece) for piece in unsent]))
+        return None
 
 
 def _op(text: str) -> int:

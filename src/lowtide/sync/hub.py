@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 from lowtide.sync.model import Bucket, Commit
 
-
 SLICE = 100
 """Listeners that are woken in one turn of the event loop: about 3 ms, in which nobody else is served."""
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
+from lowtide.declare.evolve import stale_models
+from lowtide.declare.snapshot import Snapshot, read_snapshot
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.evolve import stale_models
 from lowtide.kernel.schema import Schema
-from lowtide.kernel.snapshot import Snapshot, read_snapshot
 from lowtide.storage.db import Database, Row, Tx
 from lowtide.sync import store
 from lowtide.sync.ledger import IndexRow, Ledger, Standing, standing

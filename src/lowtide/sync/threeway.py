@@ -217,7 +217,10 @@ def merge_text(base: str, mine: str, theirs: str) -> str:
         return theirs
     if theirs == base:
         return mine
-    my_edits, their_edits = _unrepeated(base, edits(base, mine), edits(base, theirs))
+    their_edits = edits(base, theirs)
+    known = set(their_edits)
+    my_edits = [edit for edit in edits(base, mine) if edit not in known]
+    my_edits, their_edits = _unrepeated(base, my_edits, their_edits)
     both = [(start, end, 0, text) for start, end, text in their_edits]
     both += [(start, end, 1, text) for start, end, text in my_edits]
     both.sort(key=lambda edit: edit[:3])

@@ -78,6 +78,7 @@ class SqliteThread(threading.Thread):
                 if item is None:
                     break
                 self.serve(item)
+                self._taken = []
         except BaseException as error:
             log.exception("the thread %s ended", self.name)
             failure = error

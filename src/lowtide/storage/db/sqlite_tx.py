@@ -175,7 +175,7 @@ def translate(error: Exception, name: str) -> LowtideError:
             return StorageLost(f"The database's disk failed: {error}.")
         case apsw.CorruptError() | apsw.NotADBError():
             return StorageLost(
-                "The database file is damaged.", hint="Restore a backup; docs/operate/restore.md says how."
+                "The database file is damaged.", hint="Put a backup in its place: 'lowtide restore'."
             )
         case apsw.TooBigError():
             return TooLarge("A value is larger than the database holds.")

@@ -17,7 +17,6 @@ database larger pass, so that deletions work and insertions cannot eat the room 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -95,9 +94,8 @@ class Writer(SqliteThread):
     def shut(self) -> None:
         try:
             if self._lost is None:
-                # Another program may be reading: its loss is a longer start next time.
-                with contextlib.suppress(apsw.BusyError, apsw.FullError):
-                    self._connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                # Another program may be reading: then the log stays, for the next start.
+                self._checkpoint(truncate=True)
             self._connection.close()
         finally:
             self._lock.drop()

@@ -26,9 +26,11 @@ class Place(msgspec.Struct, frozen=True, order=True):
 
 
 def caller() -> Place:
-    """The line outside ``lowtide.kernel`` that is running now."""
+    """The line outside ``lowtide.declare`` that is running now."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("lowtide.kernel."):
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith(
+        "lowtide.declare."
+    ):
         frame = frame.f_back
     return Place(frame.f_code.co_filename, frame.f_lineno)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from lowtide.kernel.declare import (
+from lowtide.declare.app import (
     App,
     FunctionDeclaration,
     LookupDeclaration,
@@ -16,7 +16,7 @@ from lowtide.kernel.declare import (
     ParameterDeclaration,
     StreamDeclaration,
 )
-from lowtide.kernel.fields import declared_fields
+from lowtide.declare.fields import declared_fields
 from lowtide.kernel.schema import Function, Keys, Lookup, Model, Parameter, Schema, Stream
 
 

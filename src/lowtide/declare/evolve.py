@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from lowtide.kernel.changes import Change, Changes
-from lowtide.kernel.evolve_fields import compare_fields, former_names
-from lowtide.kernel.schema import Keys, Lookup, Parameter, Schema
-from lowtide.kernel.snapshot import (
+from lowtide.declare.changes import Change, Changes
+from lowtide.declare.evolve_fields import compare_fields, former_names
+from lowtide.declare.snapshot import (
     CLOSED,
     FunctionState,
     ModelState,
@@ -21,6 +20,7 @@ from lowtide.kernel.snapshot import (
     snapshot,
     state_of,
 )
+from lowtide.kernel.schema import Keys, Lookup, Parameter, Schema
 
 __all__ = ["Change", "compare", "snapshot", "stale_models"]
 

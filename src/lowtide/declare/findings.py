@@ -9,8 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from lowtide.declare.place import Place
 from lowtide.kernel.errors import DeclarationError
-from lowtide.kernel.place import Place
 
 Severity = Literal["error", "warning", "note"]
 """error: the app does not start. warning: it does, and something is probably not meant. note: to know."""

@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
 
-from lowtide.kernel.place import Place, caller
+from lowtide.declare.place import Place, caller
 from lowtide.kernel.schema import Field, Kind, Merge
 from lowtide.kernel.values import coerce
 

@@ -6,15 +6,15 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
-from lowtide.kernel import place as places
-from lowtide.kernel.build import hook
-from lowtide.kernel.check_calls import check_call
-from lowtide.kernel.check_fields import check_field
-from lowtide.kernel.declare import App, Model, ModelDeclaration
-from lowtide.kernel.fields import FieldDeclaration, Maker, declared_fields
-from lowtide.kernel.findings import Findings, check_name, suggestion
-from lowtide.kernel.place import Place
-from lowtide.kernel.rules import Both, Either, Member, Owner
+from lowtide.declare import place as places
+from lowtide.declare.app import App, Model, ModelDeclaration
+from lowtide.declare.build import hook
+from lowtide.declare.check_calls import check_call
+from lowtide.declare.check_fields import check_field
+from lowtide.declare.fields import FieldDeclaration, Maker, declared_fields
+from lowtide.declare.findings import Findings, check_name, suggestion
+from lowtide.declare.place import Place
+from lowtide.declare.rules import Both, Either, Member, Owner
 
 HOOKS = ("write", "before_write", "after_commit")
 KEY_KINDS = ("text", "reference", "integer", "boolean")

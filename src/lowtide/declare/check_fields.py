@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lowtide.kernel import place as places
-from lowtide.kernel.build import model_named
-from lowtide.kernel.check_calls import check_call
-from lowtide.kernel.declare import App
-from lowtide.kernel.fields import FieldDeclaration
-from lowtide.kernel.findings import Findings, check_name, suggestion
-from lowtide.kernel.place import Place
+from lowtide.declare import place as places
+from lowtide.declare.app import App
+from lowtide.declare.build import model_named
+from lowtide.declare.check_calls import check_call
+from lowtide.declare.fields import FieldDeclaration
+from lowtide.declare.findings import Findings, check_name, suggestion
+from lowtide.declare.place import Place
 from lowtide.kernel.schema import Kind
 from lowtide.kernel.values import MAX_RECORD_BYTES
 

@@ -35,8 +35,8 @@ from lowtide import (
     parameter,
     removed,
 )
+from lowtide.declare.evolve import compare, snapshot, stale_models
 from lowtide.kernel.errors import NewerDatabase, SetupError
-from lowtide.kernel.evolve import compare, snapshot, stale_models
 from lowtide.kernel.schema import Field, Model, Schema
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lowtide.kernel import place as places
-from lowtide.kernel.build import hook, model_named
-from lowtide.kernel.check_models import KEY_KINDS
-from lowtide.kernel.declare import (
+from lowtide.declare import place as places
+from lowtide.declare.app import (
     App,
     LookupDeclaration,
     ModelDeclaration,
@@ -16,10 +14,12 @@ from lowtide.kernel.declare import (
     StreamDeclaration,
     Where,
 )
-from lowtide.kernel.fields import FieldDeclaration, declared_fields
-from lowtide.kernel.findings import Findings, check_name, suggestion
-from lowtide.kernel.place import Place
-from lowtide.kernel.rules import Anyone, Both, Either, Owner
+from lowtide.declare.build import hook, model_named
+from lowtide.declare.check_models import KEY_KINDS
+from lowtide.declare.fields import FieldDeclaration, declared_fields
+from lowtide.declare.findings import Findings, check_name, suggestion
+from lowtide.declare.place import Place
+from lowtide.declare.rules import Anyone, Both, Either, Owner
 from lowtide.kernel.schema import Claim, Everyone, Kind, Me
 
 MAX_BUCKETS = 1000

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lowtide.kernel.changes import Changes
+from lowtide.declare.changes import Changes
+from lowtide.declare.snapshot import FieldState, ModelState
 from lowtide.kernel.schema import Kind, Merge
-from lowtide.kernel.snapshot import FieldState, ModelState
 
 _SAME_BYTES: set[tuple[Kind, Kind]] = {("reference", "text"), ("text", "reference")}
 """Kinds that hold the same values in the same column."""

@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
-from lowtide.kernel.findings import refusal
-from lowtide.kernel.place import Place, caller
-from lowtide.kernel.rules import everyone
+from lowtide.declare.findings import refusal
+from lowtide.declare.place import Place, caller
+from lowtide.declare.rules import everyone
 from lowtide.kernel.schema import Claim, Everyone, Me, Parameter, Schema
 
 C = TypeVar("C")
@@ -213,8 +213,8 @@ class App:
 
     def compile(self) -> Schema:
         """The schema. Raises ``DeclarationError`` whose ``details["findings"]`` are all mistakes."""
-        from lowtide.kernel.build import build  # both read these declarations
-        from lowtide.kernel.check import check
+        from lowtide.declare.build import build  # both read these declarations
+        from lowtide.declare.check import check
 
         findings = check(self)
         if any(finding.severity == "error" for finding in findings):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lowtide.declare.findings import Finding
+from lowtide.declare.load import check_path, load_app
 from lowtide.kernel.errors import DeclarationError
-from lowtide.kernel.findings import Finding
-from lowtide.kernel.load import check_path, load_app
 
 APP = "from lowtide import App\napp = App('todo')\n"
 

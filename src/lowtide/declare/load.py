@@ -9,11 +9,11 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from lowtide.kernel.check import check
-from lowtide.kernel.declare import App
+from lowtide.declare.app import App
+from lowtide.declare.check import check
+from lowtide.declare.findings import Finding, Findings, refusal
+from lowtide.declare.place import Place
 from lowtide.kernel.errors import DeclarationError
-from lowtide.kernel.findings import Finding, Findings, refusal
-from lowtide.kernel.place import Place
 
 
 def load_app(path: Path | str, address: str = "app") -> App:

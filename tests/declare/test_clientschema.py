@@ -8,10 +8,10 @@ from typing import Any
 import apsw
 import pytest
 
-from lowtide.kernel.clientschema import client_schema
+from lowtide.declare.clientschema import client_schema
 from lowtide.kernel.schema import Schema
 from lowtide.sync.system import with_system
-from tests.kernel import whole_app
+from tests.declare import whole_app
 from tests.phones.core import open_core
 
 

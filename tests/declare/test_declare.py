@@ -12,11 +12,11 @@ import pytest
 
 import lowtide
 from lowtide import App, Refused, anyone, both, either, member, nobody, owner
-from lowtide.kernel.check import check
-from lowtide.kernel.declare import snake_case
+from lowtide.declare.app import snake_case
+from lowtide.declare.check import check
 from lowtide.kernel.errors import LowtideError
 from lowtide.kernel.schema import Claim, Everyone, Lookup, Me, Parameter, Schema
-from tests.kernel import whole_app
+from tests.declare import whole_app
 
 TEAMS = Lookup("membership", "user_id", "team_id")
 

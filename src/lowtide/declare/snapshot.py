@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
+from lowtide.declare.rules import Anyone, Both, Either, Member, Nobody, Owner
 from lowtide.kernel.errors import NewerDatabase, SetupError
-from lowtide.kernel.rules import Anyone, Both, Either, Member, Nobody, Owner
 from lowtide.kernel.schema import (
     Claim,
     Device,

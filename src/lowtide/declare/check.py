@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from lowtide.kernel.check_functions import check_functions
-from lowtide.kernel.check_models import check_models
-from lowtide.kernel.check_streams import check_streams
-from lowtide.kernel.declare import App
-from lowtide.kernel.findings import Finding, Findings
+from lowtide.declare.app import App
+from lowtide.declare.check_functions import check_functions
+from lowtide.declare.check_models import check_models
+from lowtide.declare.check_streams import check_streams
+from lowtide.declare.findings import Finding, Findings
 
 
 def check(app: App) -> list[Finding]:

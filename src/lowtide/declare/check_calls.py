@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from lowtide.kernel import place as places
-from lowtide.kernel.findings import Findings
-from lowtide.kernel.place import Place
+from lowtide.declare import place as places
+from lowtide.declare.findings import Findings
+from lowtide.declare.place import Place
 
 
 def check_call(

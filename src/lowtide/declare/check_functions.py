@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from lowtide.kernel import place as places
-from lowtide.kernel.build import parameter_type
-from lowtide.kernel.declare import App, FunctionDeclaration
-from lowtide.kernel.findings import Findings, check_name
-from lowtide.kernel.place import Place
+from lowtide.declare import place as places
+from lowtide.declare.app import App, FunctionDeclaration
+from lowtide.declare.build import parameter_type
+from lowtide.declare.findings import Findings, check_name
+from lowtide.declare.place import Place
 
 
 def check_functions(found: Findings, app: App) -> None:

@@ -33,11 +33,11 @@ from lowtide import (
     owner,
     parameter,
 )
-from lowtide.kernel.check import check
+from lowtide.declare.check import check
+from lowtide.declare.evolve import snapshot
+from lowtide.declare.findings import Finding
+from lowtide.declare.load import check_path, load_app
 from lowtide.kernel.errors import DeclarationError
-from lowtide.kernel.evolve import snapshot
-from lowtide.kernel.findings import Finding
-from lowtide.kernel.load import check_path, load_app
 
 HEAD = "from lowtide import *\napp = App('shop')\n"
 SOUND = """
