@@ -91,6 +91,32 @@ def check_id(value: object) -> str:
     return value
 
 
+def aliased(model: Model, data: Data) -> Data:
+    """``data`` as devices receive it: renamed fields stand under their former name too."""
+    renamed = {f.renamed_from: data[n] for n, f in model.fields.items() if f.renamed_from}
+    return {**data, **renamed} if renamed else data
+
+
+class Fields:
+    """A record as rules and hooks see it: ``record.title``, or ``record["title"]``. Read only."""
+
+    __slots__ = ("_data", "_model", "id")
+
+    def __init__(self, model: Model, id: str, data: Data):
+        self._model = model
+        self._data = data
+        self.id = id
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"{self._model.name} has no field {name!r}") from None
+
+    def __getitem__(self, name: str) -> Any:
+        return decode(self._model.fields[name], self._data[name])
+
+
 def _renamed(model: Model, name: str) -> Field | None:
     for field in model.fields.values():
         if field.renamed_from == name:

@@ -28,13 +28,13 @@ from lowtide.kernel.errors import (
 )
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Data, Model, Principal, Schema
-from lowtide.kernel.values import check_id, coerce_fields
+from lowtide.kernel.values import Fields, check_id, coerce_fields
 from lowtide.storage.db import Database
 from lowtide.storage.jobs import Job, Jobs
 from lowtide.sync import store
-from lowtide.sync.merge import Fields
+from lowtide.sync.index import lookup_name
 from lowtide.sync.model import Batch, Mutation, Require, Result, Transaction
-from lowtide.sync.store import lookup_name, queries
+from lowtide.sync.store import queries
 from lowtide.sync.streams import key_text
 from lowtide.sync.system import COMMANDS
 from lowtide.sync.writer import Applied, CommandCall, Event

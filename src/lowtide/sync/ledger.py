@@ -15,7 +15,7 @@ import msgspec
 from lowtide.kernel.schema import Data, Schema
 from lowtide.storage.db import Tx
 from lowtide.sync import store
-from lowtide.sync.merge import unique_name, unique_text
+from lowtide.sync.index import lookup_name, unique_name, unique_text
 from lowtide.sync.model import Bucket, Key, Page, Record
 from lowtide.sync.store import queries
 from lowtide.sync.streams import Streams, key_text
@@ -46,7 +46,7 @@ def standing(schema: Schema, streams: Streams, key: Key, data: Data | None) -> S
         if text is not None:
             index.append((unique_name(name, fields), text))
     index.extend(
-        (store.lookup_name(name, field), key_text(data[field]))
+        (lookup_name(name, field), key_text(data[field]))
         for field in model.indexes
         if data[field] is not None
     )

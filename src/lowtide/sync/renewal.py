@@ -18,8 +18,8 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.schema import Schema
 from lowtide.storage.db import Database, Row, Tx
 from lowtide.sync import store
+from lowtide.sync.index import lookup_name, unique_name, unique_text
 from lowtide.sync.ledger import IndexRow, Ledger, Standing, standing
-from lowtide.sync.merge import unique_name, unique_text
 from lowtide.sync.model import Record
 from lowtide.sync.store import queries
 from lowtide.sync.streams import Streams, key_text
@@ -124,7 +124,7 @@ class _Chunk:
             if value is not None:
                 index.append((unique_name(self._model, tuple(fields)), value))
         index.extend(
-            (store.lookup_name(self._model, field), key_text(data[field]))
+            (lookup_name(self._model, field), key_text(data[field]))
             for field in model.indexes
             if data.get(field) is not None
         )

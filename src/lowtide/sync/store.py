@@ -12,8 +12,9 @@ import msgspec
 
 from lowtide.kernel.clock import Stamp
 from lowtide.kernel.schema import Data, Lookup, Model, Schema
+from lowtide.kernel.values import aliased
 from lowtide.storage.db import Tx, load_queries
-from lowtide.sync.merge import IndexKey, aliased
+from lowtide.sync.index import IndexKey, lookup_name
 from lowtide.sync.model import Bucket, Key, Loss, Record, Result
 from lowtide.sync.streams import key_text
 
@@ -152,11 +153,6 @@ async def read_holdings(
                 counts = holdings[holder].setdefault(lookup, {})
                 counts[key_text(taken)] = counts.get(key_text(taken), 0) + 1
     return holdings
-
-
-def lookup_name(model: str, field: str) -> str:
-    """The name of the index that finds records by a field's value."""
-    return f"{model}.{field}"
 
 
 async def read_buckets(tx: Tx, names: Iterable[str]) -> dict[str, Bucket]:

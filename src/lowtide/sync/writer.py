@@ -22,8 +22,9 @@ from lowtide.kernel.errors import BatchGap, BatchRepeated, Busy, LowtideError
 from lowtide.kernel.schema import Schema
 from lowtide.storage.db import Database, Tx
 from lowtide.sync import store
+from lowtide.sync.index import IndexKey, unique_name, unique_text
 from lowtide.sync.ledger import Ledger, standing
-from lowtide.sync.merge import Change, IndexKey, Merge, State, unique_name, unique_text
+from lowtide.sync.merge import Change, Merge, State
 from lowtide.sync.model import (
     Batch,
     Bucket,

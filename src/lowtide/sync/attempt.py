@@ -1,0 +1,400 @@
+"""One transaction on its way through the merge: all of it comes to be, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lowtide.kernel.clock import Stamp
+from lowtide.kernel.errors import Refused as HookRefused
+from lowtide.kernel.schema import Data, Field, Lookup, Model, Principal, Resolving, Wire
+from lowtide.kernel.values import (
+    MAX_RECORD_BYTES,
+    Fields,
+    aliased,
+    check_complete,
+    coerce_fields,
+    complete,
+)
+from lowtide.sync.fields import merge_field, merge_unseen
+from lowtide.sync.index import IndexKey, unique_name, unique_text
+from lowtide.sync.model import Key, Loss, Mutation, Record, Refusal, Refused, Result, Status, Transaction
+from lowtide.sync.streams import device_key, key_text
+
+if TYPE_CHECKING:
+    from lowtide.sync.merge import Merge
+
+_encode = msgspec.json.Encoder().encode
+
+DELETED = "deleted!"
+"""Where a tombstone's stamps keep the deletion's; no field can have this name."""
+
+
+class Author:
+    """``me`` of a rule or hook: who writes, and what the user holds right now."""
+
+    __slots__ = ("_merge", "_principal", "device")
+
+    def __init__(self, merge: Merge, principal: Principal, client_id: str):
+        self._merge = merge
+        self._principal = principal
+        self.device = device_key(principal.user, client_id)
+
+    @property
+    def user(self) -> str:
+        return self._principal.user
+
+    @property
+    def id(self) -> str:
+        return self._principal.user
+
+    @property
+    def space(self) -> str:
+        return self._principal.space
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        return self._principal.claims
+
+    @property
+    def server(self) -> bool:
+        return self._principal.server
+
+    def holds(self, stream: str, key: Any) -> bool:
+        """Does the user hold ``key`` of ``stream``, as of the mutations before this one?"""
+        return self._merge.holds(self._principal, stream, key)
+
+
+class Refuse(Exception):
+    def __init__(self, refusal: Refusal):
+        self.refusal = refusal
+
+
+class Attempt:
+    """One transaction under way: nothing of it is visible until ``keep``."""
+
+    def __init__(self, merge: Merge, transaction: Transaction):
+        self._merge = merge
+        self._state = merge.state
+        self._schema = merge.schema
+        self._transaction = transaction
+        self._principal = transaction.principal
+        self._me = Author(merge, transaction.principal, transaction.client_id)
+        self._records: dict[Key, Record] = {}
+        self._json: dict[Key, str] = {}
+        self._index: dict[IndexKey, str | None] = {}
+        self._losses: list[Loss] = []
+        self._shifts: list[tuple[Key, Record | None, Record]] = []
+        self.results: list[Result] = []
+
+    def keep(self) -> None:
+        """Make it so: hand everything to the merge."""
+        for key, record in self._records.items():
+            self._merge.put(key, record, self._json[key])
+        for index_key, holder in self._index.items():
+            if holder is None:
+                self._state.index.pop(index_key, None)
+            else:
+                self._state.index[index_key] = holder
+        self._merge.losses.extend(self._losses)
+
+    def undo(self) -> None:
+        """Take back the keys that the transaction had granted or revoked on its way."""
+        for key, before, after in reversed(self._shifts):
+            self._shift_holdings(key, after, before)
+
+    def apply(self, mutation: Mutation | Refused) -> None:
+        if isinstance(mutation, Refused):
+            raise Refuse(mutation.refusal)
+        model = self._schema.models.get(mutation.model)
+        if model is None:
+            raise Refuse(
+                Refusal("unknown_model", f"this app has no model {mutation.model!r}", "Update the app.")
+            )
+        key = (self._principal.space, mutation.model, mutation.id)
+        current = self._records.get(key) or self._state.records.get(key)
+        if mutation.op == "delete":
+            self._delete(model, key, current, mutation)
+        elif current is None:
+            if mutation.op == "patch":
+                raise Refuse(
+                    Refusal(
+                        "no_record",
+                        f"{mutation.model} {mutation.id!r} was never created here",
+                        "Its creation was probably refused: look for that rejection.",
+                    )
+                )
+            self._create(model, key, None, mutation)
+        elif current.deleted and mutation.op == "put":
+            self._create(model, key, current, mutation)
+        elif current.deleted:
+            self._edit_deleted(model, key, current, mutation)
+        else:
+            self._edit(model, key, current, mutation)
+
+    # The four things that can happen to a record.
+
+    def _create(self, model: Model, key: Key, tombstone: Record | None, mutation: Mutation) -> None:
+        self._guard_server_fields(model, mutation, {n: f.default for n, f in model.fields.items()})
+        data = self._hooked(model, key, None, complete(model, mutation.data))
+        self._allow(model, key, None, data)
+        stamps = {"": self._stamp(mutation)}
+        created = tombstone.created if tombstone else self._merge.now
+        record = Record(data, stamps, False, 0, created)
+        self._store(model, key, tombstone, record)
+        self._done(mutation, "applied")
+
+    def _edit(self, model: Model, key: Key, current: Record, mutation: Mutation) -> None:
+        stamp = self._stamp(mutation)
+        self._guard_server_fields(model, mutation, current.data)
+        base = mutation.base
+        if base is None and mutation.op == "put" and not self._principal.server:
+            # Two made the same record without knowing of each other: each began from the defaults.
+            base = {name: field.default for name, field in model.fields.items()}
+        data: Data = dict(current.data)
+        stamps: dict[str, Stamp] = {}
+        conflicts: list[str] = []
+        combined = False
+        for name, mine in mutation.data.items():
+            field = model.fields[name]
+            theirs = data.get(name)
+            theirs_stamp = current.stamp(name)
+            later = stamp >= theirs_stamp
+            context = self._context(model, key, name, later)
+            try:
+                if base is not None and name in base:
+                    merged = merge_field(field, base[name], mine, theirs, later, context)
+                elif self._principal.server or (field.merge == "latest" and theirs_stamp[1] == stamp[1]):
+                    # The server's code means what it says; a device knows the value that it wrote itself.
+                    merged = merge_field(field, theirs, mine, theirs, later, context)
+                else:
+                    merged = merge_unseen(field, mine, theirs, later, context)
+            except ValueError as error:
+                raise Refuse(Refusal("invalid", f"{name}: {error}", "Change the value.")) from None
+            if merged.fault:
+                self._merge.faults.append(f"{model.name}.{name}: {merged.fault}")
+            if merged.conflict:
+                conflicts.append(name)
+                self._lose(key, name, merged.lost, current, mutation, merged.mine_won, field)
+            elif merged.value not in (mine, theirs):
+                combined = True
+            if merged.value != theirs:
+                data[name] = merged.value
+                stamps[name] = max(stamp, (theirs_stamp[0], stamp[1]))
+        data = self._hooked(model, key, current.data, data)
+        if data == current.data:
+            # Nothing changes, so there is nothing to permit; a lost conflict is already noted.
+            self._done(mutation, "merged" if conflicts else "unchanged", conflicts)
+            return
+        self._allow(model, key, current.data, data)
+        record = Record(data, {**current.stamps, **stamps}, False, 0, current.created)
+        self._store(model, key, current, record)
+        self._done(mutation, "merged" if conflicts or combined else "applied", conflicts)
+
+    def _edit_deleted(self, model: Model, key: Key, current: Record, mutation: Mutation) -> None:
+        self._guard_server_fields(model, mutation, current.data)
+        data: Data = {**current.data, **mutation.data}
+        self._allow(model, key, current.data, data)
+        if model.on_delete == "revive":
+            data = self._hooked(model, key, None, data)
+            stamps = {**current.stamps, **dict.fromkeys(mutation.data, self._stamp(mutation))}
+            stamps.pop(DELETED, None)
+            record = Record(data, stamps, False, 0, current.created)
+            self._store(model, key, current, record)
+            self._lose(key, "", "deleted", current, mutation, True)
+        else:
+            for name, mine in mutation.data.items():
+                self._lose(key, name, mine, current, mutation, False, reason="deleted")
+        self._done(mutation, "merged", sorted(mutation.data))
+
+    def _delete(self, model: Model, key: Key, current: Record | None, mutation: Mutation) -> None:
+        if current is None or current.deleted:
+            self._done(mutation, "unchanged")
+            return
+        stamp = self._stamp(mutation)
+        base = mutation.base or {}
+        unseen = [
+            name for name, value in base.items() if name in current.data and current.data[name] != value
+        ]
+        self._allow(model, key, current.data, None)
+        if unseen and model.on_delete == "revive":
+            self._lose(key, "", "deletion", current, mutation, False)
+            self._done(mutation, "merged", unseen)
+            return
+        self._hooked(model, key, current.data, None)
+        for name in unseen:
+            self._lose(key, name, current.data[name], current, mutation, True, reason="deleted")
+        latest = max(stamp, max(current.stamps.values()))
+        stamps = {**current.stamps, DELETED: (latest[0], stamp[1])}
+        self._store(model, key, current, Record(current.data, stamps, True, 0, current.created))
+        self._done(mutation, "merged" if unseen else "applied", unseen)
+
+    # The steps that they share.
+
+    def _stamp(self, mutation: Mutation) -> Stamp:
+        return (mutation.at, self._transaction.client_id)
+
+    def _context(self, model: Model, key: Key, name: str, later: bool) -> Resolving:
+        return Resolving(model.name, key[2], name, self._principal.user, later)
+
+    def _guard_server_fields(self, model: Model, mutation: Mutation, standing: Data) -> None:
+        if self._principal.server:
+            return
+        for name, value in mutation.data.items():
+            if model.fields[name].merge == "server" and value != standing.get(name):
+                raise Refuse(
+                    Refusal(
+                        "server_only", f"only the server writes {name}", "Leave the field out of the write."
+                    )
+                )
+
+    def _hooked(self, model: Model, key: Key, before: Data | None, after: Data | None) -> Any:
+        if model.before_write is None:
+            return after
+        try:
+            changed = model.before_write(
+                self._me,
+                None if before is None else Fields(model, key[2], before),
+                None if after is None else Fields(model, key[2], after),
+            )
+        except HookRefused as refused:
+            raise Refuse(Refusal(refused.code, refused.message, refused.hint)) from None
+        except Exception as error:
+            raise Refuse(self._fault(model, "before_write", error)) from None
+        if changed is None or after is None:
+            return after
+        try:
+            return {**after, **coerce_fields(model, changed)}
+        except ValueError as error:
+            raise Refuse(self._fault(model, "before_write", error)) from None
+
+    def _allow(self, model: Model, key: Key, before: Data | None, after: Data | None) -> None:
+        if after is not None:
+            try:
+                check_complete(model, after)
+            except ValueError as error:
+                raise Refuse(Refusal("invalid", str(error), "Fill the field.")) from None
+        if self._principal.server:
+            return
+        if model.write is None:
+            raise Refuse(
+                Refusal("closed", f"devices do not write {model.name}", "Give the model a write rule.")
+            )
+        try:
+            allowed = model.write(
+                self._me,
+                None if before is None else Fields(model, key[2], before),
+                None if after is None else Fields(model, key[2], after),
+            )
+        except Exception as error:
+            raise Refuse(self._fault(model, "the write rule", error)) from None
+        if not allowed:
+            raise Refuse(
+                Refusal(
+                    "forbidden",
+                    f"the write rule of {model.name} says no",
+                    "Ask for access, or undo the change.",
+                )
+            )
+
+    def _fault(self, model: Model, what: str, error: Exception) -> Refusal:
+        self._merge.faults.append(f"{model.name}: {what} raised {type(error).__name__}: {error}")
+        return Refusal(
+            "rule_failed",
+            f"{what} of {model.name} failed",
+            "This is a mistake in the app's server code; its log has the reason.",
+        )
+
+    def _store(self, model: Model, key: Key, before: Record | None, after: Record) -> None:
+        json = _encode(aliased(model, after.data)).decode()
+        if len(json) > MAX_RECORD_BYTES:
+            raise Refuse(
+                Refusal(
+                    "record_too_large",
+                    f"the record has {len(json)} bytes; {MAX_RECORD_BYTES} are allowed",
+                    "Put large content into an attachment.",
+                )
+            )
+        self._claim_unique(model, key, before, after)
+        if any(True for _ in self._merge.streams.lookups_of(model.name)):
+            self._shift_holdings(key, before, after)
+            self._shifts.append((key, before, after))
+        self._records[key] = after
+        self._json[key] = json
+
+    def _claim_unique(self, model: Model, key: Key, before: Record | None, after: Record) -> None:
+        for fields in model.unique:
+            old = None if before is None or before.deleted else unique_text(fields, before.data)
+            new = None if after.deleted else unique_text(fields, after.data)
+            if old == new:
+                continue
+            name = unique_name(model.name, fields)
+            if new is not None:
+                wanted = (key[0], name, new)
+                holder = self._index[wanted] if wanted in self._index else self._state.index.get(wanted)
+                if holder is not None and holder != key[2]:
+                    raise Refuse(
+                        Refusal(
+                            "unique",
+                            f"another {model.name} has the same {' and '.join(fields)}",
+                            "Choose another value.",
+                        )
+                    )
+                self._index[wanted] = key[2]
+            if old is not None:
+                self._index[(key[0], name, old)] = None
+
+    def _shift_holdings(self, key: Key, before: Record | None, after: Record | None) -> None:
+        for lookup in self._merge.streams.lookups_of(key[1]):
+            for record, change in ((before, -1), (after, +1)):
+                if record is None or record.deleted:
+                    continue
+                held = self._state.holdings.get((key[0], str(record.data.get(lookup.match))))
+                taken = _taken(lookup, key[2], record.data)
+                if held is None or taken is None:
+                    continue
+                counts = held.setdefault(lookup, {})
+                text = key_text(taken)
+                counts[text] = counts.get(text, 0) + change
+                if counts[text] <= 0:
+                    del counts[text]
+
+    def _lose(
+        self,
+        key: Key,
+        name: str,
+        lost: Wire,
+        current: Record,
+        mutation: Mutation,
+        mine_won: bool,
+        field: Field | None = None,
+        reason: str | None = None,
+    ) -> None:
+        theirs = current.stamp(name) if name else max(current.stamps.values())
+        mine = self._stamp(mutation)
+        won = mutation.data.get(name) if mine_won else current.data.get(name)
+        loser, winner = (theirs, mine) if mine_won else (mine, theirs)
+        self._losses.append(
+            Loss(
+                space=key[0],
+                model=key[1],
+                record=key[2],
+                field=name,
+                lost=_encode(lost).decode(),
+                lost_by=loser[1],
+                lost_at=loser[0],
+                won=_encode(won).decode(),
+                won_by=winner[1],
+                won_at=winner[0],
+                reason=reason or (field.merge if field else "revive"),
+            )
+        )
+
+    def _done(self, mutation: Mutation, status: Status, conflicts: Iterable[str] = ()) -> None:
+        self.results.append(Result(n=mutation.n, status=status, conflicts=tuple(conflicts)))
+
+
+def _taken(lookup: Lookup, id: str, data: Data) -> Wire:
+    return id if lookup.take == "id" else data.get(lookup.take)
