@@ -14,7 +14,7 @@ from unittest import mock
 import msgspec
 
 from lowtide.storage.db import Query
-from lowtide.sync import download, fields, hub, merge, store, streams, writer
+from lowtide.sync import attempt, download, fields, hub, merge, store, streams, writer
 from lowtide.sync.buckets import Place
 from lowtide.sync.fields import Merged
 
@@ -95,7 +95,7 @@ def lost_dedupe_row() -> Iterator[None]:
 @fault
 def silent_loser() -> Iterator[None]:
     """A value that loses a conflict does not reach the journal."""
-    with mock.patch.object(merge._Attempt, "_lose", return_value=None):
+    with mock.patch.object(attempt.Attempt, "_lose", return_value=None):
         yield
 
 
