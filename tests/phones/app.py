@@ -118,7 +118,7 @@ class Draft:
 
 @app.model
 class City:
-    """Public; only the server writes."""
+    """Public in every space; only the server writes, and only in one."""
 
     name = Text()
 
@@ -159,10 +159,20 @@ app.stream("membership", carries={Membership: "user_id"}, keys=me, priority=0)
 app.stream("pairs", carries={Half: "team_id", Twin: "team_id"}, keys=teams, priority=1)
 app.stream("team", carries={Task: "team_id", Note: "team_id", Card: "team_id", Echo: "team_id"}, keys=teams)
 app.stream("mine", carries={Draft: "owner_id"}, keys=me)
-app.stream("public", carries=[City, Handle], keys=everyone, priority=2)
+app.stream("public", carries=[Handle], keys=everyone, priority=2)
+app.stream("atlas", carries=[City], keys=everyone, priority=2, space="main")
 app.stream("articles", carries={Article: "topic"}, keys=parameter("topic"), default=False)
 app.stream(
     "archive", carries={Minute: "team_id"}, keys=parameter("team_id", within=teams), default=False, priority=1
 )
+
+
+@app.function
+async def found_city(ctx: Any, name: str) -> str:
+    """Devices may not write cities; they may ask for one."""
+    if name.startswith("rude"):
+        raise Refused("mind your language")
+    return str(ctx.create(City, name=name))
+
 
 SCHEMA = app.compile()

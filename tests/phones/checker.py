@@ -8,7 +8,7 @@ The numbers in its messages are those of the promises:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,15 @@ import msgspec
 from lowtide.kernel.schema import Device, Everyone, Keys, Lookup, Me, Parameter, Schema
 from tests.phones.history import OPS_PER_GROUP, History, RecordKey, Violation
 from tests.phones.phone import Phone
+
+
+class Seat(msgspec.Struct, frozen=True):
+    """Who looks: it decides what there is to see."""
+
+    user: str
+    space: str
+    client_id: str = ""
+    subscriptions: Sequence[dict[str, Any]] = ()
 
 
 class Holder(msgspec.Struct):
@@ -28,10 +37,24 @@ class Holder(msgspec.Struct):
     """What it asked for by name when it connected last."""
     twins: dict[str, int] = {}
     """The highest version of each twin that was visible."""
+    life: int = 0
+    """How often phone or server were set back: versions are counted anew then."""
+    set_back: bool = False
+    """Not in step again since: what it shows may be older than what it showed."""
+
+    @property
+    def seat(self) -> Seat:
+        return Seat(self.user, self.space, self.phone.client_id, self.subscriptions)
 
     def forget(self) -> None:
-        """The device was set up anew, or the server rewound: what it showed does not bind it."""
+        """The phone was set up anew: what it showed does not bind it."""
         self.twins = {}
+
+    def go_back(self) -> None:
+        """The phone or the server was restored from a backup."""
+        self.life += 1
+        self.set_back = True
+        self.forget()
 
 
 class Checker:
@@ -40,6 +63,11 @@ class Checker:
     def __init__(self, schema: Schema, history: History):
         self._schema = schema
         self._history = history
+        self._causal = True
+
+    def rewound(self) -> None:
+        """The server was restored from a backup: what people remember of the time after it binds nobody."""
+        self._causal = False
 
     # -- at any moment -------------------------------------------------------------------------------
 
@@ -57,6 +85,8 @@ class Checker:
             version = twin["version"]
             if twins.setdefault(twin["device"], version) != version:
                 raise Violation(f"5: {phone.name} shows the twins of {twin['device']} at different versions")
+            if holder.set_back:
+                continue
             if version < holder.twins.get(id, 0) and not self._refused(holder, id):
                 raise Violation(f"5: {phone.name} shows twin {id} at {version} after {holder.twins[id]}")
             holder.twins[id] = version
@@ -73,13 +103,17 @@ class Checker:
 
     def checkpoint(self, holder: Holder, op: int) -> None:
         """A device that has applied a checkpoint shows exactly what its user may see as of it."""
+        holder.set_back = False
         self.look(holder)
-        phone, group = holder.phone, op // OPS_PER_GROUP
-        self._causality(phone)
-        permitted = self._permitted(holder, group)
-        self._buckets(holder, permitted, op)
+        phone, seat, group = holder.phone, holder.seat, op // OPS_PER_GROUP
+        if self._causal:
+            self._causality(phone)
+        permitted = self.permitted(seat, group)
+        for name in phone.buckets():
+            if _stream_and_key(name) not in permitted:
+                raise Violation(f"6: {phone.name} holds bucket {name} at checkpoint {group}")
         for table in phone.tables:
-            expected = self._expected(holder, table, permitted, group)
+            expected = self.expected(seat, table, permitted, group)
             shown = phone.rows(table)
             for id in expected.keys() - shown.keys():
                 raise Violation(f"4: {phone.name} lacks {table}/{id} at checkpoint {group}")
@@ -99,63 +133,67 @@ class Checker:
                     shown = versions[twin]
                     raise Violation(f"5: {phone.name} shows echo {id} of {twin} {version}, but twin {shown}")
 
-    def _permitted(self, holder: Holder, group: int) -> set[tuple[str, Any]]:
-        """Each (stream, key) that the device is to hold as of ``group``."""
+    def permitted(self, seat: Seat, group: int) -> set[tuple[str, Any]]:
+        """Each (stream, key) that somebody is to receive as of ``group``."""
         permitted: set[tuple[str, Any]] = set()
         for stream in self._schema.streams.values():
             if stream.default:
-                permitted.update((stream.name, key) for key in self._keys(holder, stream.keys, {}, group))
-        for wanted in holder.subscriptions:
+                permitted.update((stream.name, key) for key in self._keys(seat, stream.keys, {}, group))
+        for wanted in seat.subscriptions:
             asked = self._schema.streams.get(wanted["stream"])
             if asked is not None:
-                parameters = wanted["parameters"] or {}
-                keys = self._keys(holder, asked.keys, parameters, group)
+                keys = self._keys(seat, asked.keys, wanted["parameters"] or {}, group)
                 permitted.update((asked.name, key) for key in keys)
         return permitted
 
-    def _keys(self, holder: Holder, keys: Keys, parameters: Any, group: int) -> Iterator[Any]:
+    def _keys(self, seat: Seat, keys: Keys, parameters: Any, group: int) -> Iterator[Any]:
         match keys:
             case Me():
-                yield holder.user
+                yield seat.user
             case Everyone():
                 yield None
             case Device():
-                yield f"{holder.user}/{holder.phone.client_id}"
+                if seat.client_id:
+                    yield f"{seat.user}/{seat.client_id}"
             case Lookup(model, match, take):
-                for id, version in self._history.records(holder.space, model, group):
-                    if version.data is not None and version.data[match] == holder.user:
+                for id, version in self._history.records(seat.space, model, group):
+                    if version.data is not None and version.data[match] == seat.user:
                         yield id if take == "id" else version.data[take]
             case Parameter(name, within):
                 asked = parameters.get(name)
                 if asked is not None and (
-                    within is None or asked in set(self._keys(holder, within, {}, group))
+                    within is None or asked in set(self._keys(seat, within, {}, group))
                 ):
                     yield asked
             case _:
                 raise NotImplementedError(keys)
 
-    def _buckets(self, holder: Holder, permitted: set[tuple[str, Any]], op: int) -> None:
-        for name in holder.phone.buckets():
-            stream, _, rest = name.partition("[")
-            key = msgspec.json.decode(rest[: rest.rindex("]")] or "null")
-            if (stream, key) not in permitted:
-                raise Violation(f"6: {holder.phone.name} holds bucket {name} at op {op}")
-
-    def _expected(
-        self, holder: Holder, model: str, permitted: set[tuple[str, Any]], group: int
+    def expected(
+        self, seat: Seat, model: str, permitted: set[tuple[str, Any]], group: int
     ) -> dict[str, dict[str, Any]]:
-        carrying = [
-            (stream.name, stream.carries[model])
-            for stream in self._schema.streams.values()
-            if model in stream.carries
-        ]
-        expected = {}
-        for id, version in self._history.records(holder.space, model, group):
-            data = version.data
-            assert data is not None
-            if any((name, None if field is None else data[field]) in permitted for name, field in carrying):
-                expected[id] = data
+        """The rows of a model that are in the permitted buckets as of ``group``."""
+        expected: dict[str, dict[str, Any]] = {}
+        for stream in self._schema.streams.values():
+            if model not in stream.carries:
+                continue
+            field = stream.carries[model]
+            for id, version in self._history.records(stream.space or seat.space, model, group):
+                assert version.data is not None
+                if (stream.name, None if field is None else version.data[field]) in permitted:
+                    expected[id] = version.data
         return expected
+
+    def pulled(self, seat: Seat, rows: dict[tuple[str, str], dict[str, Any]], group: int) -> None:
+        """A script that has pulled to the end has what a device has."""
+        permitted = self.permitted(seat, group)
+        expected = {
+            (model, id): data
+            for model in self._schema.models
+            for id, data in self.expected(seat, model, permitted, group).items()
+        }
+        if rows != expected:
+            wrong = [key for key in rows.keys() | expected.keys() if rows.get(key) != expected.get(key)]
+            raise Violation(f"4: the pull at {group} differs in {sorted(wrong)}")
 
     # -- when everything has come to rest --------------------------------------------------------------
 
@@ -171,13 +209,34 @@ class Checker:
         self._resurrection()
         self._rejections(holders, latest)
 
+    def waiting_commands(self) -> bool:
+        """Is a command still to be run?"""
+        return any(row["status"] == "pending" for row in self._commands())
+
+    def commands(self, function: str, model: str) -> None:
+        """Each command ran once: ``function`` made one record of ``model``, named as it was told."""
+        made: dict[str, int] = {}
+        for (_, name, _), versions in self._history.versions.items():
+            if name == model and versions[0].data is not None:
+                made[versions[0].data["name"]] = made.get(versions[0].data["name"], 0) + 1
+        for row in self._commands():
+            wanted = {"done": 1, "failed": 0}.get(row["status"], -1)
+            name = msgspec.json.decode(row["args"])["name"]
+            if row["name"] == function and made.get(name, 0) != wanted:
+                raise Violation(f"3: command {row} made {made.get(name, 0)} records")
+
+    def _commands(self) -> Iterator[dict[str, Any]]:
+        for (_, model, _), versions in self._history.versions.items():
+            if model == "lowtide_commands" and (data := versions[-1].data) is not None:
+                yield data
+
     def _bytes(self, holder: Holder, group: int) -> None:
         """Rows are equal to the byte, on every device that has them."""
         for table in holder.phone.tables:
             for id, text in holder.phone.stored(table).items():
-                version = self._history.at((holder.space, table, id), group)
-                if version is None or version.text != text:
-                    raise Violation(f"4: {holder.phone.name} stores {table}/{id} as {text}, not {version}")
+                versions = [self._history.at((space, table, id), group) for space in (holder.space, "main")]
+                if text not in [version.text for version in versions if version is not None]:
+                    raise Violation(f"4: {holder.phone.name} stores {table}/{id} as {text}: {versions}")
 
     def _server_pairs(self) -> None:
         """The server itself was never between: two halves come and go in one group."""
@@ -229,3 +288,9 @@ class Checker:
             found.add(key)
         for key in refused.keys() - found:
             raise Violation(f"2: {refused[key]} was refused and is not among the rejections")
+
+
+def _stream_and_key(bucket: str) -> tuple[str, Any]:
+    """From ``team["red"]@...``."""
+    stream, _, rest = bucket.partition("[")
+    return stream, msgspec.json.decode(rest[: rest.rindex("]")] or "null")

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lowtide.sync import segments
+from tests.phones.app import SCHEMA
 from tests.phones.history import Violation
 from tests.phones.network import Link
 from tests.phones.server import Alarm
 from tests.phones.stage import NOW, Stage
 from tests.phones.users import TEAMS, TOPICS, tables_of
 
-STEPS = 160
+STEPS = 220
 
 
 class Scenario(Stage):
@@ -24,6 +25,9 @@ class Scenario(Stage):
     def __init__(self, seed: int, steps: int = STEPS, log: Callable[[str], None] | None = None):
         super().__init__(seed, log)
         self._steps = steps
+        self._backup: tuple[bytes, int] | None = None
+        """The server's database, and its head then."""
+        self._phone_backups: dict[Link, bytes] = {}
 
     def play(self) -> str:
         """The whole run."""
@@ -53,7 +57,7 @@ class Scenario(Stage):
             (300, self._send),
             (150, self._carry),
             (40, self._pass_time),
-            (35, self._grant_or_revoke),
+            (20, self._grant_or_revoke),
             (30, self._server_writes),
             (15, self._airplane),
             (12, self._kill),
@@ -64,6 +68,13 @@ class Scenario(Stage):
             (10, self.hang_up_ghosts),
             (8, self._trouble),
             (8, self._cut_power),
+            (8, self._trim),
+            (10, self.pull),
+            (4, self._resync),
+            (4, self._deploy),
+            (3, self._back_up),
+            (2, self._restore_server),
+            (4, self._restore_phone),
         ]
 
     def _any(self, fit: Callable[[Link], bool] = lambda link: True) -> Link:
@@ -164,7 +175,7 @@ class Scenario(Stage):
         id = f"{user}:{team}"
         if self.history.at(("main", "membership", id), NOW) is None:
             await self.write("main", "put", "membership", id, user_id=user, team_id=team)
-        elif self.random.random() < 0.6:
+        elif self.random.random() < 0.5:
             await self.write("main", "delete", "membership", id)
 
     async def _server_writes(self) -> None:
@@ -192,6 +203,65 @@ class Scenario(Stage):
             self.database.off = True
         else:
             self.database.cut = cut  # type: ignore[assignment]
+
+    async def _trim(self) -> None:
+        """The server forgets its removals; whoever has not heard of them downloads anew."""
+        self.database.busy = 0
+        cut, self.database.cut = self.database.cut, None
+        self.note("trims", await self.server.trim())
+        self.database.cut = cut
+
+    async def _resync(self) -> None:
+        """Support tells a device to download everything anew."""
+        holder = self._any().holder
+        self.database.busy = 0
+        await self.server.resync(holder.user, holder.space, holder.phone.client_id)
+        await self.world.settle()
+        self.note(holder.phone.name, "is resynced")
+
+    async def _deploy(self) -> None:
+        """A new version of the app: fields are added."""
+        if self.deployed is not SCHEMA:
+            self.note("deploys")
+            self.deployed = SCHEMA
+            await self.restart()
+
+    # -- backups -------------------------------------------------------------------------------------
+
+    async def _back_up(self) -> None:
+        """Somebody makes a backup: of the server, or of a phone that has nothing to upload."""
+        link = self._any()
+        if self.random.random() < 0.3:
+            self._backup = (self.database.content(), self.database.ask("SELECT group_no FROM head")[0][0])
+            self.note("backs up", self._backup[1])
+        elif not link.holder.phone.pending():
+            self._phone_backups[link] = link.holder.phone.backup()
+            self.note(link.holder.phone.name, "is backed up")
+
+    async def _restore_server(self) -> None:
+        """The server's disk is lost, and what came after the backup with it."""
+        if self._backup is None or self.deployed is not SCHEMA:
+            return
+        content, group = self._backup
+        self.note("restores", group)
+        self.history.rewind(group)
+        self.checker.rewound()
+        self._phone_backups.clear()
+        for link in self.links:
+            link.holder.go_back()
+        await self.restart(content)
+
+    async def _restore_phone(self) -> None:
+        """A phone is set up from its own backup: what it did since then is known to the server only."""
+        link = self._any(lambda link: link in self._phone_backups)
+        content = self._phone_backups.get(link)
+        if content is None:
+            return
+        self.note(link.holder.phone.name, "is restored")
+        await self.end(link)
+        self.abandon(link)
+        link.holder.phone.restore(content)
+        link.holder.go_back()
 
 
 @contextlib.contextmanager

@@ -22,12 +22,19 @@ from lowtide.kernel.errors import TokenExpired, Unauthorized
 from lowtide.kernel.ids import SeededIds
 from lowtide.kernel.schema import Principal, Schema
 from lowtide.storage.bus import MemoryBus
-from lowtide.storage.jobs import Jobs
+from lowtide.storage.jobs import Jobs, Worker
+from lowtide.sync.deploy import deploy
 from lowtide.sync.model import Batch, Mutation, Transaction
+from lowtide.sync.retention import Retention
 from lowtide.sync.routes import routes
 from lowtide.sync.service import Sync
+from lowtide.sync.store import begin_epoch
 from lowtide.sync.writer import Applied
 from tests.phones.world import InlineDatabase, World
+
+LEASE = 60.0
+"""Seconds after which a command that died with the server is taken up again."""
+JOURNAL_DAYS = 36_500
 
 
 def new_database(world: World, random: Random) -> InlineDatabase:
@@ -125,9 +132,15 @@ class Server:
     def __init__(self, world: World, schema: Schema, database: InlineDatabase, seed: int):
         ids = SeededIds(world.clock, seed)
         bus = MemoryBus()
+        jobs = Jobs(database, bus, world.clock, ids)
         self.database = database
         self.world = world
-        self.sync = Sync(schema, database, bus, Jobs(database, bus, world.clock, ids), world.clock, ids)
+        self.sync = Sync(schema, database, bus, jobs, world.clock, ids)
+        self._schema = schema
+        self._ids = ids
+        self._worker = Worker(
+            database, bus, jobs, world.clock, ids, queues={"default": 2}, lease=LEASE, poll=LEASE
+        )
         self._edge = Edge(
             routes(self.sync),
             authenticate=self._who,
@@ -138,9 +151,20 @@ class Server:
         )
 
     async def start(self) -> None:
-        """Begin to serve."""
+        """Begin to serve, with the schema in force."""
+        await deploy(self.database, self._schema, self.world.clock, lambda model, records: None)
         await self.sync.start()
+        await self._worker.start()
         await self.world.settle()
+
+    async def begin_epoch(self) -> None:
+        """What ``lowtide restore`` does after the database was put back; before ``start``."""
+        epoch = self._ids.token()[:8]
+        await self.database.write(lambda tx: begin_epoch(tx, epoch))
+
+    async def trim(self) -> int:
+        """Forget every removal that is older than this moment."""
+        return await Retention(self.database, self.world.clock, 0, JOURNAL_DAYS).trim()
 
     async def kill(self) -> None:
         """Power off."""
@@ -150,6 +174,10 @@ class Server:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def resync(self, user: str, space: str, client_id: str) -> None:
+        """Make a device download everything anew."""
+        await self.sync.devices.resync(Principal(user=user, space=space), client_id)
 
     def token(self, user: str, space: str, seconds: float) -> str:
         """A token that is valid for ``seconds``."""

@@ -15,22 +15,21 @@ from lowtide.kernel.schema import Schema
 from lowtide.sync.model import Mutation
 from lowtide.sync.system import with_system
 from tests.phones.app import SCHEMA
-from tests.phones.checker import Checker, Holder
+from tests.phones.checker import Checker, Holder, Seat
 from tests.phones.connector import Upload, Verdict
 from tests.phones.conservation import check_conservation
 from tests.phones.history import Change, History, Violation
 from tests.phones.network import Letter, Link, Mail, draw
 from tests.phones.phone import Applied, CheckpointAsk, Closed, Event, Mismatch, Phone, TokenWanted
-from tests.phones.server import Exchange, Server, journal, new_database
-from tests.phones.users import TEAMS, Users, tables_of
+from tests.phones.puller import Puller
+from tests.phones.server import LEASE, Exchange, Server, journal, new_database
+from tests.phones.users import TEAMS, Users, older, tables_of
 from tests.phones.world import InlineDatabase, World
 
 YEAR = 365 * 86_400_000
 CALM_ROUNDS = 60
 QUIET_ROUNDS = 3
 """Rounds of a second in which nothing moves: what a server would only do at its next sign of life is late."""
-OLD_VERSION = frozenset({("task", "place"), ("task", "least"), ("note", "colour")})
-"""What the first version of the app does not know yet."""
 PEOPLE = (("ann", "main"), ("bob", "main"), ("ann", "main"), ("cat", "main"), ("dan", "other"))
 NOW = 1 << 40
 """A group after every group."""
@@ -55,6 +54,9 @@ class Stage:
         self.calm = False
         self.trouble = False
         """The storage was made to fail: 503 is a right answer."""
+        self.deployed: Schema = older(SCHEMA) if self.random.random() < 0.4 else SCHEMA
+        """The version of the app that the server runs."""
+        self.puller = Puller(Seat("ann", "main"))
         self._names = 0
         self.server: Server
         self.database: InlineDatabase
@@ -68,6 +70,8 @@ class Stage:
         for user, team in (("ann", "red"), ("ann", "blue"), ("bob", "red"), ("cat", "blue")):
             await self.write("main", "put", "membership", f"{user}:{team}", user_id=user, team_id=team)
         await self.write("other", "put", "membership", "dan:red", user_id="dan", team_id="red")
+        # The same id in another space is another record.
+        await self.write("other", "put", "task", "task-red", team_id="red", title=self.users.token())
         for team in TEAMS:
             await self.write("main", "put", "task", f"task-{team}", team_id=team, title=self.users.token())
             await self.write("main", "put", "note", f"note-{team}", team_id=team, body=self.users.token())
@@ -79,9 +83,12 @@ class Stage:
             link.holder.phone.subscribe("archive", {"team_id": self.random.choice(TEAMS)})
 
     async def start_server(self) -> None:
+        await self._new_server().start()
+
+    def _new_server(self) -> Server:
         self._names += 1
-        self.server = Server(self.world, SCHEMA, self.database, self.seed * 1000 + self._names)
-        await self.server.start()
+        self.server = Server(self.world, self.deployed, self.database, self.seed * 1000 + self._names)
+        return self.server
 
     def new_link(self, user: str, space: str) -> Link:
         number = len(self.links)
@@ -90,7 +97,7 @@ class Stage:
         clock, start = self.world.clock, self.world.clock.now()
         phone = Phone(
             f"{user}{number}",
-            tables_of(self.schema, OLD_VERSION if self.random.random() < 0.3 else frozenset()),
+            tables_of(older(SCHEMA) if self.random.random() < 0.3 else SCHEMA),
             now=lambda: max(0, start + skew + int((clock.now() - start) * drift)),
             token=self.name,
             requests=self.random.random() < 0.4,
@@ -300,15 +307,40 @@ class Stage:
         if not self.database.off:
             return
         self.note("server restarts")
+        await self.restart()
+
+    async def restart(self, content: bytes | None = None) -> None:
+        """The server dies and starts again; on ``content``, it was restored from that backup."""
         await self.server.kill()
-        fresh = InlineDatabase(self.world.clock, Random(self._names), self.database.content())
-        fresh.committed = self.history.committed
-        self.database = fresh
+        database = InlineDatabase(self.world.clock, Random(self._names), content or self.database.content())
+        database.committed = self.history.committed
+        self.database = database
         for link in self.links:
             if link.download is not None:
                 link.download.ended = True
         self.ghosts.clear()
-        await self.start_server()
+        server = self._new_server()
+        if content is not None:
+            await server.begin_epoch()
+        await server.start()
+
+    async def pull(self) -> bool:
+        """The script asks for its next page; whether there was something new."""
+        token = self.server.token(self.puller.seat.user, self.puller.seat.space, 60)
+        before = self.puller.head
+        exchange = self.server.request(
+            "POST", "/v1/sync/pull", token, self.puller.ask(self.random.choice((1, 3, 50)))
+        )
+        await self.world.settle()
+        body = exchange.take(1 << 30)
+        if exchange.status != 200:
+            self.unexpected(exchange.status, body)
+            return False
+        complete = self.puller.take(body)
+        if complete:
+            self.checker.pulled(self.puller.seat, self.puller.rows(), self.puller.head)
+        self.note("pull", self.puller.head, complete)
+        return not complete or self.puller.head != before
 
     async def hang_up_ghosts(self) -> None:
         for exchange in self.ghosts:
@@ -328,18 +360,24 @@ class Stage:
         for _ in range(CALM_ROUNDS):
             quiet = 0 if await self.round() else quiet + 1
             if quiet == QUIET_ROUNDS:
-                return
+                if not self.checker.waiting_commands():
+                    return
+                await self.world.pass_time(LEASE)
+                quiet = 0
             await self.world.pass_time(1)
         raise Violation(f"7: there is still something to do after {CALM_ROUNDS} quiet seconds")
 
     def check_all(self) -> None:
         """Everything that holds at rest."""
         self.checker.rest([link.holder for link in self.links])
+        self.checker.commands("found_city", "city")
         check_conservation(self.schema, self.history, journal(self.database))
 
     async def round(self) -> bool:
         """Everybody does what there is to do; whether there was anything."""
         moved = bool(self.mail.letters)
+        while await self.pull():
+            moved = True
         while self.mail.letters:
             await self.arrive(self.mail.letters[0])
         for link in self.links:

@@ -27,16 +27,27 @@ TOPICS = ("tides", "boats")
 _SQL: dict[Kind, str] = {"integer": "INTEGER", "boolean": "INTEGER", "number": "REAL"}
 
 
-def tables_of(schema: Schema, without: frozenset[tuple[str, str]] = frozenset()) -> Tables:
-    """The tables of an app version. ``without``: (model, field) that this version does not know.
+OLD_VERSION = frozenset({("task", "place"), ("task", "least"), ("note", "colour")})
+"""(model, field) that the first version of the app does not know yet."""
 
-    ``phantom`` is a model of some other server.
-    """
+
+def older(schema: Schema) -> Schema:
+    """The schema of the app's first version."""
+    models = {
+        name: msgspec.structs.replace(
+            model, fields={f: field for f, field in model.fields.items() if (name, f) not in OLD_VERSION}
+        )
+        for name, model in schema.models.items()
+    }
+    return msgspec.structs.replace(schema, models=models)
+
+
+def tables_of(schema: Schema) -> Tables:
+    """The tables of an app version. ``phantom`` is a model of some other server."""
     tables = {
         model.name: {
             field.name: _SQL.get(field.kind, "TEXT") if field.merge not in ("set", "list") else "TEXT"
             for field in model.fields.values()
-            if (model.name, field.name) not in without
         }
         for model in with_system(schema).models.values()
     }
@@ -63,6 +74,7 @@ class Users:
             (1, self._article),
             (2, self._minute),
             (1, self._dismiss),
+            (2, self._command),
             (1, self._break_a_rule),
             (1, self._move_task),
         ]
@@ -213,7 +225,7 @@ class Users:
 
     def _raise_twins(self, holder: Holder) -> list[Statement]:
         phone, team = holder.phone, self._team(holder)
-        device = f"{phone.client_id}@{team}"
+        device = f"{phone.client_id}.{holder.life}@{team}"
         own = phone.rows("twin").get(f"{device}:a")
         if own is None and device not in self._twins:
             self._twins.add(device)
@@ -255,6 +267,13 @@ class Users:
     def _minute(self, holder: Holder) -> list[Statement]:
         values = {"team_id": self._team(holder), "body": self.token()}
         return [holder.phone.insert("minute", f"minute{self.fresh()}", **values)]
+
+    def _command(self, holder: Holder) -> list[Statement]:
+        name = f"rude{self.token()}" if self._random.random() < 0.2 else self.token()
+        args = msgspec.json.encode({"name": name}).decode()
+        return [
+            holder.phone.insert("lowtide_commands", f"command{self.fresh()}", name="found_city", args=args)
+        ]
 
     def _dismiss(self, holder: Holder) -> list[Statement]:
         found = self._row(holder, "lowtide_rejections")
