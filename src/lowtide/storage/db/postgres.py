@@ -193,5 +193,5 @@ async def _commit(connection: Any) -> bool:
 def _unknown() -> StorageLost:
     return StorageLost(
         "The connection was lost during the commit: whether the write happened is not known.",
-        hint="Read the present state, or send the same request again with the same Idempotency-Key.",
+        hint="An upload may be sent again as it is. For anything else, read the present state first.",
     )
