@@ -305,6 +305,7 @@ app.stream(
     ),
     "default that is no boolean": stream("app.stream('s', carries=[Task], default=None)  #! option-type"),
     "an empty space": stream("app.stream('s', carries=[Task], space='')  #! option-type"),
+    "a space with a slash": stream("app.stream('s', carries=[Task], space='a/b')  #! option-type"),
     "carrying nothing": stream("app.stream('s', carries=[])  #! carries"),
     "carrying one class without a list": stream("app.stream('s', carries=Task)  #! carries"),
     "carrying a class of no app": stream("app.stream('s', carries=[Other])  #! carries-model"),

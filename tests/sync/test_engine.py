@@ -241,7 +241,12 @@ async def test_a_rejection_is_dismissed_by_its_device_only(open_engine: Open) ->
     """Deleting the row is the dismissal."""
     engine = await open_engine(SCHEMA)
     await engine.upload("ann", task("1", team="blue"))
-    dismissal = {"op": "delete", "model": "lowtide_rejections", "id": "ann-phone:1"}
+    (id,) = (
+        entry["object_id"]
+        for line in await engine.lines("ann")
+        for entry in line.get("data", {}).get("data", [])
+    )
+    dismissal = {"op": "delete", "model": "lowtide_rejections", "id": id}
     assert (await engine.upload("bob", dismissal)).results[0].code == "forbidden"
     assert (await engine.upload("ann", dismissal)).results[0].status == "applied"
     assert (await engine.sync.devices.state(engine.who("ann"), "ann-phone")).rejections == 0

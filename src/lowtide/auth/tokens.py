@@ -94,7 +94,7 @@ class Tokens:
         if not 0 < ttl <= self._longest:
             raise ValueError(f"a token is good for 1 to {self._longest} seconds")
         for what, name in (("user", user), ("space", space)):
-            if not _is_name(name):
+            if not _is_name(name) or (what == "space" and "/" in name):
                 raise ValueError(f"not a {what}'s name: {name!r}")
         key = self._keys.current
         now = self._clock.now() // 1000
@@ -192,6 +192,8 @@ class Tokens:
         user, space, scope = claims.get("sub"), claims.get("space", "main"), claims.get("scope", "")
         if not (_is_name(user) and _is_name(space) and isinstance(scope, str)):
             raise Unauthorized(f"The token's sub and space must be texts of 1 to {MAX_NAME} characters.")
+        if "/" in space:
+            raise Unauthorized("The token's space holds a '/'.")
         principal = Principal(
             user=user,
             space=space,

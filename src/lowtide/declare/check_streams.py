@@ -88,8 +88,9 @@ class _StreamCheck:
             self._error(
                 "on_metered", "option-type", f"on_metered is {s.on_metered!r}", "Write 'send' or 'defer'."
             )
-        if s.space is not None and not (isinstance(s.space, str) and s.space):
-            self._error("space", "option-type", f"space is {s.space!r}", "Write the space's name as a text.")
+        if s.space is not None and not (isinstance(s.space, str) and s.space and "/" not in s.space):
+            hint = "Write the space's name as a text without '/'."
+            self._error("space", "option-type", f"space is {s.space!r}", hint)
 
     def _check_keys(self, keys: Any) -> Kind | None:
         """Report what is wrong with ``keys``; answers the kind of the keys where it is known."""

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from lowtide.kernel.errors import Malformed
+
 Kind = Literal["text", "integer", "number", "boolean", "timestamp", "json", "reference", "attachment"]
 """What a field holds. On devices: TEXT, but INTEGER for integer and boolean, and REAL for number."""
 
@@ -164,8 +166,13 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     user: str
     space: str = "main"
+    """No name with a "/": it is what ends a space's name wherever the two stand in one text."""
     claims: Mapping[str, Any] = {}
     expires_at: int | None = None
     """Milliseconds since 1970; None: never (the server itself)."""
     server: bool = False
     """The app's own code: write rules do not bind it, and it may write server-only fields."""
+
+    def __post_init__(self) -> None:
+        if "/" in self.space:
+            raise Malformed(f"A space's name has no '/': {self.space!r}.")

@@ -139,6 +139,7 @@ class Attempt:
     def _create(self, model: Model, key: Key, tombstone: Record | None, mutation: Mutation) -> None:
         self._guard_server_fields(model, mutation, {n: f.default for n, f in model.fields.items()})
         data = self._hooked(model, key, None, complete(model, mutation.data))
+        self._check_complete(model, data)
         self._allow(model, key, None, data)
         stamps = {"": self._stamp(mutation)}
         created = tombstone.created if tombstone else self._merge.now
@@ -148,7 +149,6 @@ class Attempt:
 
     def _edit(self, model: Model, key: Key, current: Record, mutation: Mutation) -> None:
         stamp = self._stamp(mutation)
-        self._guard_server_fields(model, mutation, current.data)
         base = mutation.base
         if base is None and mutation.op == "put" and not self._principal.server:
             # Two made the same record without knowing of each other: each began from the defaults.
@@ -184,19 +184,24 @@ class Attempt:
                 data[name] = merged.value
                 stamps[name] = max(stamp, (theirs_stamp[0], stamp[1]))
         data = self._hooked(model, key, current.data, data)
-        if data == current.data:
-            # Nothing changes, so there is nothing to permit; a lost conflict is already noted.
+        unchanged = data == current.data
+        if not unchanged:
+            self._check_complete(model, data)
+        # Also where nothing changes: that a value is right is not for everyone to know.
+        self._allow(model, key, current.data, data)
+        self._guard_server_fields(model, mutation, current.data)
+        if unchanged:
             self._done(mutation, "merged" if conflicts else "unchanged", conflicts)
             return
-        self._allow(model, key, current.data, data)
         record = Record(data, {**current.stamps, **stamps}, False, 0, current.created)
         self._store(model, key, current, record)
         self._done(mutation, "merged" if conflicts or combined else "applied", conflicts)
 
     def _edit_deleted(self, model: Model, key: Key, current: Record, mutation: Mutation) -> None:
-        self._guard_server_fields(model, mutation, current.data)
         data: Data = {**current.data, **mutation.data}
+        self._check_complete(model, data)
         self._allow(model, key, current.data, data)
+        self._guard_server_fields(model, mutation, current.data)
         if model.on_delete == "revive":
             data = self._hooked(model, key, None, data)
             stamps = {**current.stamps, **dict.fromkeys(mutation.data, self._stamp(mutation))}
@@ -270,12 +275,13 @@ class Attempt:
         except ValueError as error:
             raise Refuse(self._fault(model, "before_write", error)) from None
 
+    def _check_complete(self, model: Model, data: Data) -> None:
+        try:
+            check_complete(model, data)
+        except ValueError as error:
+            raise Refuse(Refusal("invalid", str(error), "Fill the field.")) from None
+
     def _allow(self, model: Model, key: Key, before: Data | None, after: Data | None) -> None:
-        if after is not None:
-            try:
-                check_complete(model, after)
-            except ValueError as error:
-                raise Refuse(Refusal("invalid", str(error), "Fill the field.")) from None
         if self._principal.server:
             return
         if model.write is None:

@@ -13,7 +13,7 @@ from lowtide.storage.db import Database, Tx
 from lowtide.sync import store
 from lowtide.sync.model import Batch, Resync
 from lowtide.sync.store import queries
-from lowtide.sync.streams import DEVICE_STREAM, bucket_topic, device_key, key_text
+from lowtide.sync.streams import DEVICE_STREAM, Streams, bucket_topic, device_key, key_text
 from lowtide.sync.writer import Applied
 
 MAX_AUDITED = 1_000
@@ -68,8 +68,15 @@ class AuditAnswer(msgspec.Struct, frozen=True):
 class Devices:
     """Reads devices' states, compares their content, makes them start anew."""
 
-    def __init__(self, schema: Schema, database: Database, apply: Callable[[Batch], Awaitable[Applied]]):
+    def __init__(
+        self,
+        schema: Schema,
+        streams: Streams,
+        database: Database,
+        apply: Callable[[Batch], Awaitable[Applied]],
+    ):
         self._schema = schema
+        self._streams = streams
         self._database = database
         self._apply = apply
 
@@ -114,17 +121,21 @@ class Devices:
 
         async def read(tx: Tx) -> tuple[int, list[str]]:
             head = await store.read_head(tx)
+            who = (principal.space, principal.user)
+            holdings = (await store.read_holdings(tx, self._schema, self._streams.lookups, [who]))[who]
             checked, diverged = 0, []
             for sent in request.buckets[:MAX_AUDITED]:
-                stem, _, suffix = sent.name.rpartition("@")
+                name, _, suffix = sent.name.rpartition("@")
                 parts = suffix.split(".")
-                space = principal.space
-                found = (await store.read_buckets(tx, [f"{space}/{stem}"])).get(f"{space}/{stem}")
-                if found is None or len(parts) != 4 or parts[:2] != [head.epoch, str(found.id)]:
+                topic = self._streams.topic_held(principal, request.client_id, name, holdings)
+                found = None if topic is None else (await store.read_buckets(tx, [topic])).get(topic)
+                if topic is None or found is None:
+                    continue
+                if len(parts) != 4 or parts[:2] != [head.epoch, str(found.id)]:
                     continue
                 if not sent.after.isdecimal() or not found.last <= int(sent.after[:19]) <= head.op:
                     continue
-                row = (await tx.fetch(queries["audit_bucket"], space, found.id))[0]
+                row = (await tx.fetch(queries["audit_bucket"], topic.partition("/")[0], found.id))[0]
                 checked += 1
                 if tuple(map(int, row)) != (sent.count, sent.ops, sent.length, sent.sample):
                     diverged.append(sent.name)

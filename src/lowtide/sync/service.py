@@ -63,7 +63,7 @@ class Sync:
         )
         self.functions = Functions(self.schema, database, jobs, clock, ids, self.writer.apply)
         self.journal = Journal(self.schema, self.streams, database, clock, self.writer.apply)
-        self.devices = Devices(self.schema, database, self.writer.apply)
+        self.devices = Devices(self.schema, self.streams, database, self.writer.apply)
         self._seen: dict[tuple[str, str, str], tuple[int, int]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 

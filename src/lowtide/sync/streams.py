@@ -135,6 +135,23 @@ class Streams:
             return False
         return isinstance(keys, Everyone) or key_text(key) in self._key_texts(principal, keys, holdings)
 
+    def topic_held(
+        self, principal: Principal, client_id: str, name: str, holdings: Mapping[Lookup, Holding]
+    ) -> str | None:
+        """The topic of the bucket that devices know as ``name``, such as ``team["t1"]``, if this one may
+        hold it, by default or by subscription."""
+        stream, _, rest = name.partition("[")
+        declared = self._streams.get(stream)
+        if declared is None or rest[-1:] != "]":
+            return None
+        key = rest[:-1]
+        keys = declared.keys.within if isinstance(declared.keys, Parameter) else declared.keys
+        if isinstance(keys, Device):
+            allowed = key == key_text(device_key(principal.user, client_id))
+        else:
+            allowed = keys is None or key in self._key_texts(principal, keys, holdings)
+        return bucket_topic(declared.space or principal.space, stream, key) if allowed else None
+
     def held(
         self,
         principal: Principal,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -30,6 +31,13 @@ def with_system(schema: Schema) -> Schema:
         priority=0,
     )
     return msgspec.structs.replace(schema, models=models, streams={DEVICE_STREAM: stream, **schema.streams})
+
+
+def rejection_id(rejection: Rejection) -> str:
+    """The id of a refused mutation's row. Nobody else's row has it: a client_id is not a secret, and two
+    people may use one device."""
+    whose = f"{rejection.user}/{rejection.client_id}/{rejection.lineage}"
+    return f"{hashlib.blake2b(whose.encode(), digest_size=16).hexdigest()}:{rejection.n}"
 
 
 def rejection_data(model: Model, rejection: Rejection, now: int) -> Data:
@@ -82,9 +90,10 @@ def _dismiss(me: Any, before: Any, after: Any) -> bool:
 
 
 def _command(me: Any, before: Any, after: Any) -> bool:
-    if after is None:
-        return bool(before.device == me.device)
-    return before is None
+    if before is None or before.device != me.device:
+        return before is None
+    # Its device may delete it, and send it again: that changes nothing.
+    return after is None or all(before[name] == after[name] for name in _COMMANDS.fields)
 
 
 def _accept_command(me: Any, before: Any, after: Any) -> dict[str, Any] | None:

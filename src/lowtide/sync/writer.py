@@ -40,7 +40,7 @@ from lowtide.sync.model import (
 )
 from lowtide.sync.store import Answer, Device, queries
 from lowtide.sync.streams import Streams, device_topic, lookup_topic
-from lowtide.sync.system import COMMANDS, REJECTIONS, rejection_data
+from lowtide.sync.system import COMMANDS, REJECTIONS, rejection_data, rejection_id
 
 log = logging.getLogger("lowtide.sync")
 
@@ -301,8 +301,7 @@ class Writer:
     def _rejected(self, rejection: Rejection, now: int) -> tuple[Key, Change]:
         model = self._schema.models[REJECTIONS]
         data = rejection_data(model, rejection, now)
-        lineage = f":{rejection.lineage}" if rejection.lineage else ""
-        key = (rejection.space, REJECTIONS, f"{rejection.client_id}{lineage}:{rejection.n}")
+        key = (rejection.space, REJECTIONS, rejection_id(rejection))
         record = Record(data, {"": (now, "server")}, False, 0, now)
         return key, Change(None, record, store.data_text(model, data))
 
