@@ -206,16 +206,14 @@ class Scenario(Stage):
 
     async def _trim(self) -> None:
         """The server forgets its removals; whoever has not heard of them downloads anew."""
-        self.database.busy = 0
-        cut, self.database.cut = self.database.cut, None
-        self.note("trims", await self.server.trim())
-        self.database.cut = cut
+        with self.steady():
+            self.note("trims", await self.server.trim())
 
     async def _resync(self) -> None:
         """Support tells a device to download everything anew."""
         holder = self._any().holder
-        self.database.busy = 0
-        await self.server.resync(holder.user, holder.space, holder.phone.client_id)
+        with self.steady():
+            await self.server.resync(holder.user, holder.space, holder.phone.client_id)
         await self.world.settle()
         self.note(holder.phone.name, "is resynced")
 

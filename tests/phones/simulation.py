@@ -42,7 +42,10 @@ class Run(msgspec.Struct, frozen=True):
 
 
 def play(seed: int, steps: int = STEPS, fault: str = "", log: Callable[[str], None] | None = None) -> Run:
-    """Play one run, with a fault planted or none. ``log`` receives every event of it."""
+    """Play one run, with a fault planted or none. ``log`` receives every event of it.
+
+    A run that fails for a reason of its own is no violation; it raises, with its command as a note.
+    """
     with planted(fault):
         scenario = Scenario(seed, steps, log)
         try:
@@ -59,14 +62,17 @@ def play_many(seeds: Iterable[int], steps: int = STEPS, fault: str = "", jobs: i
     tasks = [(seed, steps, fault) for seed in seeds]
     jobs = min(jobs or os.cpu_count() or 1, len(tasks))
     if jobs <= 1:
-        yield from (play(*task) for task in tasks)
+        yield from map(_play, tasks)
         return
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         yield from pool.imap_unordered(_play, tasks, chunksize=4)
 
 
 def _play(task: tuple[int, int, str]) -> Run:
-    return play(*task)
+    try:
+        return play(*task)
+    except Exception as error:
+        return Run(*task, violation=f"the run itself failed: {type(error).__name__}: {error}")
 
 
 def main(arguments: list[str]) -> int:

@@ -5,7 +5,8 @@ It decides nothing: ``scenario`` says what happens next.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
@@ -281,13 +282,11 @@ class Stage:
     async def write(self, space: str, op: str, model: str, id: str, **data: Any) -> None:
         """The app's own code writes."""
         self._names += 1
-        self.database.busy = 0
-        cut, self.database.cut = self.database.cut, None
         now = self.world.clock.now()
         mutation = Mutation(n=self._names, op=op, model=model, id=id, data=data, at=now)  # type: ignore[arg-type]
         version = self.history.at((space, model, id), NOW)
-        applied = await self.server.write(space, mutation)
-        self.database.cut = cut
+        with self.steady():
+            applied = await self.server.write(space, mutation)
         key = (space, "server", "server", "", self._names)
         self.history.changes[key] = Change(
             key=key,
@@ -302,6 +301,14 @@ class Stage:
         )
         await self.world.settle()
         self.note("server", op, model, id, applied.results[0].status)
+
+    @contextlib.contextmanager
+    def steady(self) -> Iterator[None]:
+        """No trouble for what the scenario itself awaits of the server."""
+        self.database.busy = 0
+        cut, self.database.cut = self.database.cut, None
+        yield
+        self.database.cut = cut
 
     async def after_power_cut(self) -> None:
         if not self.database.off:
