@@ -29,6 +29,7 @@ from lowtide.storage.db.postgres import PostgresDatabase
 from lowtide.storage.db.sqlite_beside import SqliteBeside
 
 T = TypeVar("T")
+ROOT = Path(__file__).parent.parent
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 _PARENT_DEATH_SIGNAL = 1
@@ -37,8 +38,8 @@ _PARENT_DEATH_SIGNAL = 1
 class ServerProcess:
     """``with ServerProcess(folder, app, "crew") as server:`` serves ``app``, a Python file that declares it.
 
-    ``postgres`` is the address of a database; without it the data is a SQLite file in ``folder``.
-    ``command`` runs in the folder, instead of ``lowtide serve``.
+    ``postgres`` is the address of a database; without it the data is a SQLite file in ``folder``, or where
+    ``settings`` say. ``command`` runs in the folder, instead of ``lowtide serve``.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class ServerProcess:
         self.name = name
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._database = postgres or str(folder / "data.db")
+        self._settings = {"database": postgres or str(folder / "data.db"), "port": str(self.port)} | (
+            settings or {}
+        )
+        self._database = self._settings["database"]
         self._postgres = postgres is not None
-        self._settings = settings or {}
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._tokens: Tokens | None = None
@@ -95,11 +98,11 @@ class ServerProcess:
 
     def spawn(self) -> None:
         """Start, and wait for nothing."""
+        self._tokens = None
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LOWTIDE_")}
         environment |= {
-            "LOWTIDE_DATABASE": self._database,
-            "LOWTIDE_PORT": str(self.port),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(ROOT),
             **{f"LOWTIDE_{name.upper()}": value for name, value in self._settings.items()},
         }
         with (self.folder / "log").open("ab") as log:
@@ -122,6 +125,12 @@ class ServerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(STOP_SECONDS)
+
+    def freeze(self) -> None:
+        """Stop the processor: nothing of the server runs any more, until ``kill``."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def stop(self) -> int:
         """Ask it to end, as an operator does; its exit code."""
