@@ -347,6 +347,17 @@ def test_the_readmes_app_has_no_mistakes() -> None:
     assert [str(finding) for finding in check(app_of(source)) if finding.severity != "note"] == []
 
 
+def test_the_layers_are_those_of_the_house() -> None:
+    """What contributors read of the layers is what import-linter keeps, from the top to the bottom."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    (contract,) = project["tool"]["importlinter"]["contracts"]
+    layers = [layer.removeprefix("lowtide.") for layer in contract["layers"]]
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    listed = re.findall(r"^ {4}([a-z, ]+?)  +\S", text.split("## The house")[1], re.MULTILINE)
+    named = [name for line in listed for name in line.split(", ")]
+    assert [name for name in named if name != "settings"] == layers
+
+
 def test_the_rooms_that_a_component_names_are_there() -> None:
     """A component's README speaks of modules that exist."""
     for page in (ROOT / "src").rglob("README.md"):
