@@ -296,6 +296,16 @@ class TestCode:
         assert {"new", "dev", "check", "token", "backup", "restore", "serve"} <= seen
 
 
+def test_the_files_that_a_section_names_are_there() -> None:
+    """Each section of the page on sync opens with the modules that it explains; they exist."""
+    named = 0
+    for line, text in prose(DOCS / "how-sync-works.md"):
+        for name in re.findall(r"\b(\w+\.py)\b", text) if text.startswith("*") else ():
+            assert (ROOT / "src/lowtide/sync" / name).is_file(), f"line {line}: {name}"
+            named += 1
+    assert named > 12
+
+
 class TestOperating:
     PAGE = DOCS / "operating.md"
 
