@@ -11,6 +11,7 @@ import asyncio
 import doctest
 import importlib
 import inspect
+import itertools
 import json
 import re
 import shlex
@@ -381,15 +382,12 @@ def test_the_rooms_that_a_component_names_are_there() -> None:
 
 class TestPromises:
     def test_each_promise_names_tests_that_exist(self) -> None:
-        """The README's promises point to tests; each is there under that name."""
-        (table,) = [t for t in tables(ROOT / "README.md") if "proved by" in t.columns]
-        assert len(table.rows) == 8
-        for line, cells in table.rows:
-            named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", cells["proved by"])
-            assert named, f"README.md:{line}"
-            for file, test in named:
-                assert (ROOT / file).is_file(), f"README.md:{line}: {file}"
-                if test:
-                    assert re.search(rf"def {test}\b", (ROOT / file).read_text("utf-8")), (
-                        f"README.md:{line}: {test}"
-                    )
+        """The README's eight promises point to tests; each is there under that name."""
+        text = (ROOT / "README.md").read_text("utf-8")
+        promises = re.findall(r"^\d\. \*\*.*?(?=^\d\. \*\*|^\n)", text, re.MULTILINE | re.DOTALL)
+        assert len(promises) == 8
+        named = [re.findall(r"\[([^\]]+)\]\((tests/[\w/]+\.py)\)", promise) for promise in promises]
+        assert all(named)
+        for title, file in itertools.chain(*named, re.findall(r"\[(a planted [^\]]+)\]\(([^)]+)\)", text)):
+            test = "test_" + re.sub(r"\s+", "_", title)
+            assert re.search(rf"def {test}\b", (ROOT / file).read_text("utf-8")), f"{file}: {test}"
