@@ -60,6 +60,15 @@ class Task(Model):
     write = member("team", "team_id")
 
 
+@app.model(on_delete="revive")
+class Card(Model):
+    """An edit brings it back from a deletion that did not know of the edit."""
+
+    team_id = Text()
+    body = Text()
+    write = member("team", "team_id")
+
+
 @app.model
 class Entry(Model):
     """One side of a booking: the two sides are written in one transaction and add up to nothing."""
@@ -119,8 +128,9 @@ class Alarm(Model):
 teams = Membership.where(user_id=me).team_id
 app.stream("alarms", carries=[Alarm], keys=everyone, priority=0)
 app.stream("membership", carries={Membership: "user_id"}, keys=me, priority=1)
-app.stream("team", carries={Task: "team_id", Entry: "team_id"}, keys=teams, priority=2)
-app.stream("public", carries=[City, Handle], keys=everyone, priority=3)
+app.stream("team", carries={Task: "team_id", Card: "team_id", Entry: "team_id"}, keys=teams, priority=2)
+app.stream("public", carries=[Handle], keys=everyone, priority=3)
+app.stream("cities", carries=[City], keys=everyone, priority=3, on_metered="defer")
 app.stream("articles", carries={Article: "topic"}, keys=parameter("topic"), default=False)
 app.stream(
     "minutes", carries={Minute: "team_id"}, keys=parameter("team_id", within=teams), default=False, priority=1

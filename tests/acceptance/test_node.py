@@ -116,8 +116,10 @@ def test_offline_edits_converge_by_the_rule_of_each_field(scenario: Scenario) ->
     seen = scenario(
         "merge", given={"page": start, "anna": page(state, "low ", 0)[0], "ben": page(state, " rises", 4)[0]}
     )
-    assert seen["before"]["anna"]["title"] == "Anna"
-    assert seen["before"]["ben"]["title"] == "Ben"
+    assert field(seen["before"]["anna"], "task", "title") == {"task": "Anna", "gone": "Edited"}
+    assert field(seen["before"]["ben"], "task", "title") == {"task": "Ben"}
+    assert seen["before"]["ben"]["card"] == []
+    assert field(seen["anna"], "card", "body") == {"card": "Edited"}
     (task,) = seen["anna"]["task"]
     merged: Doc[Any] = Doc()
     merged.apply_update(base64.b64decode(task.pop("page")))
@@ -245,6 +247,33 @@ def test_what_matters_arrives_first(scenario: Scenario) -> None:
     assert (urgent["what"], urgent["alarms"], urgent["cities"], urgent["all"]) == (0, 1, 0, False)
     assert (team["what"], team["tasks"], team["cities"], team["all"]) == (2, 1, 0, False)
     assert everything == {"what": "all", "alarms": 1, "tasks": 1, "cities": 8000, "all": True}
+
+
+def test_what_can_wait_waits_on_a_metered_network(scenario: Scenario) -> None:
+    """A stream that defers does not come while the network is metered, and everything else does."""
+    seen = scenario("metered")
+    assert seen["metered"] == {"cities": 0, "tasks": 2, "synced": True}
+    assert seen["free"] == {"cities": 50, "tasks": 2, "synced": True}
+
+
+def test_odd_values_arrive_as_they_are_or_come_back(scenario: Scenario) -> None:
+    """Whatever an app may write is the same on another phone, or is refused; the queue never stops."""
+    seen = scenario("odd_values")
+    titles = field(seen["anna"], "task", "title")
+    assert titles == field(seen["ben"], "task", "title")
+    expected = {name: value for name, value in seen["titles"].items() if name != "nul"}
+    assert {name: value for name, value in titles.items() if name in seen["titles"]} == expected
+    assert titles["last"] == "Behind them all"
+    numbers = field(seen["ben"], "task", "estimate")
+    assert {name: numbers[name] for name in seen["numbers"]} == seen["numbers"]
+    assert {row["id"] for row in seen["ben"]["task"]} >= set(seen["ids"])
+    refused = {row["record_id"]: row for row in seen["anna"]["lowtide_rejections"]}
+    assert set(refused) == {"nul", "", "control\nid", "x" * 128}
+    assert {row["code"] for row in refused.values()} == {"invalid"}
+    # What no request can carry comes back all the same, as a text.
+    content = json.loads(json.loads(refused["nul"]["data"]))
+    assert content["data"]["title"] == "a\0b"
+    assert seen["uploadError"] is None
 
 
 def test_an_expired_token_is_renewed_in_mid_stream(scenario: Scenario) -> None:

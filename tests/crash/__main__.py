@@ -45,10 +45,7 @@ def rounds(dialect: Dialect, count: int, seed: int) -> bool:
                 try:
                     round = world.round()
                 except (Broken, RuntimeError, TimeoutError) as error:
-                    again = (
-                        f"python -m tests.crash --rounds {ROUNDS_A_WORLD} --seed {seed} --database {dialect}"
-                    )
-                    return broken(error, again)
+                    return broken(error, f"--rounds {ROUNDS_A_WORLD} --seed {seed} --database {dialect}")
                 done += 1
                 print(
                     f"{dialect:8} {done:4}/{count}  seed {seed}  {round.crash:8} killed after "
@@ -94,9 +91,8 @@ def power_cuts(count: int, seed: int) -> bool:
 
 def broken(error: Exception, again: str) -> bool:
     """Say what is wrong and how to see it again."""
-    print(
-        f"BROKEN   {type(error).__name__}: {error}\nrepeat   python -m tests.crash {again}", file=sys.stderr
-    )
+    print(f"BROKEN   {type(error).__name__}: {error}", file=sys.stderr)
+    print(f"repeat   python -m tests.crash {again}", file=sys.stderr)
     return False
 
 

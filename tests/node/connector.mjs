@@ -32,7 +32,7 @@ export class LowtideConnector {
   constructor({ endpoint, getToken, onRefused = () => {} }) {
     Object.assign(this, { endpoint, getToken, onRefused });
     this.most = MAX_MUTATIONS; // transactions in the next batch
-    this.unreadable = 0; // the number of a transaction that the server cannot read, to be reported instead
+    this.spoilt = { first: 0, times: 0 }; // a transaction that the server could not read, and how often
   }
 
   async prepare(db) {
@@ -70,8 +70,8 @@ export class LowtideConnector {
         await db.execute(sql);
       } else if ([400, 413, 422].includes(status) && batch.transactions > 1) {
         this.most = batch.transactions >> 1; // find the one that is beyond the server
-      } else if ([400, 413, 422].includes(status) && this.unreadable !== batch.first) {
-        this.unreadable = batch.first; // it must not block all that wait behind it
+      } else if ([400, 413, 422].includes(status) && this.spoiltTimes(batch.first) < 2) {
+        this.spoilt = { first: batch.first, times: this.spoiltTimes(batch.first) + 1 };
       } else {
         throw new Error(`the upload was answered ${status} ${answer.code ?? ''}`);
       }
@@ -88,9 +88,11 @@ export class LowtideConnector {
     let [first, mutations, bytes, last] = [0, 0, 0, null];
     for await (const transaction of db.getCrudTransactions()) {
       const { crud } = transaction;
-      let sent = { mutations: crud.map((entry) => mutation(entry, at.get(entry.clientId))) };
+      const spoilt = this.spoiltTimes(crud[0].clientId);
+      const write = spoilt ? unreadable : mutation;
+      let sent = { mutations: crud.map((entry) => write(entry, at.get(entry.clientId))) };
       let size = new TextEncoder().encode(JSON.stringify(sent)).length;
-      if (size > MAX_BYTES || crud.length > MAX_MUTATIONS || crud[0].clientId === this.unreadable) {
+      if (size > MAX_BYTES || crud.length > MAX_MUTATIONS || spoilt > 1) {
         sent = { oversized: { n: crud.at(-1).clientId, count: crud.length, bytes: size } };
         size = 0;
       }
@@ -111,6 +113,10 @@ export class LowtideConnector {
       last: last.crud.at(-1).clientId,
       complete: () => last.complete()
     };
+  }
+
+  spoiltTimes(first) {
+    return this.spoilt.first === first ? this.spoilt.times : 0;
   }
 
   async post(body) {
@@ -137,4 +143,13 @@ function mutation(entry, at) {
     at,
     metadata: entry.metadata
   };
+}
+
+/**
+ * A change that the server cannot read as it is, such as a text with U+0000. Its content as one text is
+ * refused for certain, and comes back as a rejection: nothing is lost, and nothing waits behind it.
+ */
+function unreadable(entry) {
+  const id = entry.id.replaceAll('\0', '\ufffd');
+  return { n: entry.clientId, op: entry.op.toLowerCase(), model: entry.table, id, data: JSON.stringify(entry) };
 }

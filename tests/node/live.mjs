@@ -1,6 +1,6 @@
 // What one phone writes, another shows at once, and neither shows anything else in between.
 
-import { caughtUp, content, history, joinTeam, phone, scenario, until, uuid } from './harness.mjs';
+import { caughtUp, content, history, joinTeam, mode, phone, scenario, until, uuid } from './harness.mjs';
 
 await scenario(async () => {
   await joinTeam('red', 'anna', 'ben');
@@ -22,6 +22,12 @@ await scenario(async () => {
   await ben.db.execute(`DELETE FROM task WHERE title = 'Task 9'`);
   await until(anna.db, `SELECT id FROM task WHERE title = 'Task 9'`, []);
   await caughtUp(anna, ben);
+  if (mode === 'requests') {
+    // The SDK's own way to be sure of having everything up to now.
+    const checkpoint = await ben.db.requestCheckpoint();
+    await checkpoint.waitForSync();
+    if (!checkpoint.hasSynced) throw new Error('the checkpoint did not come');
+  }
   return {
     delays,
     here: here.map((rows) => rows.map((row) => row.title)),

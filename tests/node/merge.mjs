@@ -34,9 +34,10 @@ const change = (phone, values) => {
 
 await scenario(async () => {
   await joinTeam('red', 'anna', 'ben');
-  await server(put('task', 'task', START));
+  await server(put('task', 'task', START), put('task', 'gone', { team_id: 'red', title: 'Start' }));
+  await server(put('card', 'card', { team_id: 'red', body: 'Start' }));
   const [anna, ben] = [await phone('anna'), await phone('ben')];
-  for (const { db } of [anna, ben]) await until(db, 'SELECT title FROM task', [{ title: 'Start' }]);
+  for (const { db } of [anna, ben]) await until(db, 'SELECT body FROM card', [{ body: 'Start' }]);
   await Promise.all([anna.offline(), ben.offline()]);
 
   await change(anna, {
@@ -64,7 +65,11 @@ await scenario(async () => {
     opener: 'ben',
     state: 'doing'
   });
-  const before = { anna: (await content(anna)).task[0], ben: (await content(ben)).task[0] };
+  // A deletion against an edit: on a model where it wins, and on one where the edit does.
+  for (const table of ['task', 'card']) await ben.db.execute(`DELETE FROM ${table} WHERE id IN ('gone', 'card')`);
+  await anna.db.execute(`UPDATE task SET title = 'Edited' WHERE id = 'gone'`);
+  await anna.db.execute(`UPDATE card SET body = 'Edited' WHERE id = 'card'`);
+  const before = { anna: await content(anna), ben: await content(ben) };
 
   // Ben wrote later and arrives first: who wins is not who is first on the network.
   await ben.online();

@@ -48,6 +48,7 @@ export const CREW = new Schema({
     },
     options
   ),
+  card: new Table({ team_id: text, body: text }, options),
   entry: new Table({ team_id: text, booking: text, amount: integer }, options),
   handle: new Table({ name: text }, options),
   article: new Table({ topic: text, body: text }, options),
