@@ -3,6 +3,7 @@
 
 PY := .venv/bin/python
 NODEDIR = $(shell node -p 'require("path").resolve(process.execPath, "../..")' 2>/dev/null)
+ROUNDS ?= 100
 SEEDS ?= 0:50
 say = @printf '\n==> %s\n'
 
@@ -52,11 +53,11 @@ bench: .stamps/python ## measure; the numbers land in benchmarks/
 	$(say) 'benchmarks'
 	@$(PY) -m benchmarks
 
-soak: .stamps/python .stamps/node ## many seeds of simulated phones, and crashes; SEEDS=0:50
+soak: .stamps/python .stamps/node ## many seeds of simulated phones, and crashes; SEEDS=0:50 ROUNDS=100
 	$(say) 'simulated phones, seeds $(SEEDS)'
 	@$(PY) -m tests.phones.simulation --seeds $(SEEDS)
 	$(say) 'crashes'
-	@$(PY) -m pytest tests/crash
+	@$(PY) -m tests.crash --rounds $(ROUNDS)
 
 lock: ## pin every dependency again, by hash (needs uv)
 	@command -v uv >/dev/null || { echo 'error: uv is missing' >&2; echo 'hint:  pipx install uv' >&2; exit 1; }

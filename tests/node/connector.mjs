@@ -121,13 +121,19 @@ export class LowtideConnector {
 
   async post(body) {
     if (!this.token && !(await this.fetchCredentials())) throw new Error('nobody is signed in');
-    const response = await fetch(`${this.endpoint}/v1/sync/batches`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json', authorization: `Token ${this.token}` },
-      body: JSON.stringify(body),
-      signal: AbortSignal.timeout(60_000)
-    });
-    return { status: response.status, answer: await response.json().catch(() => ({})) };
+    const deadline = new AbortController();
+    const timer = setTimeout(() => deadline.abort(), 60_000);
+    try {
+      const response = await fetch(`${this.endpoint}/v1/sync/batches`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', authorization: `Token ${this.token}` },
+        body: JSON.stringify(body),
+        signal: deadline.signal
+      });
+      return { status: response.status, answer: await response.json().catch(() => ({})) };
+    } finally {
+      clearTimeout(timer);
+    }
   }
 }
 

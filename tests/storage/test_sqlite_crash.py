@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +28,9 @@ def write_for(path: Path, durability: str, first: int, seconds: float, disk: Pow
         assert process.stdout.readline() == "ready\n"
         time.sleep(seconds)
         if disk is not None:
+            # First the processor: a sync that is under way when an ext4 is shut down may seem to succeed.
+            process.send_signal(signal.SIGSTOP)
+            os.waitpid(process.pid, os.WUNTRACED)
             disk.cut()
         process.kill()
         lines = process.stdout.read().splitlines(keepends=True)
