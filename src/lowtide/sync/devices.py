@@ -88,7 +88,7 @@ class Devices:
             rows = await tx.fetch(queries["device_state"], principal.space, owner, client_id)
             if not rows:
                 raise NotFound("no such device")
-            _, last_n, _, _, generation, gaps, uploaded_at, seen_at, seen_group = rows[0]
+            last_n, _, _, generation, gaps, uploaded_at, seen_at, seen_group = rows[0]
             head = await store.read_head(tx)
             topic = bucket_topic(principal.space, DEVICE_STREAM, key_text(device_key(owner, client_id)))
             found = (await store.read_buckets(tx, [topic])).get(topic)

@@ -120,23 +120,23 @@ FROM bucket_entry e WHERE e.bucket = $2 AND e.op > $3 ORDER BY e.op LIMIT $4
 SELECT last FROM bucket WHERE id = $1
 
 -- name: device
-SELECT lineage, last_n, answer, answered_group, request, request_group, generation, gaps
+SELECT answers, last_n, answered_group, request, request_group, generation, gaps
 FROM device WHERE space = $1 AND user_id = $2 AND client_id = $3
 
 -- name: device_for_write
-SELECT lineage, last_n, answer, answered_group, request, request_group, generation, gaps
+SELECT answers, last_n, answered_group, request, request_group, generation, gaps
 FROM device WHERE space = $1 AND user_id = $2 AND client_id = $3
 -- postgres
-SELECT lineage, last_n, answer, answered_group, request, request_group, generation, gaps
+SELECT answers, last_n, answered_group, request, request_group, generation, gaps
 FROM device WHERE space = $1 AND user_id = $2 AND client_id = $3 FOR UPDATE
 
 -- name: insert_device
-INSERT INTO device (space, user_id, client_id, lineage, last_n, answer, answered_group, request,
+INSERT INTO device (space, user_id, client_id, last_n, answers, answered_group, request,
 request_group, generation, gaps, uploaded_at, seen_at, seen_group)
-VALUES ($1, $2, $3, '', -1, '', 0, NULL, 0, 0, 0, 0, $4, 0) ON CONFLICT DO NOTHING
+VALUES ($1, $2, $3, -1, '', 0, NULL, 0, 0, 0, 0, $4, 0) ON CONFLICT DO NOTHING
 
 -- name: set_answer
-UPDATE device SET lineage = $4, last_n = $5, answer = $6, answered_group = $7, gaps = $8, uploaded_at = $9
+UPDATE device SET last_n = $4, answers = $5, answered_group = $6, gaps = $7, uploaded_at = $8
 WHERE space = $1 AND user_id = $2 AND client_id = $3
 
 -- name: set_request
@@ -149,7 +149,7 @@ UPDATE device SET generation = generation + 1 WHERE space = $1 AND user_id = $2 
 UPDATE device SET seen_at = $4, seen_group = $5 WHERE space = $1 AND user_id = $2 AND client_id = $3
 
 -- name: device_state
-SELECT lineage, last_n, answered_group, request, generation, gaps, uploaded_at, seen_at, seen_group
+SELECT last_n, answered_group, request, generation, gaps, uploaded_at, seen_at, seen_group
 FROM device WHERE space = $1 AND user_id = $2 AND client_id = $3
 
 -- name: devices

@@ -46,19 +46,21 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The last batch of a device and its results: what a repeat is answered from."""
+    """The last batch of a lineage and its results: what a repeat is answered from."""
 
     numbers: list[int]
     digests: list[int]
     results: list[Result]
+    group: int
 
 
 class Device(msgspec.Struct, frozen=True):
     """What the server keeps of a device."""
 
-    lineage: str = ""
+    answers: dict[str, Answer] = {}
+    """By lineage, the latest last. Each is kept: copies of one device live side by side, and a network
+    may hold a batch of an older lineage back for as long as it likes."""
     last_n: int = -1
-    answer: Answer | None = None
     answered_group: int = 0
     request: int | None = None
     request_group: int = 0
@@ -170,9 +172,8 @@ async def read_device(tx: Tx, space: str, user: str, client_id: str, lock: bool 
     rows = await tx.fetch(query, space, user, client_id)
     if not rows:
         return None
-    lineage, last_n, answer, *rest = rows[0]
-    stored = msgspec.json.decode(answer, type=Answer) if answer else None
-    return Device(lineage, last_n, stored, *rest)
+    answers, *rest = rows[0]
+    return Device(msgspec.json.decode(answers, type=dict[str, Answer]) if answers else {}, *rest)
 
 
 async def write_answer(tx: Tx, space: str, user: str, client_id: str, device: Device, now: int) -> None:
@@ -183,9 +184,8 @@ async def write_answer(tx: Tx, space: str, user: str, client_id: str, device: De
         space,
         user,
         client_id,
-        device.lineage,
         device.last_n,
-        _encode(device.answer).decode(),
+        _encode(device.answers).decode(),
         device.answered_group,
         device.gaps,
         now,

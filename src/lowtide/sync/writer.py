@@ -9,6 +9,7 @@ node has a writer, and the head's row puts their groups into one order.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import itertools
 import logging
 from collections import deque
@@ -46,6 +47,9 @@ log = logging.getLogger("lowtide.sync")
 
 MAX_GROUP_MUTATIONS = 5_000
 """A group takes no further batch beyond this, so that nobody waits long."""
+
+MAX_LINEAGES = 16
+"""Lineages of a device whose last answer is kept; beyond them the one that wrote least lately goes."""
 
 MAX_WAITING_MUTATIONS = 50_000
 """What may wait in memory; beyond it a caller hears ``Busy``."""
@@ -337,23 +341,25 @@ class _Uploads:
         key = (upload.space, upload.user, upload.client_id)
         device = await store.read_device(self._tx, *key, lock=True) or Device()
         self._devices[key] = device
-        answer = device.answer
+        answer = device.answers.get(upload.lineage)
         numbers = upload.numbers
-        if answer is None or device.lineage != upload.lineage:
+        if answer is None:
             return batch, 0
-        if numbers[0] > device.last_n:
-            if upload.first > device.last_n + 1 and not upload.gap:
-                return BatchGap(expected=device.last_n + 1)
+        last_n = answer.numbers[-1]
+        if numbers[0] > last_n:
+            if upload.first > last_n + 1 and not upload.gap:
+                return BatchGap(expected=last_n + 1)
             return batch, 0
-        shared = min(len(numbers), len(answer.numbers))
+        known = _known(answer, upload)
+        shared = len(answer.numbers[known])
         same = (
-            list(numbers[:shared]) == answer.numbers[:shared]
-            and list(upload.digests[:shared]) == answer.digests[:shared]
+            list(numbers[:shared]) == answer.numbers[known]
+            and list(upload.digests[:shared]) == answer.digests[known]
         )
         if not same or _transactions_of(batch, shared) < 0:
-            return BatchRepeated(expected=device.last_n + 1)
+            return BatchRepeated(expected=last_n + 1)
         if len(numbers) == shared:
-            return Applied(device.answered_group, answer.results[:shared], device.last_n)
+            return Applied(answer.group, answer.results[known], last_n)
         return batch, shared
 
     def results_before(self, batch: Batch, skip: int) -> list[Result]:
@@ -361,23 +367,23 @@ class _Uploads:
         upload = batch.upload
         if upload is None or not skip:
             return []
-        answer = self._devices[(upload.space, upload.user, upload.client_id)].answer
-        return list(answer.results[:skip]) if answer else []
+        answer = self._devices[(upload.space, upload.user, upload.client_id)].answers[upload.lineage]
+        return answer.results[_known(answer, upload)]
 
     async def answer(self, upload: Upload, results: list[Result], group: int, now: int) -> None:
         """Keep the answer with the changes it speaks of."""
         key = (upload.space, upload.user, upload.client_id)
         before = self._devices[key]
-        skipped = (
-            before.answer is not None
-            and before.lineage == upload.lineage
-            and upload.first > before.last_n + 1
-        )
+        answers = dict(before.answers)
+        last = answers.pop(upload.lineage, None)
+        skipped = last is not None and upload.first > last.numbers[-1] + 1
+        answers[upload.lineage] = Answer(list(upload.numbers), list(upload.digests), results, group)
+        while len(answers) > MAX_LINEAGES:
+            del answers[next(iter(answers))]
         device = msgspec.structs.replace(
             before,
-            lineage=upload.lineage,
             last_n=upload.numbers[-1],
-            answer=Answer(list(upload.numbers), list(upload.digests), results),
+            answers=answers,
             answered_group=group,
             gaps=before.gaps + skipped,
         )
@@ -405,6 +411,12 @@ class _Uploads:
     def topics(self) -> list[str]:
         """The devices that wait to hear of their uploads."""
         return self._topics
+
+
+def _known(answer: Answer, upload: Upload) -> slice:
+    """Which part of ``answer`` speaks of the numbers that ``upload`` begins with."""
+    at = bisect.bisect_left(answer.numbers, upload.numbers[0])
+    return slice(at, at + len(upload.numbers))
 
 
 def _transactions_of(batch: Batch, mutations: int) -> int:

@@ -1,0 +1,92 @@
+"""Exactly once, also for a device whose database was copied or put back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lowtide import App, Counter, anyone, everyone
+from lowtide.kernel.errors import BatchRepeated
+from lowtide.sync import store, writer
+from tests.sync.conftest import Engine, Open
+
+pytestmark = pytest.mark.anyio
+
+app = App("tallies")
+
+
+@app.model
+class Tally:
+    """Whatever is applied twice counts twice."""
+
+    votes = Counter()
+    write = anyone
+
+
+app.stream("all", carries=[Tally], keys=everyone)
+SCHEMA = app.compile()
+
+
+def vote(n: int, by: int = 1) -> list[dict[str, Any]]:
+    """A transaction that adds ``by``."""
+    return [{"n": n, "op": "patch", "model": "tally", "id": "t", "data": {"votes": by}, "base": {"votes": 0}}]
+
+
+async def votes(engine: Engine) -> int:
+    rows = await engine.rows("ann")
+    return int(rows[("tally", "t")]["votes"])
+
+
+async def start(open_engine: Open) -> Engine:
+    engine = await open_engine(SCHEMA)
+    await engine.send("bob", "other", [[{"n": 1, "op": "put", "model": "tally", "id": "t", "data": {}}]])
+    return engine
+
+
+async def test_a_batch_of_an_older_lineage_that_arrives_late_is_applied_once(open_engine: Open) -> None:
+    """The network held a copy back while the device was restored and went on under a new lineage."""
+    engine = await start(open_engine)
+    first = await engine.send("ann", "phone", [vote(1), vote(2)])
+    await engine.send("ann", "phone", [vote(2)], lineage="restored")
+    late = await engine.send("ann", "phone", [vote(1), vote(2)])
+    assert late == first
+    again = await engine.send("ann", "phone", [vote(2)], lineage="restored")
+    assert [result.n for result in again.results] == [2]
+    assert await votes(engine) == 3
+
+
+async def test_copies_of_one_device_do_not_disturb_each_other(open_engine: Open) -> None:
+    """Two phones from one backup take turns and repeat what got no answer: each change counts once."""
+    engine = await start(open_engine)
+    for n in (1, 2, 3):
+        for lineage in ("", "copy"):
+            answers = [await engine.send("ann", "phone", [vote(n)], lineage=lineage) for _ in range(2)]
+            assert answers[0] == answers[1]
+        assert (await engine.send("ann", "phone", [vote(n)])).last == n
+    assert await votes(engine) == 6
+
+
+async def test_a_repeat_may_be_cut_into_other_batches(open_engine: Open) -> None:
+    """An app that was updated between two tries sends smaller batches: the same numbers, each once."""
+    engine = await start(open_engine)
+    await engine.send("ann", "phone", [vote(1), vote(2), vote(3)])
+    assert [r.n for r in (await engine.send("ann", "phone", [vote(1)])).results] == [1]
+    assert [r.n for r in (await engine.send("ann", "phone", [vote(2)])).results] == [2]
+    assert [r.n for r in (await engine.send("ann", "phone", [vote(3), vote(4)])).results] == [3, 4]
+    assert await votes(engine) == 4
+    with pytest.raises(BatchRepeated):
+        await engine.send("ann", "phone", [vote(2)])
+    with pytest.raises(BatchRepeated):
+        await engine.send("ann", "phone", [vote(3, by=9)])
+
+
+async def test_lineages_that_are_kept_are_bounded(open_engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that invents lineages without end costs a bounded row."""
+    monkeypatch.setattr(writer, "MAX_LINEAGES", 3)
+    engine = await start(open_engine)
+    for number in range(6):
+        await engine.send("ann", "phone", [vote(1)], lineage=str(number))
+    device = await engine.sync.database.read(lambda tx: store.read_device(tx, "main", "ann", "phone"))
+    assert device is not None
+    assert list(device.answers) == ["3", "4", "5"]
