@@ -242,7 +242,7 @@ class TestEnqueue:
         assert await still.counts() == {}
 
     async def test_a_payload_may_be_as_large_as_the_limit_and_hold_anything(self, still: Queue) -> None:
-        """NUL, quotes and astral characters come back as they went in, up to 256 KiB."""
+        """NUL, quotes and astral characters come back as they went in, up to 1 MiB."""
         text = "\0'\"\\$1?\U0001f30a"
         await still.enqueue("mail", text)
         await still.enqueue("mail", "x" * (MAX_PAYLOAD - 2))

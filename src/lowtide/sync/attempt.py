@@ -19,7 +19,8 @@ from lowtide.kernel.values import (
     complete,
 )
 from lowtide.sync.fields import merge_field, merge_unseen
-from lowtide.sync.index import IndexKey, unique_name, unique_text
+from lowtide.sync.index import MAX_VALUE_BYTES, IndexKey, unique_name, unique_text
+from lowtide.sync.ledger import standing
 from lowtide.sync.model import Key, Loss, Mutation, Record, Refusal, Refused, Result, Status, Transaction
 from lowtide.sync.streams import device_key, key_text
 
@@ -93,11 +94,7 @@ class Attempt:
         """Make it so: hand everything to the merge."""
         for key, record in self._records.items():
             self._merge.put(key, record, self._json[key])
-        for index_key, holder in self._index.items():
-            if holder is None:
-                self._state.index.pop(index_key, None)
-            else:
-                self._state.index[index_key] = holder
+        self._state.index.update(self._index)
         self._merge.losses.extend(self._losses)
 
     def undo(self) -> None:
@@ -314,7 +311,19 @@ class Attempt:
         )
 
     def _store(self, model: Model, key: Key, before: Record | None, after: Record) -> None:
-        json = _encode(aliased(model, after.data)).decode()
+        json = _encode(aliased(model, after.data))
+        if not after.deleted:
+            self._check_size(model, key, after, json)
+        self._claim_unique(model, key, before, after)
+        if any(True for _ in self._merge.streams.lookups_of(model.name)):
+            self._shift_holdings(key, before, after)
+            self._shifts.append((key, before, after))
+        self._records[key] = after
+        self._json[key] = json.decode()
+
+    def _check_size(self, model: Model, key: Key, record: Record, json: bytes) -> None:
+        if len(json) <= MAX_VALUE_BYTES:
+            return
         if len(json) > MAX_RECORD_BYTES:
             raise Refuse(
                 Refusal(
@@ -323,12 +332,16 @@ class Attempt:
                     "Put large content into an attachment.",
                 )
             )
-        self._claim_unique(model, key, before, after)
-        if any(True for _ in self._merge.streams.lookups_of(model.name)):
-            self._shift_holdings(key, before, after)
-            self._shifts.append((key, before, after))
-        self._records[key] = after
-        self._json[key] = json
+        found = standing(self._schema, self._merge.streams, key, record.data)
+        for name, value in (*found.index, *(("its stream's key", bucket) for bucket in found.buckets)):
+            if len(value.encode()) > MAX_VALUE_BYTES:
+                raise Refuse(
+                    Refusal(
+                        "value_too_long",
+                        f"{model.name}: {name} has more than {MAX_VALUE_BYTES} bytes",
+                        "A record is found by short values: choose another.",
+                    )
+                )
 
     def _claim_unique(self, model: Model, key: Key, before: Record | None, after: Record) -> None:
         for fields in model.unique:
@@ -339,7 +352,19 @@ class Attempt:
             name = unique_name(model.name, fields)
             if new is not None:
                 wanted = (key[0], name, new)
-                holder = self._index[wanted] if wanted in self._index else self._state.index.get(wanted)
+                known = self._index if wanted in self._index else self._state.index
+                if wanted not in known:
+                    if self._merge.last:
+                        raise Refuse(
+                            Refusal(
+                                "unique",
+                                f"whether another {model.name} has the same {' and '.join(fields)} is not "
+                                "clear: too many changes that it depends on were refused",
+                                "Write it again.",
+                            )
+                        )
+                    self._merge.unread.add(wanted)
+                holder = known.get(wanted)
                 if holder is not None and holder != key[2]:
                     raise Refuse(
                         Refusal(

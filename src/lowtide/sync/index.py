@@ -8,6 +8,9 @@ from lowtide.kernel.schema import Data
 
 _encode = msgspec.json.Encoder().encode
 
+MAX_VALUE_BYTES = 1_000
+"""Of a unique value, an indexed one, or a bucket's name: PostgreSQL's indexes hold no more than 2,700."""
+
 IndexKey = tuple[str, str, str]
 """(space, index name, value text)"""
 

@@ -34,13 +34,13 @@ class State:
     def __init__(
         self,
         records: dict[Key, Record | None],
-        index: dict[IndexKey, str],
+        index: dict[IndexKey, str | None],
         holdings: dict[tuple[str, str], dict[Lookup, dict[str, int]]],
     ):
         self.records = records
         """Every record that a transaction names; None: there is none."""
         self.index = index
-        """Holders of the unique values that a transaction might take: value -> record id."""
+        """Unique values that were read: value -> id of the record that holds it; None: nobody does."""
         self.holdings = holdings
         """(space, user) -> the keys of each lookup."""
 
@@ -48,11 +48,15 @@ class State:
 class Merge:
     """One group's merge. Feed it transactions with ``apply``; read the outcome from its attributes."""
 
-    def __init__(self, schema: Schema, streams: Streams, state: State, now: int):
+    def __init__(self, schema: Schema, streams: Streams, state: State, now: int, last: bool = False):
         self.schema = schema
         self.streams = streams
         self.state = state
         self.now = now
+        self.last = last
+        """A transaction that takes a unique value which was not read is refused."""
+        self.unread: set[IndexKey] = set()
+        """Unique values that were not read, and taken to be free. If one is not, merge again."""
         self._before: dict[Key, Record | None] = {}
         self.json: dict[Key, str] = {}
         """The JSON text of every changed record."""

@@ -15,13 +15,16 @@ import msgspec
 
 from lowtide.kernel.clock import corrected
 from lowtide.kernel.codec import canonical_json
-from lowtide.kernel.errors import Malformed
+from lowtide.kernel.errors import Malformed, TooLarge
 from lowtide.kernel.schema import Model, Principal, Schema
 from lowtide.kernel.values import check_id, coerce_fields
 from lowtide.sync.model import Batch, Mutation, Op, Refusal, Refused, Result, Transaction, Upload
 
 MAX_MUTATIONS = 5_000
 """Mutations of a transaction and of a batch."""
+
+MAX_SENT = 4 * MAX_MUTATIONS
+"""What is read at all: more than ``MAX_MUTATIONS`` is refused one by one, beyond this is no connector's."""
 
 MAX_BODY = 16 * 1024 * 1024
 """Bytes of a batch."""
@@ -75,7 +78,8 @@ class UploadAnswer(msgspec.Struct, frozen=True):
 def batch_of(sent: SentBatch, principal: Principal, schema: Schema, now: int) -> Batch:
     """The batch that ``sent`` asks for. ``now``: milliseconds, when it arrived.
 
-    Raises ``Malformed`` for numbers that do not rise or names that no device has. Pure; about 10 µs a
+    Raises ``Malformed`` for numbers that do not rise or names that no device has, ``TooLarge`` beyond
+    ``MAX_SENT`` changes or transactions. Pure; about 10 µs a
     mutation.
     """
     _check_name(sent.client_id, "client_id", 1)
@@ -85,6 +89,8 @@ def batch_of(sent: SentBatch, principal: Principal, schema: Schema, now: int) ->
     transactions = []
     latest = 0
     total = sum(len(t.mutations) for t in sent.transactions)
+    if max(total, len(sent.transactions)) > MAX_SENT:
+        raise TooLarge(f"{total} changes at once; {MAX_MUTATIONS} are allowed", limit=MAX_MUTATIONS)
     for one in sent.transactions:
         mutations: list[Mutation | Refused] = []
         size = len(one.mutations)

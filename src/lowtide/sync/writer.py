@@ -13,17 +13,17 @@ import bisect
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.errors import BatchGap, BatchRepeated, Busy, LowtideError
+from lowtide.kernel.errors import BatchGap, BatchRepeated, Busy, LowtideError, Unavailable
 from lowtide.kernel.schema import Schema
 from lowtide.storage.db import Database, Tx
 from lowtide.sync import store
-from lowtide.sync.index import IndexKey, unique_name, unique_text
+from lowtide.sync.index import IndexKey
 from lowtide.sync.ledger import Ledger, standing
 from lowtide.sync.merge import Change, Merge, State
 from lowtide.sync.model import (
@@ -53,6 +53,9 @@ MAX_LINEAGES = 16
 
 MAX_WAITING_MUTATIONS = 50_000
 """What may wait in memory; beyond it a caller hears ``Busy``."""
+
+MERGES = 8
+"""How often a group is merged at most, for unique values that turn out to be taken."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -171,7 +174,7 @@ class Writer:
         try:
             outcomes, commit = await self._database.write(lambda tx: self._apply(tx, batches))
         except Exception as error:
-            if len(group) > 1 and not isinstance(error, LowtideError):
+            if len(group) > 1 and not isinstance(error, Unavailable):
                 # One batch has brought the others down: it alone shall hear of it.
                 for one in group:
                     await self._commit([one])
@@ -204,16 +207,15 @@ class Writer:
         if not fresh:
             return [item for item in todo if not isinstance(item, tuple)], None
 
-        merge = Merge(self._schema, self._streams, await self._read(tx, fresh), now)
+        merge, merged = await self._merge(tx, fresh, now)
+        results_of = iter(merged)
         outcomes: list[Applied | LowtideError] = []
         for item in todo:
             if not isinstance(item, tuple):
                 outcomes.append(item)
                 continue
             batch, skip = item
-            results = uploads.results_before(batch, skip)
-            for transaction in batch.transactions[_transactions_of(batch, skip) :]:
-                results.extend(merge.apply(transaction))
+            results = uploads.results_before(batch, skip) + next(results_of)
             if batch.resync is not None:
                 await uploads.resync(batch.resync, now)
                 outcomes.append(Applied(group, results))
@@ -232,10 +234,37 @@ class Writer:
         await tx.execute(queries["insert_head_log"], group, now, _encode(topics).decode())
         return outcomes, Commit(group=group, topics=tuple(topics), buckets=buckets, pages=ledger.pages)
 
-    async def _read(self, tx: Tx, fresh: Sequence[tuple[Batch, int]]) -> State:
+    async def _merge(
+        self, tx: Tx, fresh: Sequence[tuple[Batch, int]], now: int
+    ) -> tuple[Merge, list[list[Result]]]:
+        """The group's merge, and the results of each batch in ``fresh``.
+
+        Which unique values a group takes is known once it is merged. A value that nobody has read is
+        taken to be free, then read; if it is held, the group is merged again. One query either way.
+        """
+        index: dict[IndexKey, str | None] = {}
+        for left in reversed(range(MERGES)):
+            merge = Merge(self._schema, self._streams, await self._read(tx, fresh, index), now, not left)
+            results = [
+                [
+                    result
+                    for transaction in batch.transactions[_transactions_of(batch, skip) :]
+                    for result in merge.apply(transaction)
+                ]
+                for batch, skip in fresh
+            ]
+            holders = await store.read_index(tx, merge.unread)
+            if not holders:
+                return merge, results
+            index.update(dict.fromkeys(merge.unread))
+            index.update(holders)
+        raise AssertionError("the last merge takes no value that is not read")
+
+    async def _read(
+        self, tx: Tx, fresh: Sequence[tuple[Batch, int]], index: Mapping[IndexKey, str | None]
+    ) -> State:
         keys: dict[Key, None] = {}
         users: dict[tuple[str, str], None] = {}
-        mutations: list[tuple[Key, Mutation]] = []
         for batch, skip in fresh:
             for transaction in batch.transactions[_transactions_of(batch, skip) :]:
                 space = transaction.principal.space
@@ -243,37 +272,10 @@ class Writer:
                 keys.update(((space, wanted.model, wanted.id), None) for wanted in transaction.require)
                 for mutation in transaction.mutations:
                     if isinstance(mutation, Mutation) and mutation.model in self._schema.models:
-                        key = (space, mutation.model, mutation.id)
-                        keys[key] = None
-                        mutations.append((key, mutation))
+                        keys[(space, mutation.model, mutation.id)] = None
         records = await store.read_records(tx, self._schema, keys)
-        index = await store.read_index(tx, self._candidates(records, mutations))
         holdings = await store.read_holdings(tx, self._schema, self._streams.lookups, users)
-        return State(records, index, holdings)
-
-    def _candidates(
-        self, records: dict[Key, Record | None], mutations: Sequence[tuple[Key, Mutation]]
-    ) -> set[IndexKey]:
-        """Every unique value that a record of the group might take on its way."""
-        seen: dict[tuple[Key, tuple[str, ...]], list[set[Any]]] = {}
-        for key, mutation in mutations:
-            model = self._schema.models[key[1]]
-            for fields in model.unique:
-                values = seen.get((key, fields))
-                if values is None:
-                    record = records[key]
-                    standing = record.data if record else {n: f.default for n, f in model.fields.items()}
-                    values = seen[(key, fields)] = [{standing[name]} for name in fields]
-                for name, choices in zip(fields, values, strict=True):
-                    if name in mutation.data:
-                        choices.add(mutation.data[name])
-        wanted: set[IndexKey] = set()
-        for (key, fields), values in seen.items():
-            for combination in itertools.product(*values):
-                text = unique_text(fields, dict(zip(fields, combination, strict=True)))
-                if text is not None:
-                    wanted.add((key[0], unique_name(key[1], fields), text))
-        return wanted
+        return State(records, dict(index), holdings)
 
     async def _write(
         self, tx: Tx, merge: Merge, group: int, last_bucket: int, now: int

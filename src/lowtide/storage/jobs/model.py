@@ -15,8 +15,8 @@ from lowtide.kernel.ids import Ids
 Status = Literal["waiting", "running", "done", "dead"]
 """A job waits (for its first run or another), runs under a lease, and ends done or dead."""
 
-MAX_PAYLOAD = 262_144
-"""Bytes of a payload's JSON."""
+MAX_PAYLOAD = 1_048_576
+"""Bytes of a payload's JSON: room for a record as it was and as it is."""
 MAX_KEY = 500
 """Characters."""
 MAX_ERROR = 4_000

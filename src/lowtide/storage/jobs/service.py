@@ -56,7 +56,7 @@ class Jobs:
         That one keeps its payload; if it never ran and this one is due earlier, so is that one.
         It starts after this transaction, and so sees what this wrote.
 
-        ``payload`` is anything that msgspec writes as JSON. Raises ``TooLarge`` beyond 256 KiB of
+        ``payload`` is anything that msgspec writes as JSON. Raises ``TooLarge`` beyond 1 MiB of
         it, ``Malformed`` for a key that is not 1 to 500 printable characters, ``ValueError`` for a
         kind, queue or number of attempts that cannot be. Costs one statement, two with a key.
 
