@@ -30,9 +30,9 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
 
 def test_lists_in_the_environment_are_split_at_commas(tmp_path: Path) -> None:
     """Blanks around a part do not count, nor do empty parts."""
-    settings = load(tmp_path, {"LOWTIDE_ALLOWED_HOSTS": "a.example, b.example,", "LOWTIDE_ROLES": "api"})
+    settings = load(tmp_path, {"LOWTIDE_ALLOWED_HOSTS": "a.example, b.example,", "LOWTIDE_WORKER": "false"})
     assert settings.allowed_hosts == ("a.example", "b.example")
-    assert settings.roles == ("api",)
+    assert not settings.worker
 
 
 def test_a_postgres_address_is_kept_as_it_is(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_postgres_address_is_kept_as_it_is(tmp_path: Path) -> None:
         ("port = true", {}, "'port'", "True"),
         ("", {"LOWTIDE_PORT": "http"}, "'port'", "'http'"),
         ("", {"LOWTIDE_PORT": ""}, "'port'", "''"),
-        ('roles = ["boss"]', {}, "'roles'", "boss"),
+        ('worker = "boss"', {}, "'worker'", "boss"),
         ("removals_kept_days = 0", {}, "'removals_kept_days'", "0"),
         ("port = ", {}, "not TOML", "quotes"),
         ("host = localhost", {}, "not TOML", "quotes"),

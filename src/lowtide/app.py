@@ -78,7 +78,7 @@ class Lowtide:
             self.tokens = open_tokens(self.keys, self.clock, self._name)
             self._keeping = asyncio.create_task(self.keys.keep(self.ids), name="lowtide-keys")
             await self.sync.start()
-            if "worker" in self.settings.roles:
+            if self.settings.worker:
                 await self._worker.start()
             self.asgi = self._edge()
         except BaseException:
@@ -87,7 +87,7 @@ class Lowtide:
 
     async def stop(self) -> None:
         """Finish what was accepted, and close."""
-        if "worker" in self.settings.roles:
+        if self.settings.worker:
             await self._worker.stop()
         await self.sync.close()
         if self._keeping is not None:

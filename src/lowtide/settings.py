@@ -10,7 +10,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import msgspec
 
@@ -19,7 +19,6 @@ from lowtide.kernel.errors import SetupError
 FILE = "lowtide.toml"
 PREFIX = "LOWTIDE_"
 
-Role = Literal["api", "sync", "worker"]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Days = Annotated[int, msgspec.Meta(ge=1, le=36500)]
 
@@ -41,8 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Web pages that may call this server, such as ``https://app.example.com``."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks of proxies whose ``X-Forwarded-For`` and ``-Proto`` are believed."""
-    roles: tuple[Role, ...] = ("api", "sync", "worker")
-    """What this process does."""
+    worker: bool = True
+    """Does this process run jobs? Without it, it serves only: hooks and commands run on other nodes."""
     removals_kept_days: Days = 90
     """A device that was away for longer than this downloads its data anew."""
     journal_kept_days: Days = 90

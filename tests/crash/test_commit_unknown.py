@@ -147,7 +147,7 @@ async def test_a_thousand_lost_answers_are_a_thousand_single_uploads(lowtide: Lo
 async def test_a_commit_whose_own_answer_is_lost_counts_once(postgres_dsn: str) -> None:
     """PostgreSQL commits and is cut off: the server does not know, and the device repeats."""
     async with Wire(postgres_dsn) as wire:
-        settings = Settings(database=wire.dsn, allowed_hosts=("localhost",), roles=("api", "sync"))
+        settings = Settings(database=wire.dsn, allowed_hosts=("localhost",), worker=False)
         made = await asyncio.to_thread(build, settings, app)
         async for running in started(made):
             device = Device("device0", running)

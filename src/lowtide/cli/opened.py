@@ -46,7 +46,7 @@ def with_backend(settings: Settings, app: App, work: Callable[[Lowtide], Awaitab
     Raises ``AlreadyRunning`` while a server has a SQLite database open, and as ``Lowtide.start`` does.
     """
 
-    lowtide = build(msgspec.structs.replace(settings, roles=()), app)
+    lowtide = build(msgspec.structs.replace(settings, worker=False), app)
 
     async def opened() -> T:
         await lowtide.start()

@@ -29,7 +29,7 @@ The tree::
     │   ├── StorageFull           the disk is full
     │   └── StorageTimeout        a statement ran past its deadline
     ├── StatementFailed       500  the database refuses a statement: a defect of the code that wrote it
-    ├── FunctionFailed        500  a function of the app raised
+    ├── FunctionFailed        502  a function of the app raised
     └── SetupError            a mistake of the developer or operator, found at start
         ├── DeclarationError      an app declaration that cannot work
         ├── NewerDatabase         the database was written by a newer Lowtide
@@ -254,6 +254,7 @@ class FunctionFailed(LowtideError):
     """A function of the app failed."""
 
     code = "function_failed"
+    status = 502
     hint = "This is a mistake in the app's server code; its log has the reason."
 
 

@@ -7,6 +7,7 @@ Every value is canonical, so that equal values are equal bytes on every device.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,9 @@ MAX_ID_LENGTH = 128
 """Characters of a record's id."""
 
 _I64 = 2**63
+# Some SDKs hand their queue's values to the connector as text, whatever the column's type.
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
+_NUMBER = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,3})?")
 _parse = msgspec.json.Decoder().decode
 
 
@@ -140,6 +144,8 @@ def _text(field: Field, value: object) -> str:
 
 
 def _integer(field: Field, value: object) -> int:
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        value = int(value)
     if isinstance(value, bool):
         value = int(value)
     if isinstance(value, float) and value.is_integer():
@@ -152,6 +158,8 @@ def _integer(field: Field, value: object) -> int:
 
 
 def _number(field: Field, value: object) -> float:
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"expected a number, not {_name(value)}")
     try:
@@ -164,6 +172,8 @@ def _number(field: Field, value: object) -> float:
 
 
 def _boolean(field: Field, value: object) -> int:
+    if value in ("0", "1"):
+        return int(str(value))
     if value is True or value is False or (value in (0, 1) and isinstance(value, int | float)):
         return int(value)
     raise ValueError(f"expected true or false, not {_name(value)}")

@@ -93,7 +93,7 @@ class Attempt:
     def keep(self) -> None:
         """Make it so: hand everything to the merge."""
         for key, record in self._records.items():
-            self._merge.put(key, record, self._json[key])
+            self._merge.put(key, record, self._json[key], self._principal)
         self._state.index.update(self._index)
         self._merge.losses.extend(self._losses)
 

@@ -60,6 +60,8 @@ class Merge:
         self._before: dict[Key, Record | None] = {}
         self.json: dict[Key, str] = {}
         """The JSON text of every changed record."""
+        self.authors: dict[Key, Principal] = {}
+        """Who wrote each changed record last."""
         self.losses: list[Loss] = []
         self.rejections: list[Rejection] = []
         self.faults: list[str] = []
@@ -134,8 +136,9 @@ class Merge:
             )
         )
 
-    def put(self, key: Key, record: Record, json: str) -> None:
+    def put(self, key: Key, record: Record, json: str, author: Principal) -> None:
         if key not in self._before:
             self._before[key] = self.state.records.get(key)
         self.state.records[key] = record
         self.json[key] = json
+        self.authors[key] = author

@@ -20,7 +20,7 @@ import msgspec
 
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import BatchGap, BatchRepeated, Busy, LowtideError, Unavailable
-from lowtide.kernel.schema import Schema
+from lowtide.kernel.schema import Principal, Schema
 from lowtide.storage.db import Database, Tx
 from lowtide.sync import store
 from lowtide.sync.index import IndexKey
@@ -297,7 +297,7 @@ class Writer:
                 for data in (before, after):
                     if data is not None and data[lookup.match] is not None:
                         topics[lookup_topic(key[0], lookup, str(data[lookup.match]))] = None
-            await self._tell(tx, key, before, after, group)
+            await self._tell(tx, key, before, after, group, merge.authors.get(key))
         changed, last_bucket = await ledger.write(tx, last_bucket)
         if merge.losses:
             await store.write_losses(tx, merge.losses, group * store.OPS_PER_GROUP, now)
@@ -318,13 +318,16 @@ class Writer:
         before: dict[str, Any] | None,
         after: dict[str, Any] | None,
         group: int,
+        author: Principal | None,
     ) -> None:
         space, name, id = key
         if self._schema.models[name].after_commit is not None:
             await self._enqueue(tx, "sync.event", Event(space, name, id, before, after, group))
         if name == COMMANDS and before is None and after is not None:
             user = str(after["device"]).rpartition("/")[0]
-            await self._enqueue(tx, "sync.command", CommandCall(space, id, user, {}))
+            await self._enqueue(
+                tx, "sync.command", CommandCall(space, id, user, dict(author.claims) if author else {})
+            )
 
 
 class _Uploads:
