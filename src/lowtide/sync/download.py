@@ -325,6 +325,8 @@ class Download:
             await self.look()
             await self._send(outlet, None)
             return
+        if group <= view.group:
+            return  # told while the view was read, which has it
         view.group = group
         view.buckets.update(changed)
         for topic, bucket in changed.items():
