@@ -86,9 +86,14 @@ def baseline_in_server_state() -> Iterator[None]:
 @fault
 def lost_dedupe_row() -> Iterator[None]:
     """What was applied of a device is not kept, so that a repeat is applied again."""
-    with _statement(
-        "set_answer", "last_n = ?5, answer = ?6", "last_n = -1 + 0 * ?5, answer = substr(?6, 1, 0)"
-    ):
+    with _statement("set_answer", "WHERE ", "WHERE FALSE AND "):
+        yield
+
+
+@fault
+def forgotten_lineage() -> Iterator[None]:
+    """Only the latest lineage of a device is remembered: a late batch of an older one is applied again."""
+    with mock.patch.object(writer, "MAX_LINEAGES", 1):
         yield
 
 

@@ -67,6 +67,8 @@ class Letter(msgspec.Struct):
     path: str
     body: bytes
     about: Upload | CheckpointAsk | None
+    slow: bool = False
+    """It arrives after everything else, when its sender has long forgotten it."""
 
 
 class Link:
@@ -164,4 +166,10 @@ class Mail:
 
     def repeat(self, letter: Letter) -> None:
         """A copy stays on its way; nobody waits for it."""
-        self.letters.append(msgspec.structs.replace(letter, sender=None))
+        slow = self._random.random() < 0.3
+        self.letters.append(msgspec.structs.replace(letter, sender=None, slow=slow))
+
+    def next(self) -> Letter | None:
+        """A letter whose turn may be now."""
+        due = [letter for letter in self.letters if not letter.slow]
+        return self._random.choice(due) if due else None

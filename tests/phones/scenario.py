@@ -15,6 +15,7 @@ from tests.phones.stage import NOW, Stage
 from tests.phones.users import TEAMS, TOPICS, tables_of
 
 STEPS = 220
+MOST_PHONES = 6
 
 
 class Scenario(Stage):
@@ -41,6 +42,9 @@ class Scenario(Stage):
         await self.begin()
         await self.come_to_rest()
         self.calm = False
+        self._back_up_server()
+        for link in self.links:
+            self._back_up_phone(link)
         steps = self._choices()
         weights = [weight for weight, _ in steps]
         for _ in range(self._steps):
@@ -72,9 +76,9 @@ class Scenario(Stage):
             (10, self.pull),
             (4, self._resync),
             (4, self._deploy),
-            (3, self._back_up),
+            (8, self._back_up),
             (2, self._restore_server),
-            (4, self._restore_phone),
+            (8, self._restore_phone),
         ]
 
     def _any(self, fit: Callable[[Link], bool] = lambda link: True) -> Link:
@@ -103,8 +107,9 @@ class Scenario(Stage):
             await self.arrive(letter)
 
     async def _carry(self) -> None:
-        if self.mail.letters:
-            await self.arrive(self.random.choice(self.mail.letters))
+        letter = self.mail.next()
+        if letter is not None:
+            await self.arrive(letter)
 
     async def _airplane(self) -> None:
         link = self._any(lambda link: not link.online or self.random.random() < 0.3)
@@ -228,13 +233,19 @@ class Scenario(Stage):
 
     async def _back_up(self) -> None:
         """Somebody makes a backup: of the server, or of a phone that has nothing to upload."""
-        link = self._any()
-        if self.random.random() < 0.3:
-            self._backup = (self.database.content(), self.database.ask("SELECT group_no FROM head")[0][0])
-            self.note("backs up", self._backup[1])
-        elif not link.holder.phone.pending():
-            self._phone_backups[link] = link.holder.phone.backup()
-            self.note(link.holder.phone.name, "is backed up")
+        if self.random.random() < 0.15:
+            self._back_up_server()
+        link = self._any(lambda link: not link.holder.phone.pending())
+        if not link.holder.phone.pending():
+            self._back_up_phone(link)
+
+    def _back_up_server(self) -> None:
+        self._backup = (self.database.content(), self.database.ask("SELECT group_no FROM head")[0][0])
+        self.note("backs up", self._backup[1])
+
+    def _back_up_phone(self, link: Link) -> None:
+        self._phone_backups[link] = link.holder.phone.backup()
+        self.note(link.holder.phone.name, "is backed up")
 
     async def _restore_server(self) -> None:
         """The server's disk is lost, and what came after the backup with it."""
@@ -250,14 +261,20 @@ class Scenario(Stage):
         await self.restart(content)
 
     async def _restore_phone(self) -> None:
-        """A phone is set up from its own backup: what it did since then is known to the server only."""
+        """A backup is put back, on its phone or a new one: what came after it only the server knows."""
         link = self._any(lambda link: link in self._phone_backups)
         content = self._phone_backups.get(link)
         if content is None:
             return
-        self.note(link.holder.phone.name, "is restored")
-        await self.end(link)
-        self.abandon(link)
+        if self.random.random() < 0.4 and len(self.links) < MOST_PHONES:
+            old, link = link, self.new_link(link.holder.user, link.holder.space)
+            self.links.append(link)
+            self.note(link.holder.phone.name, "is a copy of", old.holder.phone.name)
+            link.holder.life = len(self.links) * 1000
+        else:
+            self.note(link.holder.phone.name, "is restored")
+            await self.end(link)
+            self.abandon(link)
         link.holder.phone.restore(content)
         link.holder.go_back()
 

@@ -55,6 +55,8 @@ class Stage:
         self.calm = False
         self.trouble = False
         """The storage was made to fail: 503 is a right answer."""
+        self._unknown: list[Letter] = []
+        """Letters during which the server lost its power: it may have done what they ask, or not."""
         self.deployed: Schema = older(SCHEMA) if self.random.random() < 0.4 else SCHEMA
         """The version of the app that the server runs."""
         self.puller = Puller(Seat("ann", "main"))
@@ -234,8 +236,7 @@ class Stage:
     async def answer(self, letter: Letter, exchange: Exchange, fate: str) -> None:
         status, body = exchange.status, exchange.take(1 << 30)
         if self.database.off:
-            # What the server did before it lost its power is found out by asking again.
-            self.mail.repeat(letter)
+            self._unknown.append(letter)
             self.mail.lose(letter)
             return
         if status == 200 and letter.kind == "upload" and fate != "shortened":
@@ -318,6 +319,9 @@ class Stage:
 
     async def restart(self, content: bytes | None = None) -> None:
         """The server dies and starts again; on ``content``, it was restored from that backup."""
+        if content is not None:
+            for link in self.links:
+                await self.end(link)
         await self.server.kill()
         database = InlineDatabase(self.world.clock, Random(self._names), content or self.database.content())
         database.committed = self.history.committed
@@ -330,6 +334,18 @@ class Stage:
         if content is not None:
             await server.begin_epoch()
         await server.start()
+        for letter in self._unknown:
+            await self._ask_again(letter)
+        self._unknown.clear()
+
+    async def _ask_again(self, letter: Letter) -> None:
+        """A copy of the letter arrives at once: its answer says what was done, whoever is left to hear it."""
+        token = self.server.token(letter.user, letter.space, 60)
+        exchange = self.server.request(letter.method, letter.path, token, letter.body)
+        await self.world.settle()
+        self.note("letter", letter.number, "again", exchange.status)
+        if letter.kind == "upload" and exchange.status == 200:
+            self.history.answered(letter.space, letter.user, letter.body, exchange.take(1 << 30))
 
     async def pull(self) -> bool:
         """The script asks for its next page; whether there was something new."""

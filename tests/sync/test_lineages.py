@@ -90,3 +90,30 @@ async def test_lineages_that_are_kept_are_bounded(open_engine: Open, monkeypatch
     device = await engine.sync.database.read(lambda tx: store.read_device(tx, "main", "ann", "phone"))
     assert device is not None
     assert list(device.answers) == ["3", "4", "5"]
+
+
+async def test_copies_that_use_the_same_checkpoint_number_do_not_hear_of_each_others_uploads(
+    open_engine: Open,
+) -> None:
+    """A number that was heard for one copy's upload is not said to the other before its own is there."""
+    engine = await start(open_engine)
+    ask = engine.sync.request_checkpoint
+    await engine.send("ann", "phone", [vote(1)])
+    first = await ask(engine.who("ann"), "phone", 50)
+    assert first == 50
+    assert await ask(engine.who("ann"), "phone", 50) == 50
+    await engine.send("ann", "phone", [vote(1)], lineage="copy")
+    second = await ask(engine.who("ann"), "phone", 50)
+    assert second > 50
+    assert await ask(engine.who("ann"), "phone", second) == second
+
+
+async def test_a_device_that_begins_to_count_its_checkpoint_requests_goes_on_from_the_groups(
+    open_engine: Open,
+) -> None:
+    """An updated app may still wait for a number of the other kind: the first of the new kind covers it."""
+    engine = await start(open_engine)
+    applied = await engine.send("ann", "phone", [vote(1)])
+    waits_for = await engine.sync.write_checkpoint(engine.who("ann"), "phone")
+    assert waits_for == int(applied.head)
+    assert await engine.sync.request_checkpoint(engine.who("ann"), "phone", 1) >= waits_for

@@ -396,15 +396,22 @@ class _Uploads:
         self._topics.append(device_topic(*key))
 
     async def ask(self, ask: CheckpointAsk, group: int, now: int) -> int:
-        """Note a device's checkpoint request; the greatest number that it ever asked for."""
+        """Note a device's checkpoint request; the number that it will hear, or a greater one."""
         key = (ask.space, ask.user, ask.client_id)
         device = await store.read_device(self._tx, *key, lock=True) or Device()
-        if device.request is not None and ask.number <= device.request:
-            return device.request
+        number = ask.number
+        if device.request is None:
+            # So far it may have waited for numbers of the other kind: groups.
+            number = max(number, device.answered_group)
+        elif number <= device.request:
+            if device.answered_group <= device.request_group:
+                return device.request
+            # Used before, by a copy of this device: it must not hear of it before its own upload.
+            number = device.request + 1
         await self._tx.execute(queries["insert_device"], *key, now)
-        await self._tx.execute(queries["set_request"], *key, ask.number, group)
+        await self._tx.execute(queries["set_request"], *key, number, group)
         self._topics.append(device_topic(*key))
-        return ask.number
+        return number
 
     async def resync(self, device: Resync, now: int) -> None:
         """Give a device's buckets new names."""
