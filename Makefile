@@ -4,7 +4,8 @@
 PY := .venv/bin/python
 NODEDIR = $(shell node -p 'require("path").resolve(process.execPath, "../..")' 2>/dev/null)
 ROUNDS ?= 100
-SEEDS ?= 0:50
+SEEDS ?= 0:200
+ROUNDS ?= 20
 say = @printf '\n==> %s\n'
 
 # A stamp whose result was deleted is no stamp.
@@ -53,7 +54,7 @@ bench: .stamps/python ## measure; the numbers land in benchmarks/
 	$(say) 'benchmarks'
 	@$(PY) -m benchmarks
 
-soak: .stamps/python .stamps/node ## many seeds of simulated phones, and crashes; SEEDS=0:50 ROUNDS=100
+soak: .stamps/python .stamps/node ## many seeds of simulated phones, and crashes; SEEDS=0:200 ROUNDS=20 ROUNDS=100
 	$(say) 'simulated phones, seeds $(SEEDS)'
 	@$(PY) -m tests.phones.simulation --seeds $(SEEDS)
 	$(say) 'crashes'
