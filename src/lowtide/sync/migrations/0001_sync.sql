@@ -6,6 +6,8 @@ CREATE TABLE head (
     last_bucket BIGINT NOT NULL
 );
 
+-- Tables whose rows may be large keep their rowid: a tree of whole rows is deep, and a third slower to read
+-- and write (measured).
 CREATE TABLE record (
     space TEXT NOT NULL,
     model TEXT NOT NULL,
@@ -17,7 +19,7 @@ CREATE TABLE record (
     created BIGINT NOT NULL,
     updated BIGINT NOT NULL,
     PRIMARY KEY (space, model, id)
-) WITHOUT ROWID;
+);
 
 -- Live records by a value: unique fields, looked-up fields.
 CREATE TABLE record_index (
@@ -29,7 +31,7 @@ CREATE TABLE record_index (
 ) WITHOUT ROWID;
 
 CREATE TABLE bucket (
-    id BIGINT PRIMARY KEY,
+    id INTEGER PRIMARY KEY,
     space TEXT NOT NULL,
     name TEXT NOT NULL UNIQUE,
     last BIGINT NOT NULL,
@@ -57,7 +59,7 @@ CREATE TABLE bucket_history (
 
 -- When each group happened and what it changed.
 CREATE TABLE head_log (
-    group_no BIGINT PRIMARY KEY,
+    group_no INTEGER PRIMARY KEY,
     at BIGINT NOT NULL,
     topics TEXT NOT NULL
 );
@@ -78,10 +80,10 @@ CREATE TABLE device (
     seen_at BIGINT NOT NULL,
     seen_group BIGINT NOT NULL,
     PRIMARY KEY (space, user_id, client_id)
-) WITHOUT ROWID;
+);
 
 CREATE TABLE journal (
-    id BIGINT PRIMARY KEY,
+    id INTEGER PRIMARY KEY,
     space TEXT NOT NULL,
     model TEXT NOT NULL,
     record TEXT NOT NULL,
