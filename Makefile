@@ -5,7 +5,6 @@ PY := .venv/bin/python
 NODEDIR = $(shell node -p 'require("path").resolve(process.execPath, "../..")' 2>/dev/null)
 ROUNDS ?= 100
 SEEDS ?= 0:200
-ROUNDS ?= 20
 say = @printf '\n==> %s\n'
 
 # A stamp whose result was deleted is no stamp.
@@ -54,11 +53,11 @@ bench: .stamps/python ## measure; the numbers land in benchmarks/
 	$(say) 'benchmarks'
 	@$(PY) -m benchmarks
 
-soak: .stamps/python .stamps/node ## many seeds of simulated phones, and crashes; SEEDS=0:200 ROUNDS=20 ROUNDS=100
+soak: .stamps/python .stamps/node ## many seeds of simulated phones, and crashes; SEEDS=0:200 ROUNDS=100
 	$(say) 'simulated phones, seeds $(SEEDS)'
 	@$(PY) -m tests.phones.simulation --seeds $(SEEDS)
 	$(say) 'crashes'
-	@$(PY) -m tests.crash --rounds $(ROUNDS)
+	@$(PY) -m tests.crash --rounds $(ROUNDS) --power-cuts 10
 
 lock: ## pin every dependency again, by hash (needs uv)
 	@command -v uv >/dev/null || { echo 'error: uv is missing' >&2; echo 'hint:  pipx install uv' >&2; exit 1; }
