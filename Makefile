@@ -57,7 +57,7 @@ soak: .stamps/python .stamps/node ## many seeds of simulated phones, and crashes
 	$(say) 'simulated phones, seeds $(SEEDS)'
 	@$(PY) -m tests.phones.simulation --seeds $(SEEDS)
 	$(say) 'crashes'
-	@$(PY) -m tests.crash --rounds $(ROUNDS) --power-cuts 10
+	@$(PY) -m tests.crash --rounds $(ROUNDS)
 
 lock: ## pin every dependency again, by hash (needs uv)
 	@command -v uv >/dev/null || { echo 'error: uv is missing' >&2; echo 'hint:  pipx install uv' >&2; exit 1; }
