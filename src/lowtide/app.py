@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from lowtide.api.edge import Edge
@@ -61,40 +62,42 @@ class Lowtide:
         self._worker = Worker(
             self.database, self.bus, self.jobs, clock, ids, queues={"default": JOBS_AT_ONCE}
         )
-        self._keeping: asyncio.Task[None] | None = None
+        self._opened = AsyncExitStack()
 
     async def start(self) -> None:
         """Open the database, bring it up to date, put the schema into force, begin to work.
 
         Raises ``SetupError`` for what the operator or the developer must mend, ``StorageLost``.
         """
-        await self.database.start()
         try:
-            await migrate(self.database, COMPONENTS, self.clock)
-            for change in await deploy(self.database, self._schema, self.clock, _report):
-                log.warning("the app changed: %s", change.message)
-            await self.bus.start()
-            await self.keys.load()
-            self.tokens = open_tokens(self.keys, self.clock, self._name)
-            self._keeping = asyncio.create_task(self.keys.keep(self.ids), name="lowtide-keys")
-            await self.sync.start()
-            if self.settings.worker:
-                await self._worker.start()
-            self.asgi = self._edge()
+            await self._open()
         except BaseException:
-            await self.database.close()
+            await self.stop()
             raise
 
     async def stop(self) -> None:
-        """Finish what was accepted, and close."""
+        """Finish what was accepted, and close what was opened, the last first."""
+        await self._opened.aclose()
+
+    async def _open(self) -> None:
+        opened = self._opened
+        await self.database.start()
+        opened.push_async_callback(self.database.close)
+        await migrate(self.database, COMPONENTS, self.clock)
+        for change in await deploy(self.database, self._schema, self.clock, _report):
+            log.warning("the app changed: %s", change)
+        await self.bus.start()
+        opened.push_async_callback(self.bus.close)
+        await self.keys.load()
+        self.tokens = open_tokens(self.keys, self.clock, self._name)
+        keeping = asyncio.create_task(self.keys.keep(self.ids), name="lowtide-keys")
+        opened.push_async_callback(_end, keeping)
+        await self.sync.start()
+        opened.push_async_callback(self.sync.close)
         if self.settings.worker:
-            await self._worker.stop()
-        await self.sync.close()
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
-        await self.bus.close()
-        await self.database.close()
+            await self._worker.start()
+            opened.push_async_callback(self._worker.stop)
+        self.asgi = self._edge()
 
     def _edge(self) -> Edge:
         async def answers() -> bool:
@@ -116,6 +119,11 @@ class Lowtide:
             origins=Origins(self.settings.cors_origins),
             load=self.load,
         )
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _report(model: str, records: int) -> None:

@@ -35,7 +35,7 @@ async def deploy(database: Database, schema: Schema, clock: Clock, progress: Pro
     refused = [change for change in changes if change.severity == "refuse"]
     if refused:
         raise DeclarationError(
-            "; ".join(change.message for change in refused),
+            "; ".join(f"{change.subject}: {change.message}" for change in refused),
             hint=refused[0].hint,
             changes=[change.message for change in refused],
         )

@@ -130,7 +130,8 @@ async def import_(
         try:
             if isinstance(given, Exception):
                 raise given
-            id = check_id(str(given.pop("id"))) if given.get("id") not in (None, "") else ids.uuid()
+            named = given.pop("id", None)
+            id = ids.uuid() if named in (None, "") else check_id(str(named))
             data = coerce_fields(declared, _typed(declared, given) if format == "csv" else given)
         except (ValueError, LowtideError) as error:
             refused.append(Refused(number, "invalid", str(error)))
