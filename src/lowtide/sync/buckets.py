@@ -56,10 +56,12 @@ def keeps(
     parts = suffix.split(".")
     if stem != topic.partition("/")[2] or len(parts) != 4:
         return False
-    if parts[:3] != [epoch, str(bucket.id), str(generation)] or not parts[3].isdecimal():
+    if parts[:3] != [epoch, str(bucket.id), str(generation)]:
         return False
-    # A device ahead of the head saw a history that is gone.
-    return after <= head_op and max(after, int(parts[3])) >= bucket.floor
+    if not parts[3].isdecimal() or len(parts[3]) > 19:
+        return False
+    # A device ahead of the head saw a history that is gone. One that has had the latest lacks nothing.
+    return after <= head_op and max(after, int(parts[3])) >= min(bucket.floor, bucket.last)
 
 
 def at_checkpoint(after: int) -> bool:

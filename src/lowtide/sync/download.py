@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -38,12 +38,12 @@ from lowtide.sync.lines import (
 from lowtide.sync.model import Bucket
 from lowtide.sync.segments import Segments, Want, read_segment, want
 from lowtide.sync.store import Device, queries
-from lowtide.sync.streams import Held, Streams, Subscription, device_topic, lookup_topic
+from lowtide.sync.streams import MAX_BUCKETS, Held, Streams, Subscription, device_topic, lookup_topic
 
 log = logging.getLogger("lowtide.sync")
 
-MAX_BUCKETS = 1_000
-"""Buckets that one device may hold."""
+MAX_EVIDENCE = 10 * MAX_BUCKETS
+"""Buckets that a device may say it holds: more than it may hold, after a change of what it holds."""
 
 KEEP_ALIVE = 20.0
 """Seconds between signs of life on a quiet stream."""
@@ -74,13 +74,13 @@ class WantedStream(msgspec.Struct, frozen=True):
 
 class WantedStreams(msgspec.Struct, frozen=True):
     include_defaults: bool = True
-    subscriptions: list[WantedStream] = []
+    subscriptions: Annotated[list[WantedStream], msgspec.Meta(max_length=MAX_BUCKETS)] = []
 
 
 class StreamRequest(msgspec.Struct, frozen=True):
     """The body of ``POST /sync/stream``: written by the client core, all evidence of what it holds."""
 
-    buckets: list[HeldBucket] = []
+    buckets: Annotated[list[HeldBucket], msgspec.Meta(max_length=MAX_EVIDENCE)] = []
     client_id: str = ""
     parameters: dict[str, Any] | None = None
     streams: WantedStreams = WantedStreams()
@@ -160,7 +160,7 @@ class Download:
         self._format = format
         self._coder = Coder(coding)
         self._subscriptions = tuple(
-            Subscription(s.stream, s.parameters or {}, s.override_priority)
+            Subscription(s.stream, s.parameters or {}, _priority(s.override_priority))
             for s in request.streams.subscriptions
         )
         parameters = request.parameters or {}
@@ -247,17 +247,20 @@ class Download:
             generation = view.device.generation
             place = self._places.get(held.topic)
             if place is not None:
-                after = max(place.cursor, self._read_up_to(held.topic, place))
+                after = max(place.cursor, place.forget, self._read_up_to(held.topic, place))
                 if buckets.keeps(place.name, after, held.topic, bucket, view.epoch, generation, view.op):
                     places[held.topic] = place
                     continue
-            for name in by_stem.get(held.topic.partition("/")[2], ()):
-                after = evidence[name]
-                if after and buckets.keeps(name, after, held.topic, bucket, view.epoch, generation, view.op):
-                    places[held.topic] = await self._resume(tx, name, after, bucket)
-            if held.topic not in places:
-                if self._metered and held.defer:
-                    continue
+            kept = [
+                (evidence[name], name)
+                for name in by_stem.get(held.topic.partition("/")[2], ())
+                if evidence[name]
+                and buckets.keeps(name, evidence[name], held.topic, bucket, view.epoch, generation, view.op)
+            ]
+            if kept:
+                after, name = max(kept)
+                places[held.topic] = await self._resume(tx, name, after, bucket)
+            elif not (self._metered and held.defer):
                 places[held.topic] = buckets.start(held.topic, bucket, view.epoch, generation, view.op)
         return places
 
@@ -325,10 +328,17 @@ class Download:
             await self.look()
             await self._send(outlet, None)
             return
-        if group <= view.group:
-            return  # told while the view was read, which has it
+        # A look may have overtaken the news: what it read already is none, nor is what is held no longer.
+        known = view.buckets
+        changed = {
+            topic: bucket
+            for topic, bucket in changed.items()
+            if topic in view.held and (topic not in known or bucket.last > known[topic].last)
+        }
+        if group <= view.group or not changed:
+            return
         view.group = group
-        view.buckets.update(changed)
+        known.update(changed)
         for topic, bucket in changed.items():
             if topic not in self._places and not (self._metered and view.held[topic].defer):
                 self._places[topic] = buckets.start(
@@ -366,7 +376,7 @@ class Download:
         written = outlet.sent
         await self._announce(outlet, changed)
         while not await self._send_data(outlet, changed):
-            if self._listener.closed:
+            if self._over():
                 return None
             await self.look()
             changed = None
@@ -395,6 +405,10 @@ class Download:
             place = self._places[held.topic]
             while place.last != bucket.last:
                 segment = await self._service.segments.get(self._want(held.topic, bucket, place))
+                if min(segment.floor, segment.last) > max(bucket.floor, place.forget):
+                    # Removals that the device has not had were forgotten since the look.
+                    current = False
+                    break
                 if segment.piece.raw:
                     await self._write(outlet, segment.piece)
                 self._places[held.topic] = place = segment.end
@@ -403,7 +417,7 @@ class Download:
                     if segment.done:
                         break
                     bucket = msgspec.structs.replace(bucket, last=segment.last)
-                if self._listener.closed:
+                if self._over():
                     return False
             after = behind[i + 1].priority if i + 1 < len(behind) else None
             if current and after is not None and after > held.priority:
@@ -479,6 +493,10 @@ class Download:
             return str(view.group)
         return str(device.request) if device.request_group <= view.group else None
 
+    def _over(self) -> bool:
+        """Is the stream to end, whatever is left to send?"""
+        return self._listener.closed or self._token_rest() <= 0
+
     def _token_rest(self) -> float:
         expires = self._principal.expires_at
         return float("inf") if expires is None else (expires - self._service.clock.now()) / 1000
@@ -504,6 +522,10 @@ class Download:
             return piece
         await outlet.write(b"".join([self._coder.add(piece) for piece in unsent]))
         return None
+
+
+def _priority(asked: int | None) -> int | None:
+    return None if asked is None else min(max(asked, 0), 3)
 
 
 def _op(text: str) -> int:

@@ -7,16 +7,15 @@ nothing. Rows are those that the user receives; a page that is ``complete`` ends
 from __future__ import annotations
 
 import base64
-from typing import Any
 
 import msgspec
 
 from lowtide.kernel.errors import Malformed
 from lowtide.kernel.schema import Principal, Schema
-from lowtide.storage.db import Database, Tx
+from lowtide.storage.db import Database, Row, Tx
 from lowtide.sync import buckets, store
 from lowtide.sync.model import Bucket
-from lowtide.sync.store import queries
+from lowtide.sync.segments import PAGE_BYTES, read_page
 from lowtide.sync.streams import Streams
 
 MAX_ROWS = 1_000
@@ -61,6 +60,9 @@ async def pull(
 ) -> PullAnswer:
     """The page after ``request.cursor``. Raises ``Malformed`` for a cursor that is not ours."""
     evidence = _read_cursor(request.cursor)
+    by_stem: dict[str, list[str]] = {}
+    for name in evidence:
+        by_stem.setdefault(name.rpartition("@")[0], []).append(name)
     limit = max(1, min(request.limit, MAX_ROWS))
 
     async def read(tx: Tx) -> PullAnswer:
@@ -72,21 +74,24 @@ async def pull(
         rows: list[PulledRow] = []
         after: _Cursor = {}
         complete = True
+        size = 0
         for one in held:
             bucket = found.get(one.topic)
             if bucket is None:
                 continue
-            name, place = _place(evidence, one.topic, bucket, head)
-            room = limit - len(rows)
-            page: Any = []
+            names = by_stem.get(one.topic.partition("/")[2], [])
+            name, place = _place(evidence, names, one.topic, bucket, head)
+            room = limit - len(rows) if size < PAGE_BYTES else 0
+            page: list[Row] = []
             if room:
                 space = one.topic.partition("/")[0]
-                page = await tx.fetch(queries["page"], space, bucket.id, place, room)
+                page = await read_page(tx, space, bucket.id, place, room)
+            size += sum(len(row[4] or "") for row in page)
             rows.extend(
                 PulledRow(name, model, id, None if removed else msgspec.Raw(data.encode()))
                 for _, model, id, removed, data in page
             )
-            if (page and len(page) == room) or (not room and place < bucket.last):
+            if (page and page[-1][0] < bucket.last) or (not page and not room and place < bucket.last):
                 complete = False
                 after[name] = page[-1][0] if page else place
             else:
@@ -97,11 +102,12 @@ async def pull(
     return await database.read(read)
 
 
-def _place(evidence: _Cursor, topic: str, bucket: Bucket, head: store.Head) -> tuple[str, int]:
-    stem = topic.partition("/")[2] + "@"
-    for name, after in evidence.items():
-        if name.startswith(stem) and buckets.keeps(name, after, topic, bucket, head.epoch, 0, head.op):
-            return name, after
+def _place(
+    evidence: _Cursor, names: list[str], topic: str, bucket: Bucket, head: store.Head
+) -> tuple[str, int]:
+    for name in names:
+        if buckets.keeps(name, evidence[name], topic, bucket, head.epoch, 0, head.op):
+            return name, evidence[name]
     return buckets.name_of(topic, bucket, head.epoch, 0), 0
 
 

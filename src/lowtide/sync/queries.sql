@@ -27,7 +27,8 @@ SELECT group_no, topics FROM head_log WHERE group_no > $1 ORDER BY group_no LIMI
 SELECT max(group_no) FROM head_log WHERE at < $1
 
 -- name: trim_head_log
-DELETE FROM head_log WHERE group_no < $1
+DELETE FROM head_log WHERE group_no IN (
+SELECT group_no FROM head_log WHERE group_no < $1 ORDER BY group_no LIMIT $2) RETURNING group_no
 
 -- name: records
 SELECT r.space, r.model, r.id, r.data, r.stamps, r.deleted, r.op, r.created
@@ -112,12 +113,12 @@ SELECT max(op) FROM bucket_history WHERE bucket = $1 AND op <= $2
 -- A look-up for each entry, and no join: for a space that is newer than its statistics PostgreSQL expects
 -- one record, and would compare every entry with every record of the space.
 -- name: page
-SELECT e.op, e.model, e.id, e.removed,
-(SELECT r.data FROM record r WHERE r.space = $1 AND r.model = e.model AND r.id = e.id)
+SELECT e.op, e.model, e.id, e.removed, CASE e.removed WHEN 0 THEN
+(SELECT r.data FROM record r WHERE r.space = $1 AND r.model = e.model AND r.id = e.id) END
 FROM bucket_entry e WHERE e.bucket = $2 AND e.op > $3 ORDER BY e.op LIMIT $4
 
 -- name: bucket_last
-SELECT last FROM bucket WHERE id = $1
+SELECT last, floor FROM bucket WHERE id = $1
 
 -- name: device
 SELECT answers, last_n, answered_group, request, request_group, generation, gaps
@@ -179,26 +180,46 @@ FROM journal WHERE space = $1 AND id = $2
 -- name: set_restored
 UPDATE journal SET restored_at = $3 WHERE space = $1 AND id = $2
 
+-- Ids rise with time: the oldest come first, and the newer ones are not looked at.
 -- name: trim_journal
-DELETE FROM journal WHERE at < $1
+DELETE FROM journal WHERE id IN (
+SELECT o.id FROM (SELECT id, at FROM journal ORDER BY id LIMIT $2) o WHERE o.at < $1) RETURNING id
 
 -- name: buckets_to_trim
 SELECT b.id FROM bucket b WHERE b.floor < $1 AND b.id > $2
-AND EXISTS (SELECT 1 FROM bucket_history h WHERE h.bucket = b.id AND h.op < $1 AND h.op < b.last)
+AND (EXISTS (SELECT 1 FROM bucket_entry e WHERE e.bucket = b.id AND e.removed = 1 AND e.op <= $1)
+OR 1 < (SELECT count(*) FROM (
+SELECT 1 FROM bucket_history h WHERE h.bucket = b.id AND h.op <= $1 LIMIT 2) two))
 ORDER BY b.id LIMIT $3
 
 -- name: raise_floor
 UPDATE bucket SET floor = $2 WHERE id = $1
 
--- name: trim_history
-DELETE FROM bucket_history WHERE bucket = $1 AND op < (
-SELECT max(op) FROM bucket_history WHERE bucket = $1 AND op <= $2)
-
 -- name: trim_removals
-DELETE FROM bucket_entry WHERE bucket = $1 AND removed = 1 AND op <= $2
+DELETE FROM bucket_entry WHERE removed = 1 AND op <= $2 AND (bucket, op) IN (
+SELECT e.bucket, e.op FROM json_each($1) j JOIN bucket_entry e ON e.bucket = j.value
+WHERE e.removed = 1 AND e.op <= $2 LIMIT $3) RETURNING op
+-- postgres
+DELETE FROM bucket_entry WHERE removed = 1 AND op <= $2 AND (bucket, op) IN (
+SELECT e.bucket, e.op FROM jsonb_array_elements_text($1::jsonb) j(id)
+JOIN bucket_entry e ON e.bucket = j.id::bigint
+WHERE e.removed = 1 AND e.op <= $2 LIMIT $3) RETURNING op
+
+-- name: trim_history
+DELETE FROM bucket_history WHERE (bucket, op) IN (
+SELECT h.bucket, h.op FROM json_each($1) j JOIN bucket_history h ON h.bucket = j.value
+WHERE h.op < (SELECT max(k.op) FROM bucket_history k WHERE k.bucket = h.bucket AND k.op <= $2)
+LIMIT $3) RETURNING op
+-- postgres
+DELETE FROM bucket_history WHERE (bucket, op) IN (
+SELECT h.bucket, h.op FROM jsonb_array_elements_text($1::jsonb) j(id)
+JOIN bucket_history h ON h.bucket = j.id::bigint
+WHERE h.op < (SELECT max(k.op) FROM bucket_history k WHERE k.bucket = h.bucket AND k.op <= $2)
+LIMIT $3) RETURNING op
 
 -- name: trim_tombstones
-DELETE FROM record WHERE deleted = 1 AND op <= $1
+DELETE FROM record WHERE deleted = 1 AND op <= $1 AND (space, model, id) IN (
+SELECT space, model, id FROM record WHERE deleted = 1 AND op <= $1 ORDER BY op LIMIT $2) RETURNING op
 
 -- name: newest_rejection
 SELECT (SELECT r.data FROM record r WHERE r.space = $1 AND r.model = e.model AND r.id = e.id)

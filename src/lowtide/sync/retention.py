@@ -6,6 +6,10 @@ names, and the old ones are swapped for them in one checkpoint.
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
 from lowtide.kernel.clock import Clock
 from lowtide.storage.db import Database, Tx
 from lowtide.storage.jobs import Job, Jobs
@@ -14,6 +18,8 @@ from lowtide.sync.store import queries
 
 DAY = 86_400_000
 BUCKETS_AT_ONCE = 100
+ROWS_AT_ONCE = 1_000
+"""Rows of one deletion: it lasts milliseconds, whatever has gathered."""
 
 
 class Retention:
@@ -37,7 +43,7 @@ class Retention:
     async def trim(self) -> int:
         """Forget; the number of buckets whose floor rose. Many short transactions, safe to run twice."""
         now = self._clock.now()
-        await self._database.write(lambda tx: tx.execute(queries["trim_journal"], now - self._journal))
+        await self._forget("trim_journal", now - self._journal)
         rows = await self._database.read(lambda tx: tx.fetch(queries["group_before"], now - self._removals))
         group = rows[0][0]
         if group is None:
@@ -45,24 +51,33 @@ class Retention:
         floor = store.last_op_of(group)
         last, raised = -1, 0
         while True:
-            ids = await self._database.write(lambda tx, after=last: self._raise(tx, floor, after))  # type: ignore[misc]
+            rows = await self._database.read(
+                lambda tx, after=last: tx.fetch(queries["buckets_to_trim"], floor, after, BUCKETS_AT_ONCE)  # type: ignore[misc]
+            )
+            ids = [row[0] for row in rows]
+            if ids:
+                # Only then are the removals gone: who reads a page without them sees that the floor rose.
+                await self._database.write(lambda tx, ids=ids: self._raise(tx, ids, floor))  # type: ignore[misc]
+                named = msgspec.json.encode(ids).decode()
+                await self._forget("trim_removals", named, floor)
+                await self._forget("trim_history", named, floor)
             raised += len(ids)
             if len(ids) < BUCKETS_AT_ONCE:
                 break
             last = ids[-1]
-
-        async def rest(tx: Tx) -> None:
-            await tx.execute(queries["trim_tombstones"], floor)
-            await tx.execute(queries["trim_head_log"], group)
-
-        await self._database.write(rest)
+        await self._forget("trim_tombstones", floor)
+        await self._forget("trim_head_log", group)
         return raised
 
-    async def _raise(self, tx: Tx, floor: int, after: int) -> list[int]:
+    async def _raise(self, tx: Tx, ids: list[int], floor: int) -> None:
         await store.lock_head(tx)
-        rows = await tx.fetch(queries["buckets_to_trim"], floor, after, BUCKETS_AT_ONCE)
-        ids = [row[0] for row in rows]
         await tx.execute_many(queries["raise_floor"], [(id, floor) for id in ids])
-        await tx.execute_many(queries["trim_removals"], [(id, floor) for id in ids])
-        await tx.execute_many(queries["trim_history"], [(id, floor) for id in ids])
-        return ids
+
+    async def _forget(self, statement: str, *parameters: Any) -> None:
+        """Run ``statement`` until it finds nothing more to delete."""
+        while True:
+            gone = await self._database.write(
+                lambda tx: tx.fetch(queries[statement], *parameters, ROWS_AT_ONCE)
+            )
+            if len(gone) < ROWS_AT_ONCE:
+                return

@@ -31,6 +31,9 @@ RECENT_ROWS = 100
 RECENT_BYTES = 16 * 1024
 """What is remembered of the latest commits, so that live delivery reads no database: 64 MiB at most."""
 
+FIRST_ROWS = 32
+"""Rows that are read before it is known how large they are."""
+
 PAGE_BYTES = 1024 * 1024
 """A page ends early beyond this, so that large rows cost no more memory than small ones."""
 
@@ -55,6 +58,8 @@ class Segment(msgspec.Struct, frozen=True):
     rows: int
     last: int
     """The bucket's latest op in the snapshot: when it is not the one wanted, the view is old."""
+    floor: int
+    """Removals up to this op were forgotten before the page was read."""
 
     @property
     def done(self) -> bool:
@@ -143,12 +148,35 @@ class Segments:
 
 async def read_segment(tx: Tx, want: Want) -> Segment:
     """Read and encode one page in the snapshot of ``tx``."""
-    latest = (await tx.fetch(queries["bucket_last"], want.bucket))[0][0]
-    rows = await tx.fetch(queries["page"], want.space, want.bucket, want.place.cursor, PAGE_ROWS)
-    return segment_of(want, rows, latest)
+    latest, floor = (await tx.fetch(queries["bucket_last"], want.bucket))[0]
+    rows = await read_page(tx, want.space, want.bucket, want.place.cursor, PAGE_ROWS)
+    return segment_of(want, rows, latest, floor)
 
 
-def segment_of(want: Want, rows: Sequence[Row], latest: int) -> Segment:
+async def read_page(tx: Tx, space: str, bucket: int, after: int, most: int) -> list[Row]:
+    """What a bucket says after op ``after``: at most ``most`` entries, or ``PAGE_BYTES`` and a little more.
+
+    One or two statements where rows are small; where they are large, many at a time are never in memory.
+    """
+    rows: list[Row] = []
+    size = largest = 0
+    step = FIRST_ROWS
+    while len(rows) < most and size <= PAGE_BYTES:
+        step = min(step, most - len(rows))
+        found = await tx.fetch(queries["page"], space, bucket, rows[-1][0] if rows else after, step)
+        for row in found:
+            rows.append(row)
+            size += len(row[4] or "")
+            largest = max(largest, len(row[4] or ""))
+            if size > PAGE_BYTES:
+                break
+        if len(found) < step:
+            break
+        step = max(FIRST_ROWS, (PAGE_BYTES - size) // max(largest, 1))
+    return rows
+
+
+def segment_of(want: Want, rows: Sequence[Row], latest: int, floor: int = 0) -> Segment:
     """Encode ``rows``, those after ``want.place`` of a bucket whose last op is ``latest``."""
     place = want.place
     seed = zlib.crc32(place.name.encode())
@@ -185,7 +213,7 @@ def segment_of(want: Want, rows: Sequence[Row], latest: int) -> Segment:
     # A page of forgotten removals has nothing to send, but the place moves on.
     raw = _encode(want, found, str(place.cursor), str(cursor), more) if found else b""
     end = Place(place.name, cursor, last, 0 if last == latest else forget)
-    return Segment(Piece(raw), end, len(found), latest)
+    return Segment(Piece(raw), end, len(found), latest, floor)
 
 
 def _encode(

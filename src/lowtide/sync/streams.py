@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from lowtide.kernel.errors import TooManyBuckets
 from lowtide.kernel.schema import (
     Claim,
     Data,
@@ -33,6 +34,9 @@ from lowtide.kernel.schema import (
 
 DEVICE_STREAM = "lowtide"
 """The stream of a device's own rows: rejections and commands. Its key is ``device_key``."""
+
+MAX_BUCKETS = 1_000
+"""Buckets that one device may hold."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -162,7 +166,8 @@ class Streams:
     ) -> list[Held]:
         """Every bucket that a device is to hold, each once, in order of priority.
 
-        A subscription to an unknown stream gives nothing; the caller reports it.
+        A subscription to an unknown stream gives nothing; the caller reports it. Raises ``TooManyBuckets``
+        when subscriptions ask for more than a device may hold; what comes by default is not counted.
         """
         found: dict[str, Held] = {}
 
@@ -191,6 +196,8 @@ class Streams:
             priority = asked.priority if wanted.priority is None else wanted.priority
             for key in self._keys(principal, asked.keys, holdings, wanted.parameters):
                 hold(asked, key, priority, index)
+                if len(found) > MAX_BUCKETS:
+                    raise TooManyBuckets(f"more than {MAX_BUCKETS} buckets were asked for")
         return sorted(found.values(), key=lambda held: held.priority)
 
     def named(self, stream: str) -> Stream | None:
@@ -214,11 +221,10 @@ class Streams:
     ) -> Iterable[str]:
         if isinstance(keys, Parameter):
             wanted = parameters.get(keys.name)
-            chosen = {
-                key_text(value)
-                for value in (wanted if isinstance(wanted, list) else [wanted])
-                if isinstance(value, str | int | float)
-            }
+            values = wanted if isinstance(wanted, list) else [wanted]
+            if len(values) > MAX_BUCKETS:
+                raise TooManyBuckets(f"{len(values)} keys were asked for; {MAX_BUCKETS} are allowed")
+            chosen = {key_text(value) for value in values if isinstance(value, str | int | float)}
             if keys.within is None:
                 return sorted(chosen)
             return sorted(chosen & set(self._key_texts(principal, keys.within, holdings)))

@@ -19,6 +19,8 @@ CREATE TABLE record (
     PRIMARY KEY (space, model, id)
 );
 
+CREATE INDEX record_tombstone ON record (op) WHERE deleted = 1;
+
 -- Live records by a value: unique fields, looked-up fields.
 CREATE TABLE record_index (
     space TEXT NOT NULL,
@@ -47,6 +49,7 @@ CREATE TABLE bucket_entry (
     PRIMARY KEY (bucket, op)
 );
 CREATE UNIQUE INDEX bucket_entry_record ON bucket_entry (bucket, model, id);
+CREATE INDEX bucket_entry_removal ON bucket_entry (bucket, op) WHERE removed = 1;
 
 -- The last op of a bucket in each group that changed it: what a device at a checkpoint had received last.
 CREATE TABLE bucket_history (
