@@ -61,7 +61,7 @@ class CheckpointDiff(msgspec.Struct, frozen=True, omit_defaults=True):
     write_checkpoint: str | None = None
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One operation. ``data`` is JSON text, or the object itself for clients of the first protocol."""
 
     op_id: str

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -75,6 +76,7 @@ class Segments:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._kept: OrderedDict[Want, Segment] = OrderedDict()
+        self._sizes: dict[Want, int] = {}
         self._reading: dict[Want, asyncio.Task[Segment]] = {}
         self._lines: OrderedDict[bytes, Piece] = OrderedDict()
         self._pages: OrderedDict[int, tuple[int, Page]] = OrderedDict()
@@ -86,6 +88,7 @@ class Segments:
         kept = self._kept.get(want)
         if kept is not None:
             self._kept.move_to_end(want)
+            self._count(want, kept)
             self.hits += 1
             return kept
         page = self._pages.get(want.bucket)
@@ -131,11 +134,16 @@ class Segments:
         if want in self._kept or segment.last != want.last:
             return
         self._kept[want] = segment
-        # A coded form follows sooner or later; it is never larger than the raw one by much.
-        self._bytes += 2 * len(segment.piece.raw) + 512
+        self._count(want, segment)
+
+    def _count(self, want: Want, segment: Segment) -> None:
+        # A coded form may have come since it was counted last.
+        size = segment.piece.size + 512
+        self._bytes += size - self._sizes.get(want, 0)
+        self._sizes[want] = size
         while self._bytes > self._max_bytes and len(self._kept) > 1:
-            _, gone = self._kept.popitem(last=False)
-            self._bytes -= 2 * len(gone.piece.raw) + 512
+            gone, _ = self._kept.popitem(last=False)
+            self._bytes -= self._sizes.pop(gone)
 
     async def _read(self, want: Want) -> Segment:
         try:
@@ -186,7 +194,9 @@ def segment_of(want: Want, rows: Sequence[Row], latest: int, floor: int = 0) -> 
     size = 0
     more = len(rows) == PAGE_ROWS
     cursor = place.cursor
-    found: list[tuple[str, str, str, str, int, str | None]] = []
+    text = want.text
+    entry: Callable[..., Any] = _tuple if want.format == "bson" and text else Entry
+    found: list[Any] = []
     for op, model, id, removed, data in rows:
         cursor = op
         if removed and op <= forget:
@@ -197,9 +207,9 @@ def segment_of(want: Want, rows: Sequence[Row], latest: int, floor: int = 0) -> 
         before = hashed
         last = op
         if removed:
-            found.append((number, "REMOVE", model, id, delta, None))
+            found.append(entry(number, "REMOVE", delta, model, id))
         else:
-            found.append((number, "PUT", model, id, delta, data))
+            found.append(entry(number, "PUT", delta, model, id, data if text else msgspec.Raw(data.encode())))
             size += len(data)
             if size > PAGE_BYTES:
                 more = True
@@ -208,7 +218,7 @@ def segment_of(want: Want, rows: Sequence[Row], latest: int, floor: int = 0) -> 
         # The latest entry was not for this device, or has moved: close with an op that only counts.
         number = str(latest)
         delta = (zlib.crc32(number.encode(), seed) - before) & 0xFFFFFFFF
-        found.append((number, "MOVE", "", "", delta, None))
+        found.append(entry(number, "MOVE", delta, "", ""))
         cursor = last = latest
     # A page of forgotten removals has nothing to send, but the place moves on.
     raw = _encode(want, found, str(place.cursor), str(cursor), more) if found else b""
@@ -216,27 +226,16 @@ def segment_of(want: Want, rows: Sequence[Row], latest: int, floor: int = 0) -> 
     return Segment(Piece(raw), end, len(found), latest, floor)
 
 
-def _encode(
-    want: Want,
-    found: list[tuple[str, str, str, str, int, str | None]],
-    after: str,
-    next_after: str,
-    more: bool,
-) -> bytes:
+def _tuple(
+    op_id: str, op: str, checksum: int, model: str, id: str, data: str | None = None
+) -> tuple[str, str, str, str, int, str | None]:
+    return op_id, op, model, id, checksum, data
+
+
+def _encode(want: Want, found: list[Any], after: str, next_after: str, more: bool) -> bytes:
     if want.format == "bson" and want.text:
         return encode_data_line_bson(want.place.name, found)
-    entries = [
-        Entry(
-            op_id,
-            op,  # type: ignore[arg-type]
-            checksum,
-            model,
-            id,
-            data if want.text or data is None else msgspec.Raw(data.encode()),
-        )
-        for op_id, op, model, id, checksum, data in found
-    ]
-    return line("data", DataLine(want.place.name, after, next_after, more, entries), want.format)
+    return line("data", DataLine(want.place.name, after, next_after, more, found), want.format)
 
 
 def want(topic: str, bucket: Bucket, place: Place, format: Format, text: bool) -> Want:
