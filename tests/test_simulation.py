@@ -18,7 +18,7 @@ from tests.phones.simulation import play, play_many
 
 ROOT = Path(__file__).parent.parent
 SEEDS = 200
-SEEDS_TO_CATCH = 25
+SEEDS_TO_CATCH = 60
 
 
 def test_every_promise_is_kept_over_two_hundred_seeds() -> None:

@@ -205,3 +205,24 @@ def leaking_stream() -> Iterator[None]:
 
     with mock.patch.object(streams.Streams, "_keys", unguarded):
         yield
+
+
+@fault
+def unraised_floor() -> Iterator[None]:
+    """Removals are forgotten, but who has not heard of them keeps the bucket."""
+    with _statement("raise_floor", "WHERE ", "WHERE FALSE AND "):
+        yield
+
+
+@fault
+def restored_without_an_epoch() -> Iterator[None]:
+    """After a restoration, devices that saw what is gone go on as if it were not."""
+    with _statement("begin_epoch", "WHERE ", "WHERE FALSE AND "):
+        yield
+
+
+@fault
+def spaces_leak() -> Iterator[None]:
+    """A row is looked up without its space."""
+    with _statement("page", "r.space = ?1 AND", "?1 = ?1 AND"):
+        yield

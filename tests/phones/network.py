@@ -166,7 +166,7 @@ class Mail:
 
     def repeat(self, letter: Letter) -> None:
         """A copy stays on its way; nobody waits for it."""
-        slow = self._random.random() < 0.3
+        slow = self._random.random() < 0.4
         self.letters.append(msgspec.structs.replace(letter, sender=None, slow=slow))
 
     def next(self) -> Letter | None:

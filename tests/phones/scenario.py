@@ -78,7 +78,7 @@ class Scenario(Stage):
             (4, self._deploy),
             (8, self._back_up),
             (2, self._restore_server),
-            (8, self._restore_phone),
+            (14, self._restore_phone),
         ]
 
     def _any(self, fit: Callable[[Link], bool] = lambda link: True) -> Link:
@@ -149,7 +149,7 @@ class Scenario(Stage):
         self.note(link.holder.phone.name, "upgraded")
         await self.end(link)
         self.abandon(link)
-        link.holder.phone.upgrade(tables_of(self.schema))
+        link.holder.phone.upgrade(tables_of(SCHEMA), requests=self.random.random() < 0.5)
         self.checker.look(link.holder)
 
     async def _reinstall(self) -> None:
@@ -268,6 +268,7 @@ class Scenario(Stage):
             return
         if self.random.random() < 0.4 and len(self.links) < MOST_PHONES:
             old, link = link, self.new_link(link.holder.user, link.holder.space)
+            link.holder.phone.requests = old.holder.phone.requests
             self.links.append(link)
             self.note(link.holder.phone.name, "is a copy of", old.holder.phone.name)
             link.holder.life = len(self.links) * 1000
