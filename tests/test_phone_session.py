@@ -19,12 +19,18 @@ APP = Path(__file__).parent / "phones" / "app.py"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server for all tests here; each has users of its own."""
-    with ServerProcess(tmp_path_factory.mktemp("server"), APP, "crew") as server:
-        server.token("anybody")  # reads the keys, which the loop may not
-        yield server
-        assert server.stop() == 0, server.log()[-2000:]
+    with ServerProcess(tmp_path_factory.mktemp("server"), APP, "crew") as process:
+        yield process
+        assert process.stop() == 0, process.log()[-2000:]
+
+
+@pytest.fixture
+def server(process: ServerProcess) -> ServerProcess:
+    """The server, its keys read: a loop may not do that."""
+    process.token("anybody")
+    return process
 
 
 @pytest.fixture
