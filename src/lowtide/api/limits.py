@@ -23,8 +23,9 @@ TICK = 0.25
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The edge's bounds; ``docs/reference/limits.md`` lists them."""
 
-    requests: int = 512
-    """Handlers running at a time. Health checks and open streams do not count."""
+    requests: int = 4_000
+    """Handlers running at a time; health checks and open streams do not count. As many devices may come
+    back at once after a restart: 25 KiB and 1 ms of CPU each (measured)."""
     streams: int = 10_000
     """Open streams."""
     buffered: int = 256 * MIB
