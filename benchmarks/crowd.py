@@ -66,6 +66,7 @@ class Crowd:
         request: Callable[[int], tuple[str, str, bytes | None, str]],
         *,
         gzip: bool = False,
+        at_a_time: int = AT_A_TIME,
     ) -> None:
         """Open a listener for each token. ``request``: its number -> method, path, body, headers."""
 
@@ -76,8 +77,8 @@ class Crowd:
             if answer.status != 200:
                 raise RuntimeError(f"listener {i}: {answer.status} {answer.body[:500]!r}")
 
-        for first in range(0, len(tokens), AT_A_TIME):
-            some = enumerate(tokens[first : first + AT_A_TIME], first)
+        for first in range(0, len(tokens), at_a_time):
+            some = enumerate(tokens[first : first + at_a_time], first)
             await asyncio.gather(*(one(i, token) for i, token in some))
 
     def leave(self) -> None:
