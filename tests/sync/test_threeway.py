@@ -363,6 +363,7 @@ def split(text: str) -> list[str]:
         ("x", "cat", "category", "category cat"),
         ("a big b small c", "x big y small c", "Z", "Z x y"),
         ("w0\n- w1", "- w1", "t0\n- w1", "t0\n- w1"),
+        ("w0\n- w1", "m0\n- w1", "- w1", "m0\n- w1"),
         ("la la la la la la", "la la! la la la la?", "la la la la, la la", "la la! la la, la la?"),
         ("go home", "please go right home", "run home", "please run right home"),
         ("a:\n(b) x", "a:(b) x", "a:(b) y", "a:(b) y"),  # both joined the lines

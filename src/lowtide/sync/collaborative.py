@@ -17,8 +17,8 @@ import msgspec
 
 T = TypeVar("T")
 
-MAX_BYTES = 1024 * 1024
-"""Of the base64 text. A record holds less (``lowtide.kernel.values``)."""
+MAX_BYTES = 256 * 1024
+"""Of the base64 text: as much as one record holds."""
 
 MAX_PIECES = 16_384
 """Runs of text, marks and deletions: what a merge costs is bounded by their number, not by bytes."""
@@ -26,7 +26,9 @@ MAX_PIECES = 16_384
 MAX_DEPTH = 32
 """Nested lists and objects inside one embedded value."""
 
-_MAX_RIVALS = 1_000
+_MAX_STEPS = 8_000_000
+"""About 0.3 s of yrs, in steps of its two loops that are not linear."""
+
 _MAX_CLIENT = 2**53 - 1
 _MAX_CLOCK = 2**31 - 1
 
@@ -40,20 +42,17 @@ def merge_documents(mine: str, theirs: str | None) -> str:
 
     Raises ``ValueError``, with a reason for people, for a value that is no whole document: other text, a
     change that lacks its predecessors (yrs would drop it in silence), subdocuments, or more than
-    ``MAX_BYTES``, ``MAX_PIECES`` or ``MAX_DEPTH``, before or after the merge. Costs about 2 us a piece; at
-    worst, for documents made to hurt, about a second.
+    a limit above, before or after the merge. Costs about 10 us a piece; at worst, for documents made
+    to hurt, about a second.
     """
-    held, pieces = _read(mine)
-    parts = [held]
-    if theirs is not None:
-        also, more = _read(theirs)
-        parts.append(also)
-        pieces += more
-    merged = _guarded(lambda: _applied(parts).get_update())
-    text = base64.b64encode(merged).decode()
-    if len(text) > MAX_BYTES or (pieces > MAX_PIECES and _read(text)[1] > MAX_PIECES):
-        raise ValueError("the merged document is too large")
-    return text
+    parts = [_read(mine)] if theirs is None else [_read(mine), _read(theirs)]
+    _check_work(parts)
+    # Each must be whole by itself.
+    states = [_guarded(_state, [part]) for part in parts]
+    merged = states[0] if theirs is None else _guarded(_state, parts)
+    # What is stored now must be readable next time; and a merge may leave neighbours apart that a
+    # document which is read at once has joined.
+    return base64.b64encode(_guarded(_state, [_parsed(merged)])).decode()
 
 
 def check_document(value: str) -> None:
@@ -67,25 +66,78 @@ def text_of(document: str, root: str | None = None) -> str:
     By default of the document's only shared value, or of the one named ``text`` among several. Empty
     when there is none, or when it is no text. Raises ``ValueError`` as ``merge_documents`` does.
     """
-    update, _ = _read(document)
 
-    def read() -> str:
+    def read(updates: list[_Update]) -> str:
         from pycrdt import Text
 
-        doc = _applied([update])
+        doc = _applied(updates)
         names = list(doc.keys())
         name = root or (names[0] if len(names) == 1 else "text")
         return str(doc.get(name, type=Text)) if name in names else ""
 
-    return _guarded(read)
+    parts = [_read(document)]
+    _check_work(parts)
+    return _guarded(read, parts)
 
 
-class _Update(msgspec.Struct, frozen=True):
-    """One document's encoded state."""
+_Id = tuple[int, int]
+"""A client and its clock."""
+
+
+class _Update(msgspec.Struct):
+    """One document's encoded state, and what decides how long yrs works on it."""
 
     content: bytes
-    ends: dict[int, int]
+    count: int = 0
+    longest: int = 0
+    ends: dict[int, int] = {}
     """Of each client, the clock behind its last piece."""
+    bounds: set[_Id] = set()
+    """Where pieces begin and end."""
+    joints: set[_Id] = set()
+    """Where pieces were put between others."""
+    after: dict[_Id, dict[_Id, _Id | None]] = {}
+    """What was put behind a character, and in front of what."""
+    first: dict[_Id, bytes | _Id] = {}
+    """What was put at the beginning: of which shared type, or in front of what."""
+
+
+def _check_work(updates: list[_Update]) -> None:
+    """``ValueError`` when yrs would need quadratic time for these documents together.
+
+    yrs compares a piece with those that another device put behind the same character at the same time,
+    and all that follow them. In a real text the next piece of a device is in front of its last one there,
+    so that rivals are rare. And it splits a piece in which another begins, counting its characters.
+    """
+    places: dict[bytes | _Id, dict[_Id, _Id | None]] = {}
+    first: dict[_Id, bytes | _Id] = {}
+    joints: set[_Id] = set()
+    for update in updates:
+        first |= update.first
+        joints |= update.joints
+        for character, pieces in update.after.items():
+            places.setdefault(character, {}).update(pieces)
+    parents: dict[_Id, bytes] = {}
+    for piece, place in first.items():
+        path = []
+        at: bytes | _Id = piece
+        while isinstance(at, tuple) and at not in parents and at in first:
+            parents[at] = b""  # ends a circle
+            path.append(at)
+            at = first[at]
+        parent = parents.get(at, b"") if isinstance(at, tuple) else at
+        parents.update(dict.fromkeys(path, parent))
+        places.setdefault(parent, {})[piece] = place if isinstance(place, tuple) else None
+    rivals = 0
+    for siblings in places.values():
+        if len(siblings) - len(siblings.keys() & siblings.values()) > 1:
+            rivals += len(siblings)
+    splitting = 0
+    for update in updates:
+        inside = (joint for joint in joints - update.bounds if joint[1] < update.ends.get(joint[0], 0))
+        splitting += update.longest * sum(1 for _ in inside)
+    if rivals * max(update.count for update in updates) + splitting // 4 > _MAX_STEPS:
+        raise ValueError("too many changes of the document were made at the same time at the same place")
 
 
 def _applied(updates: list[_Update]) -> Any:
@@ -104,10 +156,15 @@ def _applied(updates: list[_Update]) -> Any:
     return doc
 
 
-def _guarded(work: Callable[[], T]) -> T:
-    """``work()``, with whatever yrs may raise as ``ValueError``: its panics are no ``Exception``."""
+def _state(updates: list[_Update]) -> bytes:
+    state: bytes = _applied(updates).get_update()
+    return state
+
+
+def _guarded(work: Callable[[list[_Update]], T], updates: list[_Update]) -> T:
+    """``work(updates)``, with whatever yrs may raise as ``ValueError``: its panics are no ``Exception``."""
     try:
-        return work()
+        return work(updates)
     except (ValueError, RuntimeError, TypeError, UnicodeError) as error:
         raise ValueError(f"not a Yjs document: {error}") from None
     except BaseException as error:
@@ -116,23 +173,28 @@ def _guarded(work: Callable[[], T]) -> T:
         raise ValueError("not a Yjs document: its parts contradict each other") from None
 
 
-def _read(document: str) -> tuple[_Update, int]:
-    """The decoded document and its number of pieces, or ``ValueError``."""
+def _read(document: str) -> _Update:
+    """The decoded document, or ``ValueError``."""
     if len(document) > MAX_BYTES:
         raise ValueError(f"the document is larger than {MAX_BYTES} bytes")
     try:
         content = base64.b64decode(document, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("not a Yjs document: expected base64 of Y.encodeStateAsUpdate") from None
+    return _parsed(content)
+
+
+def _parsed(content: bytes) -> _Update:
+    if len(content) * 4 // 3 > MAX_BYTES:
+        raise ValueError(f"the document is larger than {MAX_BYTES} bytes")
     reader = _Reader(content)
     try:
-        ends = reader.pieces()
-        reader.deletions(ends)
+        update = reader.update()
     except (IndexError, UnicodeDecodeError):
         raise ValueError("not a Yjs document: it ends too early or holds broken text") from None
     if reader.at != len(content):
         raise ValueError("not a Yjs document: there is something behind its end")
-    return _Update(content, ends), reader.count
+    return update
 
 
 class _Reader:
@@ -141,42 +203,46 @@ class _Reader:
     def __init__(self, content: bytes):
         self._content = content
         self.at = 0
-        self.count = 0
-        self._rivals = 0
 
-    def pieces(self) -> dict[int, int]:
-        """Past the pieces; the clock behind the last one of each client."""
-        ends: dict[int, int] = {}
+    def update(self) -> _Update:
+        """The whole update: pieces by client, then deletions, which lie in order within the pieces."""
+        update = _Update(self._content)
         for _ in range(self.number(MAX_PIECES)):
-            size = self.number(MAX_PIECES)
-            client = self.number(_MAX_CLIENT)
-            if client in ends or not size:
-                raise ValueError("not a Yjs document: a client is named twice or for nothing")
-            if self.number(_MAX_CLOCK):
-                raise ValueError("only a part of a Yjs document: send Y.encodeStateAsUpdate of the whole")
-            clock = 0
-            self._add(size)
-            for _ in range(size):
-                length = self._piece()
-                clock += length
-                if not length or clock >= _MAX_CLOCK:
-                    raise ValueError("not a Yjs document: a piece is empty or too long")
-            ends[client] = clock
-        return ends
-
-    def deletions(self, ends: dict[int, int]) -> None:
-        """Past the deletions, which must lie in order within what ``ends`` says is there."""
+            self._client(update)
         for _ in range(self.number(MAX_PIECES)):
-            end = ends.get(self.number(_MAX_CLIENT), 0)
-            size = self.number(MAX_PIECES)
-            self._add(size)
+            end = update.ends.get(self.number(_MAX_CLIENT), 0)
             free = 0
-            for _ in range(size):
+            for _ in range(self._count(update)):
                 start = self.number(_MAX_CLOCK)
                 length = self.number(_MAX_CLOCK)
                 if start < free or not length or start + length > end:
                     raise ValueError("not a whole Yjs document: it deletes what it does not hold")
                 free = start + length
+        return update
+
+    def _client(self, update: _Update) -> None:
+        size = self._count(update)
+        client = self.number(_MAX_CLIENT)
+        if client in update.ends or not size:
+            raise ValueError("not a Yjs document: a client is named twice or for nothing")
+        if self.number(_MAX_CLOCK):
+            raise ValueError("only a part of a Yjs document: send Y.encodeStateAsUpdate of the whole")
+        clock = 0
+        update.bounds.add((client, 0))
+        for _ in range(size):
+            length = self._piece(update, (client, clock))
+            clock += length
+            if not length or clock >= _MAX_CLOCK:
+                raise ValueError("not a Yjs document: a piece is empty or too long")
+            update.bounds.add((client, clock))
+        update.ends[client] = clock
+
+    def _count(self, update: _Update) -> int:
+        size = self.number(MAX_PIECES)
+        update.count += size
+        if update.count > MAX_PIECES:
+            raise ValueError(f"the document has more than {MAX_PIECES} pieces")
+        return size
 
     def number(self, limit: int) -> int:
         """A variable-length unsigned integer below or at ``limit``."""
@@ -197,40 +263,40 @@ class _Reader:
         self.at = at
         return value
 
-    def _add(self, pieces: int) -> None:
-        self.count += pieces
-        if self.count > MAX_PIECES:
-            raise ValueError(f"the document has more than {MAX_PIECES} pieces")
-
-    def _piece(self) -> int:
+    def _piece(self, update: _Update, piece: _Id) -> int:
         """Past one piece; how many clock ticks it takes."""
         info = self._byte()
         kind = info & 31
         if kind == 0:  # collected garbage
             return self.number(_MAX_CLOCK)
-        if info & 0x80:
-            self._id()
-        if info & 0x40:
-            self._id()
-        if not info & 0xC0:
+        origin = self._id() if info & 0x80 else None
+        right = self._id() if info & 0x40 else None
+        if right is not None:
+            update.joints.add(right)
+        if origin is not None:
+            update.joints.add((origin[0], origin[1] + 1))
+            update.after.setdefault(origin, {})[piece] = right
+        elif right is not None:
+            update.first[piece] = right
+        else:
+            start = self.at
             if self.number(1):
                 self._text()
             else:
                 self._id()
-            if info & 0x20:
+            if info & 0x20:  # a key of a map
                 self._text()
-                # Each rival for a key of a map is compared with all before it.
-                self._rivals += 1
-                if self._rivals > _MAX_RIVALS:
-                    raise ValueError("the document has too many rival values")
-        return self._value(kind)
+            update.first[piece] = self._content[start : self.at]
+        return self._value(kind, update)
 
-    def _value(self, kind: int) -> int:
+    def _value(self, kind: int, update: _Update) -> int:
         if kind == 1:  # deleted
             return self.number(_MAX_CLOCK)
         if kind == 4:  # text, counted in UTF-16
             text = self._text()
-            return len(text) if text.isascii() else len(text.decode().encode("utf-16-le")) // 2
+            length = len(text) if text.isascii() else len(text.decode().encode("utf-16-le")) // 2
+            update.longest = max(update.longest, length)
+            return length
         if kind == 2 or kind == 8:  # JSON texts; any values
             length = self.number(MAX_BYTES)
             for _ in range(length):
@@ -277,9 +343,8 @@ class _Reader:
         else:
             raise ValueError("not a Yjs document: a value is of an unknown kind")
 
-    def _id(self) -> None:
-        self.number(_MAX_CLIENT)
-        self.number(_MAX_CLOCK)
+    def _id(self) -> _Id:
+        return self.number(_MAX_CLIENT), self.number(_MAX_CLOCK)
 
     def _byte(self) -> int:
         byte = self._content[self.at]
