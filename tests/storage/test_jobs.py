@@ -319,8 +319,8 @@ class TestKeys:
         async with self._uncommitted(still, run_at=later) as first:
             second = asyncio.create_task(still.enqueue("mail", 2, key="ann"))
             await asyncio.sleep(0.2)
+        assert await second == await first
         job = await still.find(await first)
-        assert await second == job.id
         assert job.due_at == still.clock.now()
         assert await still.counts() == {"waiting": 1}
 
