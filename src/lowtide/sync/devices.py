@@ -92,8 +92,9 @@ class Devices:
             head = await store.read_head(tx)
             topic = bucket_topic(principal.space, DEVICE_STREAM, key_text(device_key(owner, client_id)))
             found = (await store.read_buckets(tx, [topic])).get(topic)
-            last = None
+            last, rejections = None, 0
             if found is not None:
+                rejections = (await tx.fetch(queries["count_rejections"], found.id))[0][0]
                 newest = await tx.fetch(queries["newest_rejection"], principal.space, found.id)
                 last = msgspec.json.decode(newest[0][0]) if newest else None
             return DeviceState(
@@ -106,7 +107,7 @@ class Devices:
                 lag=head.group - seen_group,
                 resyncs=generation,
                 gaps=gaps,
-                rejections=found.live if found else 0,
+                rejections=rejections,
                 last_rejection=last,
             )
 

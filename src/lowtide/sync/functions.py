@@ -16,19 +16,21 @@ from typing import Any
 import msgspec
 
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.codec import canonical_json
+from lowtide.kernel.codec import canonical_json, decode_json
 from lowtide.kernel.errors import (
     Conflict,
     DeadlinePassed,
     FunctionFailed,
+    LowtideError,
     Malformed,
     NotFound,
     Refused,
+    TooLarge,
     Unavailable,
 )
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Data, Model, Principal, Schema
-from lowtide.kernel.values import Fields, check_id, coerce_fields
+from lowtide.kernel.values import MAX_RECORD_BYTES, Fields, check_id, coerce_fields
 from lowtide.storage.db import Database
 from lowtide.storage.jobs import Job, Jobs
 from lowtide.sync import store
@@ -37,12 +39,15 @@ from lowtide.sync.model import Batch, Mutation, Require, Result, Transaction
 from lowtide.sync.store import queries
 from lowtide.sync.streams import key_text
 from lowtide.sync.system import COMMANDS
-from lowtide.sync.writer import Applied, CommandCall, Event
+from lowtide.sync.writer import MAX_GROUP_MUTATIONS, Applied, CommandCall, Event
 
 log = logging.getLogger("lowtide.functions")
 
 DEADLINE = 30.0
 """Seconds that a function may take."""
+
+MAX_WRITES = MAX_GROUP_MUTATIONS
+"""Records that a function writes, in one transaction: nobody else waits longer than for a device's batch."""
 
 MAX_FOUND = 1_000
 """Records that one ``find`` returns."""
@@ -151,6 +156,8 @@ class Context:
         self._add(op, declared, id, data, base)
 
     def _add(self, op: Any, model: Model, id: str, data: Data, base: Data | None) -> None:
+        if len(self._mutations) == MAX_WRITES:
+            raise TooLarge(f"a function writes at most {MAX_WRITES} records", limit=MAX_WRITES)
         mutation = Mutation(
             n=len(self._mutations) + 1,
             op=op,
@@ -218,7 +225,9 @@ class Functions:
         try:
             async with asyncio.timeout(DEADLINE):
                 result = await function.call(context, **values)
-            return msgspec.to_builtins(result)
+            result = msgspec.to_builtins(result, str_keys=True)
+            canonical_json(result)  # whatever it is, a caller or a device must be able to read it
+            return result
         except TimeoutError:
             raise DeadlinePassed(f"{name} took longer than {DEADLINE:.0f} seconds") from None
         except (Refused, Unavailable):
@@ -228,6 +237,18 @@ class Functions:
             raise FunctionFailed(f"{name} failed: {type(error).__name__}") from error
 
     async def _run_command(self, job: Job, call: CommandCall) -> None:
+        try:
+            await self._command(call)
+        except Exception as error:
+            if job.attempt >= job.max_attempts:
+                # Nobody tries again, and a device must not wait for ever.
+                code = error.code if isinstance(error, LowtideError) else FunctionFailed.code
+                outcome = _failed(code, f"{job.attempt} attempts have failed", FunctionFailed.hint)
+                principal = Principal(user=call.user, space=call.space, claims=call.claims)
+                await self._apply(self._outcome(self._context(principal), call, outcome))
+            raise
+
+    async def _command(self, call: CommandCall) -> None:
         rows = await self._database.read(
             lambda tx: tx.fetch(queries["record"], call.space, COMMANDS, call.id)
         )
@@ -298,10 +319,10 @@ def _batch(
 def _arguments(text: Any) -> dict[str, Any]:
     if text is None:
         return {}
-    try:
-        return msgspec.json.decode(str(text), type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise Malformed(f"args is not a JSON object: {error}") from None
+    arguments = decode_json(str(text), max_bytes=MAX_RECORD_BYTES)
+    if not isinstance(arguments, dict):
+        raise Malformed("args is not a JSON object")
+    return arguments
 
 
 def _failed(code: str, message: str, hint: str) -> Data:

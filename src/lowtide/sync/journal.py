@@ -109,15 +109,22 @@ class Journal:
         model = self._schema.models[entry.model]
         if entry.field and entry.field not in model.fields:
             raise Conflict(f"{entry.model} has no field {entry.field!r} any more")
+        field = model.fields.get(entry.field)
+        if field is not None and field.merge == "first" and not row[2]:
+            raise Conflict(f"{entry.field} keeps its first value")
         data: Data = {entry.field: entry.lost} if entry.field else {}
+        standing = store.restore(model, row[0])
         if row[2]:
-            data = {**store.restore(model, row[0]), **data}
+            data = {**standing, **data}
         mutation = Mutation(
             n=1,
             op="put" if row[2] else "patch" if entry.field else "delete",
             model=entry.model,
             id=entry.record,
             data=data,
+            # What it replaces was seen, whatever another node's clock says of it; a set or list takes back
+            # what it lost.
+            base=standing if field is None or field.merge in ("latest", "custom", "server") else None,
             at=self._clock.now(),
         )
         transaction = Transaction(

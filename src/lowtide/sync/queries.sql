@@ -221,6 +221,9 @@ LIMIT $3) RETURNING op
 DELETE FROM record WHERE deleted = 1 AND op <= $1 AND (space, model, id) IN (
 SELECT space, model, id FROM record WHERE deleted = 1 AND op <= $1 ORDER BY op LIMIT $2) RETURNING op
 
+-- name: count_rejections
+SELECT count(*) FROM bucket_entry WHERE bucket = $1 AND model = 'lowtide_rejections' AND removed = 0
+
 -- name: newest_rejection
 SELECT (SELECT r.data FROM record r WHERE r.space = $1 AND r.model = e.model AND r.id = e.id)
 FROM bucket_entry e WHERE e.bucket = $2 AND e.model = 'lowtide_rejections' AND e.removed = 0

@@ -16,6 +16,9 @@ from lowtide.sync.streams import DEVICE_STREAM
 REJECTIONS = "lowtide_rejections"
 COMMANDS = "lowtide_commands"
 
+MAX_ARGUMENTS = 60_000
+"""Characters of a command's arguments: whatever they are, an outcome has room beside them."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -31,6 +34,11 @@ def with_system(schema: Schema) -> Schema:
         priority=0,
     )
     return msgspec.structs.replace(schema, models=models, streams={DEVICE_STREAM: stream, **schema.streams})
+
+
+def is_pending(command: Data | None) -> bool:
+    """Is it a command that is to be run?"""
+    return command is not None and command["status"] == "pending"
 
 
 def rejection_id(rejection: Rejection) -> str:
@@ -128,7 +136,8 @@ _COMMANDS = Model(
         for field in (
             _text("device"),
             _text("name", optional=False),
-            *map(_text, ("args", "status", "result", "error")),
+            Field(name="args", kind="text", optional=True, max_length=MAX_ARGUMENTS),
+            *map(_text, ("status", "result", "error")),
         )
     },
     write=_command,

@@ -41,7 +41,7 @@ from lowtide.sync.model import (
 )
 from lowtide.sync.store import Answer, Device, queries
 from lowtide.sync.streams import Streams, device_topic, lookup_topic
-from lowtide.sync.system import COMMANDS, REJECTIONS, rejection_data, rejection_id
+from lowtide.sync.system import COMMANDS, REJECTIONS, is_pending, rejection_data, rejection_id
 
 log = logging.getLogger("lowtide.sync")
 
@@ -323,8 +323,8 @@ class Writer:
         space, name, id = key
         if self._schema.models[name].after_commit is not None:
             await self._enqueue(tx, "sync.event", Event(space, name, id, before, after, group))
-        if name == COMMANDS and before is None and after is not None:
-            user = str(after["device"]).rpartition("/")[0]
+        if name == COMMANDS and is_pending(after) and not is_pending(before):
+            user = str((after or {})["device"]).rpartition("/")[0]
             await self._enqueue(
                 tx, "sync.command", CommandCall(space, id, user, dict(author.claims) if author else {})
             )
