@@ -86,7 +86,7 @@ def baseline_in_server_state() -> Iterator[None]:
 @fault
 def lost_dedupe_row() -> Iterator[None]:
     """What was applied of a device is not kept, so that a repeat is applied again."""
-    with _statement("set_answer", "WHERE ", "WHERE FALSE AND "):
+    with _statement("upsert_answer", "answers = excluded.answers", "answers = device.answers"):
         yield
 
 

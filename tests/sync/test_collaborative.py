@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
+from lowtide.sync import collaborative
 from lowtide.sync.collaborative import MAX_BYTES, MAX_PIECES, check_document, merge_documents, text_of
 
 # Written by Yjs 13.6 itself: two devices that knew the same "Hello 😀 world", and their merge.
@@ -214,7 +215,7 @@ HOSTILE: dict[str, bytes] = {
     "text": b"hello, this is plain text",
     "cut": update(HELLO)[:-3],
     "more behind": update(HELLO) + b"\0",
-    "endless number": b"\xff" * 40,
+    "endless number": b"\xff" * 190_000,
     "many clients": number(2**40) + b"\0",
     "many pieces": b"\1" + number(2**28) + b"\1\0",
     "client beyond 53 bits": update(HELLO, client=2**53),
@@ -251,7 +252,7 @@ HOSTILE: dict[str, bytes] = {
     "deletes a stranger": update(HELLO, deleted=b"\1\2\1\0\1"),
     "deletes out of order": update(HELLO, deleted=b"\1\1\2\3\1\0\1"),
     "deletes everything": update(HELLO, deleted=b"\1\1\1\0" + number(2**32 - 1)),
-    "too many pieces": update(*[b"\0\1"] * (MAX_PIECES + 1)),
+    "too many pieces": number(2) + side(1, *[b"\0\1"] * 9_000) + side(2, *[b"\0\1"] * 9_000) + b"\0",
     "rivals for a key": update(*[b"\x24" + ROOT + text("key") + text("v")] * 9_000),
     "rivals for a place": number(4_000)
     + b"".join(b"\1" + number(n) + b"\0" + item(4, text("a")) for n in range(4_000))
@@ -308,6 +309,45 @@ def test_what_is_no_base64_of_a_document_is_refused(value: str) -> None:
     """Plain text in a collaborative field is a ValueError that says so, and so is too much of it."""
     with pytest.raises(ValueError, match=r"Yjs document|larger"):
         merge_documents(value, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("more behind", "something behind its end"),
+        ("only a change", "only a part"),
+        ("follows a stranger", "changes that it does not hold"),
+        ("subdocument", "subdocument"),
+        ("deep lists", "deeper than 32"),
+        ("clock overflow", "too long"),
+        ("too many pieces", f"more than {MAX_PIECES}"),
+        ("client beyond 53 bits", "out of range"),
+        ("endless number", "out of range"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong(name: str, reason: str) -> None:
+    """The reason is one that a developer can act on."""
+    with pytest.raises(ValueError, match=reason):
+        check_document(encoded(HOSTILE[name]))
+
+
+class PanicException(BaseException):
+    """What yrs' panics look like from Python."""
+
+
+def test_a_panic_is_a_value_error_and_an_interrupt_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what yrs says of the document is turned into a refusal."""
+    for raised, seen in ((PanicException(), ValueError), (RuntimeError("no"), ValueError)):
+        monkeypatch.setattr(collaborative, "_applied", lambda updates, raised=raised: throw(raised))
+        with pytest.raises(seen):
+            check_document(YJS_ONE)
+    monkeypatch.setattr(collaborative, "_applied", lambda updates: throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        check_document(YJS_ONE)
+
+
+def throw(error: BaseException) -> None:
+    raise error
 
 
 def test_two_documents_that_hurt_only_together_are_refused() -> None:

@@ -175,8 +175,6 @@ def _guarded(work: Callable[[list[_Update]], T], updates: list[_Update]) -> T:
 
 def _read(document: str) -> _Update:
     """The decoded document, or ``ValueError``."""
-    if len(document) > MAX_BYTES:
-        raise ValueError(f"the document is larger than {MAX_BYTES} bytes")
     try:
         content = base64.b64decode(document, validate=True)
     except (binascii.Error, ValueError):

@@ -121,24 +121,32 @@ FROM bucket_entry e WHERE e.bucket = $2 AND e.op > $3 ORDER BY e.op LIMIT $4
 SELECT last, floor FROM bucket WHERE id = $1
 
 -- name: device
-SELECT answers, last_n, answered_group, request, request_group, generation, gaps
+SELECT last_n, answered_group, request, request_group, generation, gaps
 FROM device WHERE space = $1 AND user_id = $2 AND client_id = $3
 
--- name: device_for_write
-SELECT answers, last_n, answered_group, request, request_group, generation, gaps
-FROM device WHERE space = $1 AND user_id = $2 AND client_id = $3
+-- name: devices_for_write
+SELECT d.space, d.user_id, d.client_id, d.answers, d.last_n, d.answered_group, d.request, d.request_group,
+d.generation, d.gaps
+FROM json_each($1) j JOIN device d ON d.space = json_extract(j.value, '$[0]')
+AND d.user_id = json_extract(j.value, '$[1]') AND d.client_id = json_extract(j.value, '$[2]')
 -- postgres
-SELECT answers, last_n, answered_group, request, request_group, generation, gaps
-FROM device WHERE space = $1 AND user_id = $2 AND client_id = $3 FOR UPDATE
+SELECT d.space, d.user_id, d.client_id, d.answers, d.last_n, d.answered_group, d.request, d.request_group,
+d.generation, d.gaps
+FROM jsonb_array_elements($1::jsonb) j
+JOIN device d ON d.space = j->>0 AND d.user_id = j->>1 AND d.client_id = j->>2
+ORDER BY d.space, d.user_id, d.client_id FOR UPDATE OF d
 
 -- name: insert_device
 INSERT INTO device (space, user_id, client_id, last_n, answers, answered_group, request,
 request_group, generation, gaps, uploaded_at, seen_at, seen_group)
 VALUES ($1, $2, $3, -1, '', 0, NULL, 0, 0, 0, 0, $4, 0) ON CONFLICT DO NOTHING
 
--- name: set_answer
-UPDATE device SET last_n = $4, answers = $5, answered_group = $6, gaps = $7, uploaded_at = $8
-WHERE space = $1 AND user_id = $2 AND client_id = $3
+-- name: upsert_answer
+INSERT INTO device (space, user_id, client_id, last_n, answers, answered_group, request,
+request_group, generation, gaps, uploaded_at, seen_at, seen_group)
+VALUES ($1, $2, $3, $4, $5, $6, NULL, 0, 0, $7, $8, $8, 0)
+ON CONFLICT (space, user_id, client_id) DO UPDATE SET last_n = excluded.last_n, answers = excluded.answers,
+answered_group = excluded.answered_group, gaps = excluded.gaps, uploaded_at = excluded.uploaded_at
 
 -- name: set_request
 UPDATE device SET request = $4, request_group = $5 WHERE space = $1 AND user_id = $2 AND client_id = $3

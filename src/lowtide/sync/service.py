@@ -148,9 +148,12 @@ class Sync:
         if not seen:
             return
 
+        # In the writer's order, so that neither waits for a row that the other holds.
+        devices = sorted(seen.items())
+
         async def write(tx: Tx) -> None:
-            await tx.execute_many(queries["insert_device"], [(*key, at) for key, (at, _) in seen.items()])
-            await tx.execute_many(queries["set_seen"], [(*key, *value) for key, value in seen.items()])
+            await tx.execute_many(queries["insert_device"], [(*key, at) for key, (at, _) in devices])
+            await tx.execute_many(queries["set_seen"], [(*key, *value) for key, value in devices])
 
         await self.database.write(write)
 

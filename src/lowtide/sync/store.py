@@ -54,6 +54,10 @@ class Answer(msgspec.Struct, frozen=True):
     group: int
 
 
+DeviceKey = tuple[str, str, str]
+"""(space, user, client_id)"""
+
+
 class Device(msgspec.Struct, frozen=True):
     """What the server keeps of a device."""
 
@@ -66,6 +70,9 @@ class Device(msgspec.Struct, frozen=True):
     request_group: int = 0
     generation: int = 0
     gaps: int = 0
+
+
+_decode_answers = msgspec.json.Decoder(dict[str, Answer]).decode
 
 
 def last_op_of(group: int) -> int:
@@ -166,29 +173,30 @@ async def read_buckets(tx: Tx, names: Iterable[str]) -> dict[str, Bucket]:
     return {name: Bucket(id, last, live, floor) for name, id, last, live, floor in rows}
 
 
-async def read_device(tx: Tx, space: str, user: str, client_id: str, lock: bool = False) -> Device | None:
-    """A device's row; None for one that was never seen."""
-    query = queries["device_for_write" if lock else "device"]
-    rows = await tx.fetch(query, space, user, client_id)
-    if not rows:
-        return None
-    answers, *rest = rows[0]
-    return Device(msgspec.json.decode(answers, type=dict[str, Answer]) if answers else {}, *rest)
+async def read_device(tx: Tx, space: str, user: str, client_id: str) -> Device | None:
+    """A device's row without its answers, which are many; None for one that was never seen."""
+    rows = await tx.fetch(queries["device"], space, user, client_id)
+    return Device({}, *rows[0]) if rows else None
 
 
-async def write_answer(tx: Tx, space: str, user: str, client_id: str, device: Device, now: int) -> None:
-    """Keep what the last batch of a device was answered."""
-    await tx.execute(queries["insert_device"], space, user, client_id, now)
-    await tx.execute(
-        queries["set_answer"],
-        space,
-        user,
-        client_id,
-        device.last_n,
-        _encode(device.answers).decode(),
-        device.answered_group,
-        device.gaps,
-        now,
+async def lock_devices(tx: Tx, keys: Iterable[DeviceKey]) -> dict[DeviceKey, Device]:
+    """The named devices, held until the transaction ends; a new one where none was seen. One query."""
+    found = dict.fromkeys(keys, Device())
+    if found:
+        rows = await tx.fetch(queries["devices_for_write"], _encode(list(found)).decode())
+        for space, user, client_id, answers, *rest in rows:
+            found[(space, user, client_id)] = Device(_decode_answers(answers) if answers else {}, *rest)
+    return found
+
+
+async def write_answers(tx: Tx, devices: Mapping[DeviceKey, Device], now: int) -> None:
+    """Keep what the last batches of devices were answered."""
+    await tx.execute_many(
+        queries["upsert_answer"],
+        [
+            (*key, d.last_n, _encode(d.answers).decode(), d.answered_group, d.gaps, now)
+            for key, d in devices.items()
+        ],
     )
 
 

@@ -14,7 +14,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -39,7 +39,7 @@ from lowtide.sync.model import (
     Resync,
     Upload,
 )
-from lowtide.sync.store import Answer, Device, queries
+from lowtide.sync.store import Answer, Device, DeviceKey, queries
 from lowtide.sync.streams import Streams, device_topic, lookup_topic
 from lowtide.sync.system import COMMANDS, REJECTIONS, is_pending, rejection_data, rejection_id
 
@@ -201,8 +201,8 @@ class Writer:
         now = self._clock.now()
         head = await store.lock_head(tx)
         group = head.group + 1
-        uploads = _Uploads(tx)
-        todo = [await uploads.admit(batch) for batch in batches]
+        uploads = await _Uploads.open(tx, batches)
+        todo = [uploads.admit(batch) for batch in batches]
         fresh = [(batch, skip) for item in todo if isinstance(item, tuple) for batch, skip in (item,)]
         if not fresh:
             return [item for item in todo if not isinstance(item, tuple)], None
@@ -223,12 +223,13 @@ class Writer:
                 number = await uploads.ask(batch.ask, group, now)
                 outcomes.append(Applied(group, results, number))
             elif batch.upload is not None:
-                await uploads.answer(batch.upload, results, group, now)
+                uploads.answer(batch.upload, results, group)
                 outcomes.append(Applied(group, results, batch.upload.numbers[-1]))
             else:
                 outcomes.append(Applied(group, results))
         for fault in merge.faults:
             log.error("the app's code failed: %s", fault)
+        await uploads.write(now)
         ledger, buckets, topics = await self._write(tx, merge, group, head.last_bucket, now)
         topics.extend(uploads.topics())
         await tx.execute(queries["insert_head_log"], group, now, _encode(topics).decode())
@@ -333,20 +334,24 @@ class Writer:
 class _Uploads:
     """The exactly-once part of a group: what was applied before, and what to answer from then on."""
 
-    def __init__(self, tx: Tx):
+    def __init__(self, tx: Tx, devices: dict[DeviceKey, Device]):
         self._tx = tx
-        self._devices: dict[tuple[str, str, str], Device] = {}
+        self._devices = devices
+        self._answered: dict[DeviceKey, None] = {}
         self._topics: list[str] = []
 
-    async def admit(self, batch: Batch) -> tuple[Batch, int] | Applied | LowtideError:
+    @classmethod
+    async def open(cls, tx: Tx, batches: Sequence[Batch]) -> Self:
+        """The devices that ``batches`` are of, in one query."""
+        keys = [_key(device) for batch in batches if (device := batch.upload or batch.ask) is not None]
+        return cls(tx, await store.lock_devices(tx, keys))
+
+    def admit(self, batch: Batch) -> tuple[Batch, int] | Applied | LowtideError:
         """(batch, number of mutations that were applied before), the stored answer, or an error."""
         upload = batch.upload
         if upload is None:
             return batch, 0
-        key = (upload.space, upload.user, upload.client_id)
-        device = await store.read_device(self._tx, *key, lock=True) or Device()
-        self._devices[key] = device
-        answer = device.answers.get(upload.lineage)
+        answer = self._devices[_key(upload)].answers.get(upload.lineage)
         numbers = upload.numbers
         if answer is None:
             return batch, 0
@@ -372,12 +377,12 @@ class _Uploads:
         upload = batch.upload
         if upload is None or not skip:
             return []
-        answer = self._devices[(upload.space, upload.user, upload.client_id)].answers[upload.lineage]
+        answer = self._devices[_key(upload)].answers[upload.lineage]
         return answer.results[_known(answer, upload)]
 
-    async def answer(self, upload: Upload, results: list[Result], group: int, now: int) -> None:
-        """Keep the answer with the changes it speaks of."""
-        key = (upload.space, upload.user, upload.client_id)
+    def answer(self, upload: Upload, results: list[Result], group: int) -> None:
+        """Keep the answer with the changes it speaks of, once ``write`` is called."""
+        key = _key(upload)
         before = self._devices[key]
         answers = dict(before.answers)
         last = answers.pop(upload.lineage, None)
@@ -385,24 +390,24 @@ class _Uploads:
         answers[upload.lineage] = Answer(list(upload.numbers), list(upload.digests), results, group)
         while len(answers) > MAX_LINEAGES:
             del answers[next(iter(answers))]
-        device = msgspec.structs.replace(
+        self._devices[key] = msgspec.structs.replace(
             before,
             last_n=upload.numbers[-1],
             answers=answers,
             answered_group=group,
             gaps=before.gaps + skipped,
         )
-        await store.write_answer(self._tx, *key, device, now)
+        self._answered[key] = None
         self._topics.append(device_topic(*key))
 
     async def ask(self, ask: CheckpointAsk, group: int, now: int) -> int:
         """Note a device's checkpoint request; the number that it will hear, or a greater one."""
-        key = (ask.space, ask.user, ask.client_id)
-        device = await store.read_device(self._tx, *key, lock=True) or Device()
+        key = _key(ask)
+        device = self._devices[key]
         number = ask.number
         if device.request is None:
-            # So far it may have waited for numbers of the other kind: groups.
-            number = max(number, device.answered_group)
+            # So far it was told numbers of the other kind: groups, up to the one before this.
+            number = max(number, group)
         elif number <= device.request:
             if device.answered_group <= device.request_group:
                 return device.request
@@ -410,19 +415,29 @@ class _Uploads:
             number = device.request + 1
         await self._tx.execute(queries["insert_device"], *key, now)
         await self._tx.execute(queries["set_request"], *key, number, group)
+        self._devices[key] = msgspec.structs.replace(device, request=number, request_group=group)
         self._topics.append(device_topic(*key))
         return number
 
     async def resync(self, device: Resync, now: int) -> None:
         """Give a device's buckets new names."""
-        key = (device.space, device.user, device.client_id)
+        key = _key(device)
         await self._tx.execute(queries["insert_device"], *key, now)
         await self._tx.execute(queries["set_generation"], *key)
         self._topics.append(device_topic(*key))
 
+    async def write(self, now: int) -> None:
+        """Write every answer of the group."""
+        if self._answered:
+            await store.write_answers(self._tx, {key: self._devices[key] for key in self._answered}, now)
+
     def topics(self) -> list[str]:
         """The devices that wait to hear of their uploads."""
         return self._topics
+
+
+def _key(device: Upload | CheckpointAsk | Resync) -> DeviceKey:
+    return device.space, device.user, device.client_id
 
 
 def _known(answer: Answer, upload: Upload) -> slice:
