@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from lowtide import (
 from lowtide.kernel.clock import Stamp
 from lowtide.kernel.schema import Principal, Resolving
 from lowtide.kernel.values import coerce_fields, complete
+from lowtide.sync import fields as merging
 from lowtide.sync.merge import Merge, State
 from lowtide.sync.model import Mutation, Record, Result, Transaction
 from lowtide.sync.streams import Streams
@@ -307,6 +309,16 @@ def test_a_resolver_that_raises_falls_back_to_the_later_write_and_is_reported() 
     assert after.data["state"] == "explode"
     assert losses(merge) == [("state", "b", "theirs")]
     assert merge.faults == ["item.state: resolve raised RuntimeError: boom"]
+
+
+def test_a_resolver_that_is_slow_counts_and_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody who writes waits for it: its author hears of it, and its answer is kept."""
+    times = iter([10.0, 10.0 + 2 * merging.SLOW_RESOLVE])
+    monkeypatch.setattr(merging, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    stored = record("item", title="t", state="b")
+    merge, _, after = run(stored, mutation("patch", "item", base={"state": "a"}, state="c"))
+    assert after is not None
+    assert merge.faults == ["item.state: resolve took 0.100 s; every writer waits for it"]
 
 
 # Deletions.

@@ -240,7 +240,9 @@ class Edge:
     def _decoded(self, route: Route, data: bytes) -> Any:
         if route.body is bytes:
             return data
-        return decode_as(route.body, data, max_bytes=route.max_body, max_depth=self.load.limits.depth)
+        return decode_as(
+            route.body, data, max_bytes=route.max_body, max_depth=self.load.limits.depth, nul=route.nul
+        )
 
     async def _handle(self, route: Route, request: Request[Any, Any], deadline: Deadline) -> Any:
         self._deadlines.again(deadline, route.deadline)

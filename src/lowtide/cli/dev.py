@@ -30,6 +30,8 @@ LOOK_EVERY = 0.3
 PATIENCE = 8.0
 """Seconds that a child may take to stop."""
 PORTS_TRIED = 20
+LOCAL_PAGES = ("http://localhost:*", "http://127.0.0.1:*")
+"""Web pages under development, such as those of a bundler, may call a server under development."""
 EMULATOR = "10.0.2.2"
 """What the Android emulator calls the machine that it runs on."""
 
@@ -61,7 +63,8 @@ def run_child(arguments: argparse.Namespace) -> None:
     settings, app = open_project()
     nearby = _address()
     names = dict.fromkeys((*settings.allowed_hosts, EMULATOR, *filter(None, [nearby])))
-    settings = msgspec.structs.replace(settings, allowed_hosts=tuple(names))
+    origins = dict.fromkeys((*settings.cors_origins, *LOCAL_PAGES))
+    settings = msgspec.structs.replace(settings, allowed_hosts=tuple(names), cors_origins=tuple(origins))
 
     def ready() -> None:
         seconds = time.perf_counter() - began

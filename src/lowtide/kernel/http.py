@@ -172,6 +172,8 @@ class Route(msgspec.Struct, frozen=True):
     auth: Auth = "user"
     status: int = 200
     """Of a plain value; a handler that returns None answers 204."""
+    nul: bool = False
+    """U+0000 in a text is let through: the handler refuses the part that holds it, and not the whole."""
     max_body: int = 1 * MIB
     """Bytes, before and after decompression."""
     deadline: float = 30.0

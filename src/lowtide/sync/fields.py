@@ -6,6 +6,7 @@ server holds now. Pure: the same values give the same answer on every machine.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,9 @@ from lowtide.kernel.schema import Field, Resolving, Wire
 from lowtide.kernel.values import coerce, decode
 from lowtide.sync.collaborative import merge_documents
 from lowtide.sync.threeway import merge_list, merge_set, merge_text
+
+SLOW_RESOLVE = 0.05
+"""Seconds that the app's resolver may take before the log speaks of it. Its answer counts all the same."""
 
 _I64 = 2**63
 _parse = msgspec.json.Decoder().decode
@@ -30,7 +34,7 @@ class Merged(msgspec.Struct, frozen=True):
     """A value of either side is gone: it belongs into the journal."""
     mine_won: bool = True
     fault: str | None = None
-    """A resolver that raised; the later write was taken instead."""
+    """What to log of the app's resolver: it raised, and the later write was taken; or it is slow."""
 
 
 def merge_field(
@@ -136,6 +140,7 @@ def _custom(field: Field, base: Wire, mine: Wire, theirs: Wire, later: bool, con
     if base == theirs:
         return Merged(mine)
     assert field.resolve is not None  # noqa: S101 - the declaration's check guarantees it
+    began = time.perf_counter()
     try:
         value = coerce(
             field,
@@ -144,11 +149,13 @@ def _custom(field: Field, base: Wire, mine: Wire, theirs: Wire, later: bool, con
     except Exception as error:
         kept = _later(mine, theirs, later)
         return msgspec.structs.replace(kept, fault=f"resolve raised {type(error).__name__}: {error}")
+    took = time.perf_counter() - began
+    fault = f"resolve took {took:.3f} s; every writer waits for it" if took > SLOW_RESOLVE else None
     if value == mine:
-        return Merged(value, theirs, True)
+        return Merged(value, theirs, True, fault=fault)
     if value == theirs:
-        return Merged(value, mine, True, False)
-    return Merged(value)
+        return Merged(value, mine, True, False, fault)
+    return Merged(value, fault=fault)
 
 
 _RULES: dict[str, Callable[[Field, Wire, Wire, Wire, bool, Resolving], Merged]] = {

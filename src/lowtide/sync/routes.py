@@ -233,6 +233,7 @@ def routes(sync: Sync) -> list[Route]:
             "/v1/sync/batches",
             upload,
             body=SentBatch,
+            nul=True,
             response=UploadAnswer,
             max_body=MAX_BODY,
             summary="A device's upload: numbered mutations, applied exactly once",

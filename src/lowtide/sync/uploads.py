@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from lowtide.kernel.clock import corrected
-from lowtide.kernel.codec import canonical_json
+from lowtide.kernel.codec import canonical_json, find_nul
 from lowtide.kernel.errors import Malformed, TooLarge
 from lowtide.kernel.schema import Model, Principal, Schema
 from lowtide.kernel.values import check_id, coerce_fields
@@ -98,6 +98,7 @@ def batch_of(sent: SentBatch, principal: Principal, schema: Schema, now: int) ->
             written = mutation.at if type(mutation.at) is int else None
             # A device's own writes keep their order, whatever its clock did in between.
             latest = max(latest, corrected(written, sent.sent_at, now))
+            content = _encode([mutation.op, mutation.model, mutation.id, mutation.data])
             if size > MAX_MUTATIONS or total > MAX_MUTATIONS:
                 prepared: Mutation | Refused = _refused(
                     mutation,
@@ -105,11 +106,15 @@ def batch_of(sent: SentBatch, principal: Principal, schema: Schema, now: int) ->
                     f"{max(size, total)} changes at once; {MAX_MUTATIONS} are allowed",
                     "Write in smaller transactions.",
                 )
+            elif find_nul(content) >= 0:
+                prepared = _refused(
+                    mutation, "invalid", "a text holds the character NUL", "Remove it from the text."
+                )
             else:
                 prepared = prepare(mutation, schema, latest)
             mutations.append(prepared)
             numbers.append(mutation.n)
-            digests.append(_digest(mutation))
+            digests.append(_digest(content))
         if one.oversized is not None:
             big = one.oversized
             mutations.append(
@@ -208,9 +213,9 @@ def _base(model: Model, given: Any) -> dict[str, Any]:
 def _refused(sent: SentMutation, code: str, message: str, hint: str) -> Refused:
     return Refused(
         n=sent.n,
-        op=str(sent.op)[:20],
-        model=str(sent.model)[:128],
-        id=str(sent.id)[:128],
+        op=_cut(sent.op, 20),
+        model=_cut(sent.model, 128),
+        id=_cut(sent.id, 128),
         sent={
             "data": sent.data,
             "base": sent.base,
@@ -224,9 +229,16 @@ def _shown(value: Any) -> str:
     return repr(value)[:80]
 
 
-def _digest(sent: SentMutation) -> int:
-    text = canonical_json([sent.op, sent.model, sent.id, sent.data])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
+def _cut(value: Any, length: int) -> str:
+    return str(value)[:length].replace("\0", "\ufffd")
+
+
+def _encode(value: Any) -> bytes:
+    return canonical_json(value).encode()
+
+
+def _digest(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=7).digest(), "big")
 
 
 def _check_name(value: str, what: str, least: int) -> None:

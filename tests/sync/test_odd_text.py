@@ -1,0 +1,91 @@
+"""Text that a database cannot hold, over HTTP, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lowtide import App, Json, Model, Text, anyone, everyone
+from lowtide.app import Lowtide, build
+from lowtide.settings import Settings
+from lowtide.storage.db import Dialect
+from tests.api.client import Client
+
+app = App("odd")
+
+
+@app.model
+class Note(Model):
+    title = Text(default="")
+    extra = Json(optional=True)
+
+    write = anyone
+
+
+app.stream("notes", carries=[Note], keys=everyone)
+
+
+@pytest.fixture
+def built(dialect: Dialect, tmp_path: Path, request: pytest.FixtureRequest) -> Lowtide:
+    """The whole server, not started."""
+    place = request.getfixturevalue("postgres_dsn") if dialect == "postgres" else str(tmp_path / "data.db")
+    return build(Settings(database=place), app)
+
+
+@pytest.fixture
+async def client(anyio_backend: object, built: Lowtide) -> AsyncIterator[Client]:
+    """Somebody's device."""
+    await built.start()
+    try:
+        yield Client(built.asgi, {"authorization": f"Bearer {built.tokens.sign('ann')}"})
+    finally:
+        await built.stop()
+
+
+def put(n: int, id: str = "note", **data: Any) -> dict[str, Any]:
+    return {"n": n, "op": "put", "model": "note", "id": id, "data": data}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "odd",
+    [
+        put(1, title="a\0b"),
+        put(1, extra={"deep": ["\0"]}),
+        put(1, extra={"na\0me": 1}),
+        put(1, id="no\0te"),
+        put(1, title="x") | {"model": "no\0te"},
+        put(1, title="x") | {"op": "p\0ut"},
+    ],
+    ids=["text", "json value", "json name", "id", "model", "op"],
+)
+async def test_a_mutation_that_holds_nul_is_refused_alone(client: Client, odd: dict[str, Any]) -> None:
+    """It comes back as a rejection; what stands behind it is applied, and a repeat is answered the same."""
+    body = {
+        "client_id": "phone",
+        "transactions": [{"mutations": [odd]}, {"mutations": [put(2, "good", title=r"no \u0000 here")]}],
+    }
+    first = await client.post("/v1/sync/batches", json=body)
+    assert first.status == 200, first.body
+    assert [(r["status"], r.get("code")) for r in first.json()["results"]] == [
+        ("refused", "invalid"),
+        ("applied", None),
+    ]
+    assert (await client.post("/v1/sync/batches", json=body)).body == first.body
+    pulled = await client.post("/v1/sync/pull", json={})
+    assert pulled.status == 200, pulled.body
+    rows = {row["id"]: row["data"] for row in pulled.json()["rows"]}
+    assert rows["good"]["title"] == r"no \u0000 here"
+    assert set(rows) == {"good"}
+
+
+@pytest.mark.anyio
+async def test_a_device_with_nul_in_its_name_is_no_device(client: Client) -> None:
+    """A request whose frame cannot be used is an error: there is nobody to tell of a rejection."""
+    answer = await client.post(
+        "/v1/sync/batches", json={"client_id": "pho\0ne", "transactions": [{"mutations": [put(1)]}]}
+    )
+    assert (answer.status, answer.json()["code"]) == (400, "malformed")
