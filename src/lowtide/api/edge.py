@@ -224,6 +224,8 @@ class Edge:
         who = self._authenticate(token.decode("ascii").strip(" "))
         if route.auth == "server" and not who.server:
             raise Forbidden("This address is for the app's own servers.", hint="Use a server's token.")
+        if route.auth == "admin" and not who.admin:
+            raise Forbidden("This address is for admins.", hint="Sign in as a user with the role admin.")
         return who
 
     def _expect(self, served: Served, fields: Mapping[bytes, bytes]) -> Body:

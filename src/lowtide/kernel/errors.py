@@ -7,8 +7,13 @@ The tree::
     │   ├── Malformed             not JSON, wrong types, too deep, NUL, lone surrogates
     │   └── UnknownParameter      a name that the server does not know
     ├── Unauthorized          401  who is asking is not known
-    │   └── TokenExpired          the token was good once
+    │   ├── TokenExpired          the token was good once
+    │   ├── InvalidGrant          a refresh token, code or ticket that is none, or is used up
+    │   ├── SessionRevoked        the session is over: sign in anew; ``wipe`` asks to delete what the device holds
+    │   └── ProofMismatch         the token is bound to a key that the request did not prove
     ├── Forbidden             403  who is asking may not
+    │   ├── StepUpRequired        the last sign-in is too long ago for this
+    │   ├── AccountDisabled       the user was locked out, or is being deleted
     │   └── TooManyBuckets        the user holds more buckets than one device can follow
     ├── NotFound              404
     ├── MethodNotAllowed      405
@@ -16,6 +21,7 @@ The tree::
     ├── Conflict              409
     │   ├── BatchGap              an upload skipped a number; ``expected`` says which comes next
     │   ├── BatchRepeated         an upload's numbers were used before, for other content
+    │   ├── IdentityTaken         that address or account belongs to another user
     │   └── NotUnique             a value that must be unique is taken
     ├── TooLarge              413  beyond a documented limit
     │   └── HeadTooLarge      431  the request line and the headers
@@ -98,12 +104,47 @@ class TokenExpired(Unauthorized):
     hint = "Fetch a new token and send the request again."
 
 
+class InvalidGrant(Unauthorized):
+    """What was sent to sign in with is not valid, or was used before."""
+
+    code = "invalid_grant"
+    hint = "Begin the sign-in again; nothing that the device holds needs to be deleted."
+
+
+class SessionRevoked(Unauthorized):
+    """The session is over."""
+
+    code = "session_revoked"
+    hint = "Sign in again; delete what the device holds only if 'wipe' is true."
+
+
+class ProofMismatch(Unauthorized):
+    """The token is bound to a key, and the request does not prove to hold it."""
+
+    code = "proof_mismatch"
+    hint = "Send a DPoP proof made with the key of the sign-in; the session goes on."
+
+
 class Forbidden(LowtideError):
     """The user may not do this."""
 
     code = "forbidden"
     status = 403
     hint = "Look at the write rule of the model, or sign in as another user."
+
+
+class StepUpRequired(Forbidden):
+    """The user must prove anew who they are."""
+
+    code = "step_up_required"
+    hint = "Let the user sign in once more on this device, then send the request with the new token."
+
+
+class AccountDisabled(Forbidden):
+    """This account cannot be used."""
+
+    code = "account_disabled"
+    hint = "An admin of the app can say why, and enable the account again."
 
 
 class TooManyBuckets(Forbidden):
@@ -157,6 +198,13 @@ class BatchRepeated(Conflict):
 
     code = "batch_repeated"
     hint = "The device's database was copied or put back: choose a new random lineage and send again."
+
+
+class IdentityTaken(Conflict):
+    """Another user signs in with this already."""
+
+    code = "identity_taken"
+    hint = "Sign in as that user, and merge the accounts if both are the same person's."
 
 
 class NotUnique(Conflict):

@@ -20,8 +20,8 @@ B = TypeVar("B")
 Q = TypeVar("Q")
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
-Auth = Literal["none", "user", "server"]
-"""Who may ask: anyone, whoever has a token, or only the app's own servers."""
+Auth = Literal["none", "user", "server", "admin"]
+"""Who may ask: anyone, whoever has a token, only the app's own servers, or those and admins."""
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -172,6 +172,26 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Milliseconds since 1970; None: never (the server itself)."""
     server: bool = False
     """The app's own code: write rules do not bind it, and it may write server-only fields."""
+    admin: bool = False
+    """May use the admin addresses: a user with the role ``admin``, or the app's own server."""
+    session: str = ""
+    """The sign-in that the token belongs to; "" for a token that was signed without one."""
+    epoch: int = 0
+    """Of the session, when the token was signed."""
+    auth_time: int = 0
+    """When the user last proved who they are, in milliseconds since 1970; 0: never, or not known."""
+    amr: tuple[str, ...] = ()
+    """How (RFC 8176)."""
+    roles: tuple[str, ...] = ()
+    """In this space; also in ``claims`` under that name, for rules and streams."""
+    scope: tuple[str, ...] = ()
+    """What an OAuth client was granted; empty for the app itself."""
+    client: str = ""
+    """The OAuth client that the token was given to; "" for the app itself."""
+    jkt: str = ""
+    """The thumbprint of the key that a request must prove to hold (RFC 9449); "": a bearer token."""
+    aliases: tuple[str, ...] = ()
+    """Ids under which this user wrote before their accounts were merged."""
 
     def __post_init__(self) -> None:
         if "/" in self.space:
