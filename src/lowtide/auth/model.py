@@ -153,7 +153,7 @@ class Signed(msgspec.Struct, frozen=True, kw_only=True):
     user: User
     session_id: str
     outcome: Literal["signed_in", "created", "upgraded"] = "signed_in"
-    token_type: Literal["Bearer", "DPoP"] = "Bearer"
+    token_type: Literal["Bearer", "DPoP"] = "Bearer"  # noqa: S105 - the scheme, no secret
 
 
 class SecondFactorNeeded(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ The tree::
     ├── Unauthorized          401  who is asking is not known
     │   ├── TokenExpired          the token was good once
     │   ├── InvalidGrant          a refresh token, code or ticket that is none, or is used up
-    │   ├── SessionRevoked        the session is over: sign in anew; ``wipe`` asks to delete what the device holds
+    │   ├── SessionRevoked        the session is over: ``wipe`` asks the device to delete what it holds
     │   └── ProofMismatch         the token is bound to a key that the request did not prove
     ├── Forbidden             403  who is asking may not
     │   ├── StepUpRequired        the last sign-in is too long ago for this

@@ -29,7 +29,7 @@ CREATE TABLE identity (
     used_at BIGINT NOT NULL,
     PRIMARY KEY (provider, subject)
 );
-CREATE INDEX identity_user ON identity (user_id);
+CREATE INDEX identity_of_user ON identity (user_id);
 
 -- Who may act in a space other than main.
 CREATE TABLE space_member (
@@ -66,7 +66,7 @@ CREATE TABLE session (
     wipe INTEGER NOT NULL,
     changed_at BIGINT NOT NULL
 );
-CREATE INDEX session_user ON session (user_id, created_at);
+CREATE INDEX session_of_user ON session (user_id, created_at);
 -- What every node must know of: sessions that ended or changed within the life of a token.
 CREATE INDEX session_changed ON session (changed_at) WHERE changed_at > 0;
 CREATE INDEX session_seen ON session (seen_at);
