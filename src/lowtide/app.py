@@ -13,6 +13,8 @@ from lowtide.api.limits import Load
 from lowtide.api.logs import AccessLog
 from lowtide.api.origins import Hosts, Origins
 from lowtide.api.problems import problem_routes
+from lowtide.audit import COMPONENT as AUDIT
+from lowtide.audit import Audit
 from lowtide.auth import COMPONENT as AUTH
 from lowtide.auth import Keys, Tokens, auth_routes
 from lowtide.declare.app import App
@@ -31,7 +33,7 @@ from lowtide.sync.retention import Retention
 log = logging.getLogger("lowtide")
 
 JOBS = Component("jobs", "lowtide.storage.jobs")
-COMPONENTS = (JOBS, AUTH, SYNC)
+COMPONENTS = (JOBS, AUDIT, AUTH, SYNC)
 """Everything that keeps tables, in the order in which they are made."""
 
 JOBS_AT_ONCE = 16
@@ -48,6 +50,7 @@ class Lowtide:
         self.database = open_database(settings, clock, ids)
         self.bus = open_bus(settings, clock, ids)
         self.jobs = Jobs(self.database, self.bus, clock, ids)
+        self.audit = Audit(clock, ids)
         self.keys = Keys(self.database, clock)
         self.tokens: Tokens
         self.sync = Sync(schema, self.database, self.bus, self.jobs, clock, ids)

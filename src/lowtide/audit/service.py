@@ -1,0 +1,74 @@
+"""Writing entries: in the caller's transaction, so neither is there without the other."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lowtide.audit.model import MAX_PERSONAL, Entry, cut, seal_personal, seal_value
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.codec import canonical_json
+from lowtide.kernel.ids import Ids
+from lowtide.storage.db import Tx, load_queries
+
+_SQL = load_queries("lowtide.audit")
+
+
+class Audit:
+    """Keeps entries. One for the whole process; safe to use from every transaction."""
+
+    def __init__(self, clock: Clock, ids: Ids, *, pepper: bytes = b""):
+        """``pepper``: what keys the hashes of values; not in the database in the clear."""
+        self._clock, self._ids = clock, ids
+        self.pepper = pepper
+        self.wrote = False
+        """Has an entry been written since somebody set this to False? A hint for the sequencer."""
+
+    async def write(self, tx: Tx, entry: Entry) -> str:
+        """Keep ``entry`` in the caller's transaction: it exists exactly if that commits. Returns its id.
+
+        Nothing is cut out of the caller's way: a text that is too long or cannot be stored is shortened or
+        escaped, and a ``personal`` beyond 16 KiB keeps its names only. ``TypeError`` for a ``before``,
+        ``after`` or ``personal`` that is no JSON. One statement; two with any of these three. About 15 µs.
+        """
+        id, salt, personal = self._ids.uuid(), self._ids.token(), None
+        if entry.personal:
+            personal = _personal(entry)
+        await tx.execute(
+            _SQL["add_entry"],
+            id,
+            self._clock.now(),
+            cut(entry.space),
+            cut(entry.action),
+            cut(entry.actor),
+            cut(entry.via),
+            cut(entry.target),
+            cut(entry.request),
+            None if entry.before is None else seal_value(self.pepper, salt, entry.before),
+            None if entry.after is None else seal_value(self.pepper, salt, entry.after),
+            None if personal is None else seal_personal(salt, personal),
+        )
+        if not (personal is None and entry.before is None and entry.after is None):
+            await tx.execute(_SQL["add_detail"], id, salt, personal)
+        self.wrote = True
+        return id
+
+    async def erase(
+        self, tx: Tx, subject: str, *, actor: str = "system", via: str = "", request: str = ""
+    ) -> int:
+        """Forget the personal data and the salts of every entry whose actor or target is ``subject``.
+
+        The entries stay, and so does the chain: it holds only hashes, which nobody can try values against
+        any more. The erasure is an entry itself (``audit.erase``). Returns how many entries lost theirs.
+        Costs a look at each entry of the subject.
+        """
+        by = await self.write(
+            tx, Entry(action="audit.erase", actor=actor, via=via, target=subject, request=request)
+        )
+        return len(await tx.fetch(_SQL["erase"], cut(subject), by))
+
+
+def _personal(entry: Entry) -> str:
+    text = canonical_json(msgspec.to_builtins(entry.personal))
+    if len(text.encode()) > MAX_PERSONAL:
+        return canonical_json({cut(name): "too large to keep" for name in list(entry.personal)[:20]})
+    return text
