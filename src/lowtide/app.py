@@ -7,6 +7,8 @@ import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import lowtide
+from lowtide.api.contract import Contract
 from lowtide.api.edge import Edge
 from lowtide.api.health import health_routes
 from lowtide.api.limits import Load
@@ -107,13 +109,14 @@ class Lowtide:
             await self.sync.head()
             return True
 
+        routes = [
+            *health_routes({"database": answers}, self.load),
+            *problem_routes(),
+            *auth_routes(self.keys),
+            *sync_routes(self.sync),
+        ]
         return Edge(
-            [
-                *health_routes({"database": answers}, self.load),
-                *problem_routes(),
-                *auth_routes(self.keys),
-                *sync_routes(self.sync),
-            ],
+            [*routes, *Contract(routes, self._schema, lowtide.__version__).routes()],
             authenticate=self.tokens.verify,
             clock=self.clock,
             ids=self.ids,

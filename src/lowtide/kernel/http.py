@@ -9,7 +9,7 @@ the edge makes that an RFC 9457 problem. Nothing here does I/O.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -151,6 +151,32 @@ class Stream(msgspec.Struct, kw_only=True):
 Handler = Callable[[Request[Any, Any]], Awaitable[Any]]
 
 
+class Header(msgspec.Struct, frozen=True):
+    """A header that an address reads, or one that it answers with; for the reference."""
+
+    name: str
+    about: str
+    required: bool = False
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An answer that an address gives besides its usual one: unchanged, created, a redirect."""
+
+    status: int
+    about: str
+    body: Any = None
+    """The type of its JSON; None: no body, or none of ``media_type`` that a schema describes."""
+    media_type: str = ""
+    """Empty: JSON where there is a ``body``, nothing where there is none."""
+    headers: tuple[Header, ...] = ()
+
+
+Arguments = Annotated[dict[str, Any], msgspec.Meta(extra_json_schema={"x-declared": "arguments"})]
+"""The body of an address that exists for each declared function: the reference says that function's own."""
+Result = Annotated[Any, msgspec.Meta(extra_json_schema={"x-declared": "result"})]
+"""What a declared function returns."""
+
+
 class Route(msgspec.Struct, frozen=True):
     """One address: what it takes, what it gives, who may ask, and at what cost.
 
@@ -187,3 +213,10 @@ class Route(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
     vital: bool = False
     """A health check: answered under any load, for any Host, and never in the access log's successes."""
+    headers: tuple[Header, ...] = ()
+    """The request's headers that the handler reads."""
+    answers: tuple[Answer, ...] = ()
+    """What it answers besides ``status`` and its errors; one of the same status says more about that."""
+    each: Literal["model", "function"] | None = None
+    """It answers for all that the app declared of this kind, named by the path's first parameter: the
+    reference has an address for each, with the declared types where ``Arguments`` and their like stand."""

@@ -19,7 +19,7 @@ from lowtide.kernel.errors import (
     TooLarge,
     TooManyBuckets,
 )
-from lowtide.kernel.http import Request, Route, Stream
+from lowtide.kernel.http import Answer, Arguments, Header, Request, Result, Route, Stream
 from lowtide.sync.devices import AuditAnswer, AuditRequest, DeviceState
 from lowtide.sync.download import StreamRequest
 from lowtide.sync.journal import MAX_PAGE, Lost
@@ -71,13 +71,19 @@ class Conflicts(msgspec.Struct, frozen=True):
 
 
 class FunctionAnswer(msgspec.Struct, frozen=True):
-    result: Any
+    """What the function returned."""
+
+    result: Result
 
 
 def routes(sync: Sync) -> list[Route]:
     """Every address of the sync engine."""
 
     async def stream(request: Request[StreamRequest, None]) -> Stream:
+        """Sync lines, JSON or BSON, compressed if the device accepts that, until the token expires.
+
+        Spoken by the SDKs: ``docs/reference/protocol.md`` describes the lines.
+        """
         format: Format = "bson" if _prefers_bson(request.header("accept")) else "json"
         coding = _coding(request)
         download = await sync.download(request.principal, request.body, format, coding)
@@ -88,10 +94,15 @@ def routes(sync: Sync) -> list[Route]:
         return Stream(run=download.run, drop=download.forget, media_type=media_type, headers=headers)
 
     async def write_checkpoint(request: Request[None, ClientQuery]) -> WriteCheckpointAnswer:
+        """Asked for after an upload: the device shows the server's view once its download has come so far."""
         number = await sync.write_checkpoint(request.principal, request.query.client_id)
         return WriteCheckpointAnswer(WriteCheckpoint(str(number)))
 
     async def checkpoint_request(request: Request[CheckpointRequest, None]) -> CheckpointRequestAnswer:
+        """As ``GET /write-checkpoint2.json``, for SDKs that count their own requests.
+
+        The answer is the number that the download will say, never lower than one answered before.
+        """
         asked = request.body.checkpoint_request_id
         if not asked.isdecimal() or len(asked) > 19:
             raise Malformed("checkpoint_request_id is a decimal number")
@@ -99,25 +110,34 @@ def routes(sync: Sync) -> list[Route]:
         return CheckpointRequestAnswer(CheckpointRequested(str(number)))
 
     async def upload(request: Request[SentBatch, None]) -> UploadAnswer:
+        """Applied exactly once and durable before the answer: a repeat is answered as the first was.
+
+        A refused mutation is no error: it is told in ``results``, and comes back to the device as a row.
+        """
         return await sync.upload(request.principal, request.body)
 
     async def pull(request: Request[PullRequest, None]) -> PullAnswer:
+        """The rows, page by page, as a device would receive them. Keep the cursor for the next call."""
         return await sync.pull(request.principal, request.body)
 
     async def device(request: Request[None, DeviceQuery]) -> DeviceState:
+        """The device's numbers and when it was last seen; a user sees their own, the app's servers all."""
         client_id = request.params["client_id"]
         return await sync.devices.state(request.principal, client_id, request.query.user)
 
     async def resync(request: Request[None, DeviceQuery]) -> None:
+        """At its next download the device drops what it holds and receives everything again."""
         client_id = request.params["client_id"]
         check_client_id(client_id)
         await sync.devices.resync(request.principal, client_id, request.query.user)
 
     async def audit(request: Request[AuditRequest, None]) -> AuditAnswer:
+        """The device sums its content up, bucket by bucket. One that differs is sent again by itself."""
         check_client_id(request.body.client_id)
         return await sync.devices.audit(request.principal, request.body)
 
     async def conflicts(request: Request[None, ConflictQuery]) -> Conflicts:
+        """The conflict journal of the records that the user may read. Pages go on at ``before``."""
         asked = request.query
         entries = await sync.journal.entries(
             request.principal, asked.model, asked.id, asked.before, asked.limit
@@ -125,9 +145,11 @@ def routes(sync: Sync) -> list[Route]:
         return Conflicts(entries)
 
     async def restore(request: Request[None, None]) -> Lost:
+        """The value becomes the field's present one, as a write of the user's, by the model's write rule."""
         return await sync.journal.restore(request.principal, request.params["id"])
 
-    async def call(request: Request[dict[str, Any], None]) -> FunctionAnswer:
+    async def call(request: Request[Arguments, None]) -> FunctionAnswer:
+        """Runs the function and its writes in one transaction. The body holds the arguments by name."""
         name = request.params["name"]
         return FunctionAnswer(await sync.functions.call(request.principal, name, request.body))
 
@@ -191,9 +213,10 @@ def routes(sync: Sync) -> list[Route]:
             "POST",
             "/v1/functions/{name}",
             call,
-            body=dict[str, Any],
+            body=Arguments,
             response=FunctionAnswer,
             deadline=60,
+            each="function",
             summary="Call a function of the app",
             errors=(NotFound, Conflict, FunctionFailed, DeadlinePassed),
             tags=("functions",),
@@ -205,6 +228,11 @@ def routes(sync: Sync) -> list[Route]:
             body=StreamRequest,
             max_body=4 * 1024 * 1024,
             produces=JSON_TYPE,
+            headers=(
+                Header("Accept", f"`{BSON_TYPE}` for BSON lines."),
+                Header("Accept-Encoding", "`zstd` or `gzip`."),
+            ),
+            answers=(Answer(200, "Lines without an end, one JSON object each.", media_type=JSON_TYPE),),
             summary="A device's download: sync lines until the token expires",
             errors=(TooManyBuckets,),
             tags=("sync",),

@@ -1,0 +1,89 @@
+"""The API's description, served: ``GET /v1/openapi.json``."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+
+from lowtide.api.openapi import describe
+from lowtide.kernel.http import Answer, Header, Request, Response, Route
+from lowtide.kernel.schema import Schema
+
+ADDRESS = "/v1/openapi.json"
+IF_NONE_MATCH = Header("If-None-Match", "The ETag of the copy that you have.")
+UNCHANGED = Answer(304, "Your copy is the present one.")
+CACHED = {"cache-control": "public, max-age=300", "cross-origin-resource-policy": "cross-origin"}
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Bytes that do not change while the process runs, and the ETag that says so."""
+
+    body: bytes
+    etag: str
+
+    def answer(self, request: Request[None, None], media_type: str, headers: dict[str, str]) -> Response:
+        """200 with the bytes, or 304 for whom holds them already (RFC 9110, section 13.1.2)."""
+        headers = headers | {"etag": self.etag}
+        held = request.header("if-none-match")
+        if held is not None and matches(held, self.etag):
+            return Response(status=304, headers=headers)
+        return Response(body=self.body, media_type=media_type, headers=headers)
+
+
+def page(body: bytes) -> Page:
+    """``body`` with an ETag of its content."""
+    return Page(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+def matches(held: str, etag: str) -> bool:
+    """Does ``held``, an If-None-Match header, name ``etag``? Compared weakly, as RFC 9110 wants here."""
+    return held.strip() == "*" or etag in [tag.strip().removeprefix("W/") for tag in held.split(",")]
+
+
+class Contract:
+    """The description of a whole server. Made once, at the first request, off the event loop."""
+
+    def __init__(self, routes: Sequence[Route], schema: Schema, version: str):
+        """``routes``: those of all components; the contract's own come with ``routes()``."""
+        self._others = tuple(routes)
+        self._schema = schema
+        self._version = version
+        self._making = asyncio.Lock()
+        self._document: Page | None = None
+
+    def routes(self) -> list[Route]:
+        """``GET /v1/openapi.json``."""
+        return [
+            Route(
+                "GET",
+                ADDRESS,
+                self.openapi,
+                auth="none",
+                response=dict,
+                summary="This description, as OpenAPI 3.1",
+                tags=("reference",),
+                headers=(IF_NONE_MATCH,),
+                answers=(UNCHANGED,),
+            )
+        ]
+
+    async def openapi(self, request: Request[None, None]) -> Response:
+        """Every address with its parameters, types, errors and limits, the app's own included.
+
+        For client generators. It is the same until another version is deployed.
+        """
+        return (await self.document()).answer(request, "application/json", CACHED)
+
+    async def document(self) -> Page:
+        """The description as JSON."""
+        async with self._making:
+            if self._document is None:
+                self._document = await asyncio.to_thread(self._make)
+        return self._document
+
+    def _make(self) -> Page:
+        routes = [*self._others, *self.routes()]
+        return page(msgspec.json.encode(describe(routes, self._schema, self._version)))

@@ -1,0 +1,405 @@
+"""The API's description, OpenAPI 3.1, made from the table that the edge serves.
+
+Nothing is written twice: an address is described by its ``Route``, its types, its handler's docstring, and
+by what the edge does to every address of its kind. What an app declared (its models and functions) has
+addresses of its own in the description, with its own types.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from lowtide.api.problems import MEDIA_TYPE, Problem
+from lowtide.api.schemas import REF, Json, Schemas, words
+from lowtide.api.table import NAME
+from lowtide.kernel.errors import (
+    BadRequest,
+    Busy,
+    DeadlinePassed,
+    Forbidden,
+    HeadTooLarge,
+    LowtideError,
+    Malformed,
+    Misdirected,
+    RequestTimeout,
+    StorageFull,
+    StorageLost,
+    StorageTimeout,
+    TokenExpired,
+    TooLarge,
+    Unauthorized,
+    UnknownParameter,
+    UnsupportedMedia,
+)
+from lowtide.kernel.http import KIB, MIB, Answer, Header, Route
+from lowtide.kernel.schema import Function, Schema
+
+INTERNAL = "internal"
+SERVER_TOKEN = "The token of one of the app's own servers (scope `server`)."  # noqa: S105 - words
+WHO = {
+    "none": "Anyone may ask; no token is read.",
+    "user": "Needs a token.",
+    "server": f"Needs a token. {SERVER_TOKEN}",
+    "admin": "Needs a token of an administrator (role `admin`), or of one of the app's own servers.",
+}
+ABOUT = """\
+Every address answers in JSON unless it says otherwise, a GET answers HEAD too, and every error is a problem
+(RFC 9457) with a stable `code`, a `hint` and the request's id. Bodies may be compressed with gzip or zstd. An
+unknown query parameter is an error."""
+TAGS = {
+    "health": "Is the server alive, and ready for requests?",
+    "problems": "What an error means.",
+    "auth": "The keys with which tokens are verified.",
+    "sync": "What a device's SDK speaks: its download, its uploads, its checkpoints.",
+    "devices": "Where a device is, and how to heal it.",
+    "conflicts": "Values that lost a conflict, and how to bring one back.",
+    "functions": "The app's own functions.",
+    "reference": "This description.",
+}
+"""What each tag is about, in the order of the reference."""
+
+
+def describe(routes: Sequence[Route], schema: Schema, version: str) -> Json:
+    """The OpenAPI document of ``routes``, served by the app that declared ``schema``.
+
+    A new document at each call; some ten milliseconds for a hundred addresses, more the first time, when the
+    source of the types is read.
+    """
+    addresses = list(_addresses(routes, schema))
+    schemas = Schemas(_types(addresses))
+    responses: dict[str, Json] = {}
+    paths: dict[str, Json] = {}
+    identities: set[str] = set()
+    for address in addresses:
+        operation = _Operation(address, schemas, responses)
+        described = operation.described()
+        described["operationId"] = _unique(described["operationId"], address, identities)
+        paths.setdefault(address.path, {})[address.route.method.lower()] = described
+    components = _reachable(schemas.components, [paths, responses])
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": schema.name,
+            "version": version,
+            "summary": f"The API of {schema.name}, served by Lowtide.",
+            "description": ABOUT,
+        },
+        "servers": [{"url": "/"}],
+        "tags": _tags(addresses),
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": dict(sorted(components.items())),
+            "responses": dict(sorted(responses.items())),
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": f"An access token (RFC 9068, RFC 6750). Role `server`: {SERVER_TOKEN}",
+                }
+            },
+        },
+    }
+
+
+class Address(msgspec.Struct, frozen=True):
+    """A route as the reference shows it: once, or once for each thing that the app declared."""
+
+    route: Route
+    path: str
+    """Without the marks of a parameter that takes the rest."""
+    summary: str
+    description: str
+    name: str = ""
+    """Of the declared thing."""
+    declared: Mapping[str, Any] = {}
+    """What stands in place of the kernel's markers, by ``x-declared``: a type, or a JSON Schema."""
+
+
+def _addresses(routes: Iterable[Route], schema: Schema) -> Iterator[Address]:
+    for route in routes:
+        path = NAME.sub(lambda found: "{" + found[1] + "}", route.path)
+        about = words(getattr(route.handler, "__doc__", None))
+        if route.each is None:
+            yield Address(route, path, route.summary, about)
+        elif route.each == "function":
+            for function in schema.functions.values():
+                first, _, more = words(function.call.__doc__).partition("\n")
+                yield Address(
+                    route,
+                    _named(path, function.name),
+                    first.rstrip(".") or f"Call {function.name}",
+                    "\n\n".join(filter(None, [more.strip(), about])),
+                    function.name,
+                    {"arguments": _arguments(function), "result": _result(function)},
+                )
+
+
+def _named(path: str, name: str) -> str:
+    return re.sub(r"\{\w+\}", lambda _: name, path, count=1)
+
+
+def _arguments(function: Function) -> type[msgspec.Struct]:
+    fields: list[Any] = []
+    defaults = inspect.signature(function.call).parameters
+    for name, kind in function.parameters.items():
+        fields.append((name, kind) if name in function.required else (name, kind, defaults[name].default))
+    return msgspec.defstruct(
+        f"{function.name}_arguments", fields, kw_only=True, forbid_unknown_fields=True, module=__name__
+    )
+
+
+def _result(function: Function) -> Any:
+    try:
+        kind = typing.get_type_hints(function.call, include_extras=True).get("return", Any)
+        msgspec.json.schema_components([kind])
+    except (NameError, TypeError):
+        return Any  # it names what only a type checker sees, or what JSON cannot say
+    return kind
+
+
+def _types(addresses: Iterable[Address]) -> Iterator[Any]:
+    yield Problem
+    for address in addresses:
+        route = address.route
+        yield from (kind for kind in (route.body, route.query, route.response) if kind not in (None, bytes))
+        yield from (answer.body for answer in route.answers if answer.body not in (None, bytes))
+        yield from address.declared.values()
+
+
+def _tags(addresses: Iterable[Address]) -> list[Json]:
+    used = {tag for address in addresses for tag in address.route.tags}
+    known = [tag for tag in TAGS if tag in used]
+    return [{"name": tag, "description": TAGS.get(tag, "")} for tag in [*known, *sorted(used - set(known))]]
+
+
+def _unique(wanted: str, address: Address, taken: set[str]) -> str:
+    found = wanted if wanted not in taken else f"{wanted}_{address.route.method.lower()}"
+    number = 2
+    while found in taken:
+        found = f"{wanted}_{number}"
+        number += 1
+    taken.add(found)
+    return found
+
+
+def errors_of(route: Route) -> dict[int, list[type[LowtideError]]]:
+    """Every error that ``route`` may answer, by status: its own, and those of every address of its kind."""
+    kinds: list[type[LowtideError]] = [BadRequest, Malformed, UnknownParameter, HeadTooLarge, DeadlinePassed]
+    if not route.vital:
+        kinds += [Misdirected, Busy, StorageLost, StorageFull, StorageTimeout]
+    if route.auth != "none":
+        kinds += [Unauthorized, TokenExpired]
+    if route.auth not in ("none", "user"):
+        kinds += [Forbidden]
+    if route.body is not None:
+        kinds += [RequestTimeout, TooLarge, UnsupportedMedia]
+    found: dict[int, list[type[LowtideError]]] = {}
+    for kind in dict.fromkeys([*kinds, *route.errors]):
+        found.setdefault(kind.status, []).append(kind)
+    return found
+
+
+class _Operation:
+    """One address as an Operation Object (OpenAPI 3.1, section 4.8.10)."""
+
+    def __init__(self, address: Address, schemas: Schemas, responses: dict[str, Json]):
+        self._address = address
+        self._route = address.route
+        self._schemas = schemas
+        self._responses = responses
+
+    def described(self) -> Json:
+        route, address = self._route, self._address
+        limits = f"Limits: {route.deadline:g} s" + (
+            f", a body of {_size(route.max_body)}." if route.body is not None else "."
+        )
+        operation: Json = {
+            "tags": list(route.tags),
+            "summary": address.summary,
+            "description": "\n\n".join(filter(None, [address.description, WHO[route.auth], limits])),
+            "operationId": "_".join(
+                filter(None, [*route.tags[:1], getattr(route.handler, "__name__", "call"), address.name])
+            ),
+        }
+        if parameters := [*self._path(), *self._query(), *self._headers()]:
+            operation["parameters"] = parameters
+        if route.body is not None:
+            operation["requestBody"] = {"required": True, "content": self._body()}
+        operation["responses"] = self._answers()
+        role = [] if route.auth in ("none", "user") else [route.auth]
+        operation["security"] = [] if route.auth == "none" else [{"bearer": role}]
+        operation["x-deadline-seconds"] = route.deadline
+        if route.body is not None:
+            operation["x-max-body-bytes"] = route.max_body
+        return operation
+
+    def _path(self) -> Iterator[Json]:
+        for name in re.findall(r"\{(\w+)\}", self._address.path):
+            # What the edge refuses in an address: control characters.
+            schema = {"type": "string", "minLength": 1, "pattern": r"^[^\u0000-\u001f\u007f]+$"}
+            yield {"name": name, "in": "path", "required": True, "schema": schema}
+
+    def _query(self) -> Iterator[Json]:
+        if self._route.query is None:
+            return
+        properties, required = self._schemas.fields(self._route.query)
+        for name, field in properties.items():
+            schema = dict(field)
+            about = schema.pop("description", None)
+            parameter: Json = {"name": name, "in": "query", "required": name in required}
+            if about:
+                parameter["description"] = about
+            yield parameter | {"schema": _present(schema)}
+
+    def _headers(self) -> Iterator[Json]:
+        for header in self._route.headers:
+            yield {
+                "name": header.name,
+                "in": "header",
+                "description": header.about,
+                "required": header.required,
+                "schema": {"type": "string"},
+            }
+
+    def _body(self) -> Json:
+        media = {} if self._route.body is bytes else {"schema": self._schema(self._route.body)}
+        return dict.fromkeys(self._route.consumes, media)
+
+    def _answers(self) -> Json:
+        route = self._route
+        usual = Answer(route.status, "", route.response, route.produces)
+        if route.response is None and route.produces == "application/json":
+            usual = Answer(204 if route.status == 200 else route.status, "")
+        answers = {str(usual.status): self._answer(usual)}
+        for answer in route.answers:
+            answers[str(answer.status)] = self._answer(answer)
+        for status, kinds in errors_of(route).items():
+            answers[str(status)] = self._problem(status, kinds)
+        answers["500"] = self._problem(500, [])
+        return dict(sorted(answers.items()))
+
+    def _answer(self, answer: Answer) -> Json:
+        found: Json = {"description": answer.about or HTTPStatus(answer.status).phrase}
+        if answer.headers:
+            found["headers"] = {header.name: _response_header(header) for header in answer.headers}
+        if answer.body is not None and answer.body is not bytes:
+            found["content"] = {
+                answer.media_type or "application/json": {"schema": self._schema(answer.body)}
+            }
+        elif answer.media_type:
+            textual = answer.media_type.startswith("text/")
+            found["content"] = {answer.media_type: {"schema": {"type": "string"}} if textual else {}}
+        return found
+
+    def _problem(self, status: int, kinds: Sequence[type[LowtideError]]) -> Json:
+        codes = sorted(kind.code for kind in kinds) or [INTERNAL]
+        name = ".".join([str(status), *codes])
+        if name not in self._responses:
+            lines = [f"- `{kind.code}`: {words(kind.__doc__).partition(chr(10))[0]}" for kind in kinds]
+            described = "\n".join([HTTPStatus(status).phrase, "", *(lines or ["- `internal`: Our fault."])])
+            headers = {
+                "X-Request-Id": _response_header(Header("X-Request-Id", "The request, in the log too."))
+            }
+            if status in (429, 503):
+                headers["Retry-After"] = _response_header(Header("Retry-After", "Seconds to wait."))
+            if status == 401:
+                headers["WWW-Authenticate"] = _response_header(Header("WWW-Authenticate", "RFC 6750."))
+            own = {"properties": {"status": {"const": status}, "code": {"enum": codes}}}
+            self._responses[name] = {
+                "description": described,
+                "headers": headers,
+                "content": {MEDIA_TYPE: {"schema": {"allOf": [{"$ref": f"{REF}Problem"}, own]}}},
+            }
+        return {"$ref": f"#/components/responses/{name}"}
+
+    def _schema(self, kind: Any) -> Json:
+        schema = self._schemas.of(kind)
+        declared = self._address.declared
+        if not declared:
+            return schema
+        suffix = f"_{self._address.name}"
+        return _specialised(schema, self._schemas, self._declared, suffix)
+
+    def _declared(self, marker: str) -> Json:
+        kind = self._address.declared[marker]
+        return self._schemas.of(kind)
+
+
+def _specialised(schema: Json, schemas: Schemas, declared: Callable[[str], Json], suffix: str) -> Json:
+    """``schema`` with the declared types in place of markers, in copies of the components that hold any."""
+
+    def of(part: Any) -> Any:
+        if isinstance(part, list):
+            return [of(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "x-declared" in part:
+            return declared(part["x-declared"])
+        target = part.get("$ref")
+        if isinstance(target, str) and target.startswith(REF):
+            name = target.removeprefix(REF)
+            if not _holds_marker(schemas, name, set()):
+                return part
+            if name + suffix not in schemas.components:
+                mine: Json = {}
+                schemas.components[name + suffix] = mine
+                mine.update(of(copy.deepcopy(schemas.components[name])))
+                mine["title"] = name + suffix
+            return part | {"$ref": target + suffix}
+        return {key: of(value) for key, value in part.items()}
+
+    found: Json = of(schema)
+    return found
+
+
+def _holds_marker(schemas: Schemas, name: str, seen: set[str]) -> bool:
+    seen.add(name)
+    text = msgspec.json.encode(schemas.components[name]).decode()
+    if '"x-declared"' in text:
+        return True
+    inner = set(re.findall(rf'"\$ref":"{REF}([^"]+)"', text)) - seen
+    return any(_holds_marker(schemas, one, seen) for one in inner)
+
+
+def _reachable(components: Mapping[str, Json], roots: Any) -> dict[str, Json]:
+    """The components that ``roots`` name, and those that they name."""
+    found: dict[str, Json] = {}
+    waiting = [roots]
+    while waiting:
+        text = msgspec.json.encode(waiting.pop()).decode()
+        for name in set(re.findall(rf'"\$ref":"{REF}([^"]+)"', text)) - found.keys():
+            found[name] = components[name]
+            waiting.append(components[name])
+    return found
+
+
+def _present(schema: Json) -> Json:
+    """A parameter's schema: absence is how a query says null."""
+    parts = schema.get("anyOf")
+    if parts is None or {"type": "null"} not in parts:
+        return schema
+    left = [part for part in parts if part != {"type": "null"}]
+    own = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
+    if schema.get("default") is not None:
+        own["default"] = schema["default"]
+    return own | (left[0] if len(left) == 1 else {"anyOf": left})
+
+
+def _response_header(header: Header) -> Json:
+    return {"description": header.about, "schema": {"type": "string"}}
+
+
+def _size(count: int) -> str:
+    for unit, name in ((MIB, "MiB"), (KIB, "KiB")):
+        if count >= unit:
+            return f"{count / unit:g} {name}"
+    return f"{count} bytes"
