@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -19,9 +20,10 @@ from joserfc.jwk import ECKey
 
 from lowtide.auth import Tokens
 from lowtide.auth.keys import SigningKey, thumbprint
-from lowtide.auth.tokens import MAX_TOKEN
+from lowtide.auth.tokens import MAX_TOKEN, REGISTERED, Change
 from lowtide.kernel.clock import ManualClock
-from lowtide.kernel.errors import TokenExpired, Unauthorized
+from lowtide.kernel.errors import SessionRevoked, TokenExpired, Unauthorized
+from lowtide.kernel.schema import Principal
 from tests.auth.ring import NOW, Ring, es256, forge, good_claims, good_header, segment
 
 
@@ -243,6 +245,21 @@ CLAIMS: dict[str, dict[str, Any]] = {
     "space is long": {"space": "x" * 129},
     "space could be another's part": {"space": "acme/x"},
     "scope is a list": {"scope": ["server"]},
+    "session is a number": {"sid": 7},
+    "session is long": {"sid": "x" * 129},
+    "epoch is a text": {"epoch": "1"},
+    "epoch is true": {"epoch": True},
+    "epoch is negative": {"epoch": -1},
+    "roles are a text": {"roles": "admin"},
+    "a role is a list": {"roles": [["admin"]]},
+    "roles without end": {"roles": ["a"] * 65},
+    "amr is a text": {"amr": "pwd"},
+    "auth_time is a text": {"auth_time": "now"},
+    "client is a list": {"client_id": ["a"]},
+    "bound to a text": {"cnf": "abc"},
+    "bound to a certificate": {"cnf": {"x5t#S256": "abc"}},
+    "bound to a number": {"cnf": {"jkt": 7}},
+    "former ids are a text": {"was": "bob"},
     "no exp": {"exp": None},
     "exp is a text": {"exp": str(NOW + 600)},
     "exp is true": {"exp": True},
@@ -403,6 +420,72 @@ class TestTime:
         with pytest.raises(TokenExpired):
             tokens.verify(token)
         refused(tokens, token[:-2] + ("AA" if token[-2:] != "AA" else "BB"))
+
+
+class TestSessions:
+    def test_a_token_says_all_that_its_principal_is(self, tokens: Tokens) -> None:
+        """What is signed for a session comes back: session, roles, key, former ids; and roles are claims."""
+        who = Principal(
+            user="ann",
+            space="acme",
+            claims={"plan": "pro"},
+            session="s1",
+            epoch=3,
+            auth_time=1_790_000_000_000,
+            amr=("pwd", "otp"),
+            roles=("editor",),
+            scope=("openid", "read"),
+            client="c1",
+            jkt="k1",
+            aliases=("old",),
+        )
+        found = tokens.verify(tokens.issue(who, ttl=600))
+        expected = msgspec.structs.replace(
+            who, expires_at=found.expires_at, claims={"plan": "pro", "roles": ["editor"]}
+        )
+        assert found == expected
+        assert not found.admin
+        assert not found.server
+
+    @pytest.mark.parametrize(
+        ("roles", "admin"), [(("admin",), True), (("Admin", "admins"), False), ((), False)]
+    )
+    def test_the_role_admin_makes_an_admin(self, tokens: Tokens, roles: tuple[str, ...], admin: bool) -> None:
+        """Only that word; and an admin is no server."""
+        found = tokens.verify(tokens.issue(Principal(user="ann", session="s", roles=roles), ttl=60))
+        assert found.admin is admin
+        assert not found.server
+
+    def test_an_app_cannot_claim_what_means_something(self, tokens: Tokens) -> None:
+        """Custom claims never become roles, sessions or keys."""
+        for name in REGISTERED:
+            with pytest.raises(ValueError, match="not yours"):
+                tokens.issue(Principal(user="ann", claims={name: ["admin"]}), ttl=60)
+
+    def test_a_revoked_session_is_refused_at_once(self, ring: Ring, clock: ManualClock) -> None:
+        """Also where the token is remembered; another session and a token without one go on."""
+        changes: dict[str, Change] = {}
+        tokens = Tokens(ring, clock, audience="app", issuer="lowtide", changes=changes)
+        mine, other = (tokens.issue(Principal(user="ann", session=s), ttl=600) for s in ("s1", "s2"))
+        bare = tokens.sign("ann")
+        assert tokens.verify(mine).session == "s1"
+        changes["s1"] = Change(1, "user", wipe=True)
+        changes[""] = Change(0)
+        with pytest.raises(SessionRevoked) as caught:
+            tokens.verify(mine)
+        assert caught.value.details == {"reason": "user", "wipe": True}
+        assert tokens.verify(other).session == "s2"
+        assert tokens.verify(bare).session == ""
+
+    def test_a_stale_epoch_is_called_expired(self, ring: Ring, clock: ManualClock) -> None:
+        """The client fetches a new token: it is not signed out."""
+        changes: dict[str, Change] = {}
+        tokens = Tokens(ring, clock, audience="app", issuer="lowtide", changes=changes)
+        old, new = (tokens.issue(Principal(user="ann", session="s1", epoch=e), ttl=600) for e in (1, 2))
+        changes["s1"] = Change(2)
+        with pytest.raises(TokenExpired):
+            tokens.verify(old)
+        assert tokens.verify(new).epoch == 2
 
 
 class TestMemory:

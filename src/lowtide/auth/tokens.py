@@ -27,15 +27,24 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from lowtide.auth.keys import LONGEST, KeySource
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.codec import decode_json
-from lowtide.kernel.errors import Malformed, TokenExpired, Unauthorized
+from lowtide.kernel.errors import Malformed, SessionRevoked, TokenExpired, Unauthorized
 from lowtide.kernel.schema import Principal
 
 MAX_TOKEN = 8192
 """Characters of a token."""
 MAX_NAME = 128
 """Characters of a user's id and of a space's name."""
-REGISTERED = frozenset({"iss", "aud", "sub", "exp", "iat", "nbf", "jti", "space", "scope"})
+REGISTERED = frozenset(
+    {"iss", "aud", "sub", "exp", "iat", "nbf", "jti", "space", "scope"}
+    | {"sid", "epoch", "roles", "amr", "auth_time", "client_id", "cnf", "was", "anonymous"}
+)
 """Claims that mean something here; the rest is the app's, in ``Principal.claims``."""
+SHOWN = frozenset({"roles", "anonymous"})
+"""Those of them that an app's rules and streams may read, too."""
+ADMIN = "admin"
+"""The role that may use the admin addresses."""
+MAX_LIST = 64
+"""Entries of a token's lists: roles, amr, former ids."""
 SERVER = "server"
 """The scope of the app's own servers."""
 
@@ -43,6 +52,16 @@ _ECDSA = ec.ECDSA(hashes.SHA256())
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 _HEADER = frozenset({"alg", "typ", "kid"})
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What happened to a session while tokens of it may be around."""
+
+    epoch: int
+    """Tokens of an earlier epoch are refused as expired: a new one says what is true now."""
+    ended_by: str | None = None
+    """Not None: the session is over, and every token of it is refused."""
+    wipe: bool = False
 
 
 class Tokens:
@@ -58,10 +77,12 @@ class Tokens:
         leeway: int = 60,
         longest: int = LONGEST,
         remembered: int = 20_000,
+        changes: Mapping[str, Change] | None = None,
     ):
         """``leeway``: seconds that clocks may differ. ``longest``: seconds that a token may be valid.
 
         ``remembered``: verified tokens kept in memory, about 1 KiB each; the least recently seen goes.
+        ``changes``: by session, those that ended or changed lately; read at each ``verify``, so it is live.
         """
         self._keys = keys
         self._clock = clock
@@ -70,6 +91,7 @@ class Tokens:
         self._leeway = leeway
         self._longest = longest
         self._remembered = remembered
+        self._changes = {} if changes is None else changes
         self._seen: OrderedDict[bytes, tuple[Principal, int]] = OrderedDict()
         self._generation = keys.generation
 
@@ -81,33 +103,43 @@ class Tokens:
         ttl: int = 3600,
         claims: Mapping[str, Any] | None = None,
         server: bool = False,
+        jkt: str = "",
     ) -> str:
-        """A token for ``user`` that is good for ``ttl`` seconds.
+        """A token for ``user``, of no session, that is good for ``ttl`` seconds.
 
         ``claims`` are the app's own, any JSON; streams may use them as keys. ``server``: for the app's own
-        code, which no write rule binds. ``ValueError`` for a name that ``verify`` would refuse, a
-        claim that is not the app's to set, a ``ttl`` beyond ``longest``, and a token that is too long.
+        code, which no write rule binds. ``jkt``: the thumbprint of the key that must be proved with it.
+        Raises as ``issue`` does.
         """
-        own = dict(claims or {})
+        who = Principal(user=user, space=_space(space), claims=dict(claims or {}), server=server, jkt=jkt)
+        return self.issue(who, ttl=ttl)
+
+    def issue(self, who: Principal, *, ttl: int) -> str:
+        """A token for which ``verify`` answers ``who``, good for ``ttl`` seconds.
+
+        ``admin`` and ``expires_at`` follow from the rest. ``ValueError`` for a name that ``verify`` would
+        refuse, a claim that is not the app's to set, a ``ttl`` beyond ``longest``, a token that is too long.
+        About 110 µs.
+        """
+        own = {name: value for name, value in who.claims.items() if name not in SHOWN or not who.session}
         if taken := REGISTERED & own.keys():
             raise ValueError(f"these claims are not yours to set: {', '.join(sorted(taken))}")
         if not 0 < ttl <= self._longest:
             raise ValueError(f"a token is good for 1 to {self._longest} seconds")
-        for what, name in (("user", user), ("space", space)):
-            if not _is_name(name) or (what == "space" and "/" in name):
-                raise ValueError(f"not a {what}'s name: {name!r}")
+        if not _is_name(who.user):
+            raise ValueError(f"not a user's name: {who.user!r}")
+        _space(who.space)
         key = self._keys.current
         now = self._clock.now() // 1000
-        payload = own | {
+        payload: dict[str, Any] = own | {
             "iss": self._issuer,
             "aud": self._audience,
-            "sub": user,
-            "space": space,
+            "sub": who.user,
+            "space": who.space,
             "iat": now,
             "exp": now + ttl,
         }
-        if server:
-            payload["scope"] = SERVER
+        payload |= _optional(who)
         header = {"alg": "ES256", "typ": "at+jwt", "kid": key.kid}
         signed = f"{_encoded(header)}.{_encoded(payload)}"
         if key.private is None:
@@ -122,8 +154,8 @@ class Tokens:
     def verify(self, token: str) -> Principal:
         """Whom ``token`` stands for. Does no I/O.
 
-        Raises ``TokenExpired`` for one that was good once, and ``Unauthorized`` for everything else
-        that is wrong with it.
+        Raises ``TokenExpired`` for one that was good once, ``SessionRevoked`` for one of a session that is
+        over, and ``Unauthorized`` for everything else that is wrong with it.
         """
         if len(token) > MAX_TOKEN or not token.isascii():
             raise Unauthorized("The token is not a JWT that this server signed.")
@@ -136,6 +168,7 @@ class Tokens:
         if seen is not None:
             if now < seen[1]:
                 self._seen.move_to_end(digest)
+                self._check_session(seen[0])
                 return seen[0]
             del self._seen[digest]
             raise TokenExpired
@@ -143,7 +176,17 @@ class Tokens:
         self._seen[digest] = (principal, until)
         if len(self._seen) > self._remembered:
             self._seen.popitem(last=False)
+        self._check_session(principal)
         return principal
+
+    def _check_session(self, who: Principal) -> None:
+        change = self._changes.get(who.session)
+        if change is None:
+            return
+        if change.ended_by is not None:
+            raise SessionRevoked(reason=change.ended_by, wipe=change.wipe)
+        if who.epoch < change.epoch:
+            raise TokenExpired("What the token says has changed since.")
 
     def _check(self, token: str, now: int) -> tuple[Principal, int]:
         segments = token.split(".")
@@ -194,14 +237,75 @@ class Tokens:
             raise Unauthorized(f"The token's sub and space must be texts of 1 to {MAX_NAME} characters.")
         if "/" in space:
             raise Unauthorized("The token's space holds a '/'.")
+        confirmed = claims.get("cnf", {})
+        if not isinstance(confirmed, dict) or confirmed.keys() - {"jkt"}:
+            raise Unauthorized("The token is bound (cnf) in a way that this server does not know.")
+        scopes = tuple(scope.split(" ")) if scope else ()
+        roles = _names(claims, "roles")
+        server = SERVER in scopes
         principal = Principal(
             user=user,
             space=space,
-            claims={name: value for name, value in claims.items() if name not in REGISTERED},
+            claims={name: v for name, v in claims.items() if name not in REGISTERED or name in SHOWN},
             expires_at=expires,
-            server=SERVER in scope.split(" "),
+            server=server,
+            admin=server or ADMIN in roles,
+            session=_text(claims, "sid"),
+            epoch=_number(claims, "epoch"),
+            auth_time=_time(claims, "auth_time") if "auth_time" in claims else 0,
+            amr=_names(claims, "amr"),
+            roles=roles,
+            scope=scopes,
+            client=_text(claims, "client_id"),
+            jkt=_text(confirmed, "jkt"),
+            aliases=_names(claims, "was"),
         )
         return principal, until
+
+
+def _optional(who: Principal) -> dict[str, Any]:
+    """The claims that most tokens do not have."""
+    scope = who.scope if SERVER in who.scope or not who.server else (*who.scope, SERVER)
+    claims: dict[str, Any] = {
+        "sid": who.session,
+        "epoch": who.epoch,
+        "auth_time": who.auth_time // 1000,
+        "amr": who.amr,
+        "roles": who.roles,
+        "scope": " ".join(scope),
+        "client_id": who.client,
+        "cnf": {"jkt": who.jkt} if who.jkt else None,
+        "was": who.aliases,
+        "anonymous": bool(who.session and who.claims.get("anonymous")),
+    }
+    return {name: value for name, value in claims.items() if value}
+
+
+def _space(name: str) -> str:
+    if not _is_name(name) or "/" in name:
+        raise ValueError(f"not a space's name: {name!r}")
+    return name
+
+
+def _text(claims: Mapping[str, Any], name: str) -> str:
+    value = claims.get(name, "")
+    if value != "" and not _is_name(value):
+        raise Unauthorized(f"The token's {name} is not a text of 1 to {MAX_NAME} characters.")
+    return str(value)
+
+
+def _number(claims: Mapping[str, Any], name: str) -> int:
+    value = claims.get(name, 0)
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise Unauthorized(f"The token's {name} is not a whole number.")
+    return value
+
+
+def _names(claims: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = claims.get(name, [])
+    if not isinstance(value, list) or len(value) > MAX_LIST or not all(map(_is_name, value)):
+        raise Unauthorized(f"The token's {name} is not a list of names.")
+    return tuple(value)
 
 
 def _is_name(value: object) -> TypeGuard[str]:
