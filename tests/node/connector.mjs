@@ -9,6 +9,7 @@
 const MAX_MUTATIONS = 5_000; // in one batch
 const MAX_BYTES = 15 * 1024 * 1024; // in one batch
 const MAX_ATTEMPTS = 24; // in one call: halving 5,000 takes 13
+const AUDIT_EVERY = 24 * 3600 * 1000; // milliseconds
 
 // The SDK's queue does not say when a change was made; these triggers do.
 const SETUP = [
@@ -21,6 +22,16 @@ const SETUP = [
      DELETE FROM lowtide_stamp WHERE crud_id = OLD.id;
    END`
 ];
+
+// A digest of what this device holds, bucket by bucket.
+const AUDIT = `
+  SELECT b.name, CAST(b.last_op AS TEXT) AS after, count(o.op_id) AS count,
+    coalesce(sum(o.op_id % 1000000007), 0) AS ops,
+    coalesce(sum(length(o.data)), 0) AS length,
+    coalesce(sum(unicode(substr(o.data, 1 + o.op_id % length(o.data), 1))
+      + 31 * unicode(substr(o.data, 1 + o.op_id / 7 % length(o.data), 1))), 0) AS sample
+  FROM ps_buckets b LEFT JOIN ps_oplog o ON o.bucket = b.id
+  WHERE b.name != '$local' GROUP BY b.id LIMIT 1000`;
 
 export class LowtideConnector {
   /**
@@ -37,6 +48,29 @@ export class LowtideConnector {
 
   async prepare(db) {
     for (const sql of SETUP) await db.execute(sql);
+    await db.execute(`INSERT OR IGNORE INTO lowtide_upload VALUES ('audited', ?)`, [String(Date.now())]);
+    const { value } = await db.get(`SELECT value FROM lowtide_upload WHERE key = 'audited'`);
+    this.audited = Number(value);
+    db.registerListener({
+      statusChanged: ({ connected, dataFlowStatus: { downloading } }) => {
+        if (!connected || downloading || Date.now() - this.audited < AUDIT_EVERY) return;
+        this.audited = Date.now(); // one at a time; one that fails is tried again tomorrow
+        this.audit(db).catch((error) => console.warn('the audit of the local data failed', error));
+      }
+    });
+  }
+
+  /**
+   * Has the server compare what this device holds: once a day by itself. What differs is downloaded anew
+   * and replaced at one checkpoint. Returns the names of the buckets that differed.
+   */
+  async audit(db) {
+    const body = { client_id: await db.getClientId(), buckets: await db.getAll(AUDIT) };
+    const { status, answer } = await this.post('/v1/sync/audit', body);
+    if (status !== 200) throw new Error(`the audit was answered ${status} ${answer.code ?? ''}`);
+    this.audited = Date.now();
+    await db.execute(`INSERT OR REPLACE INTO lowtide_upload VALUES ('audited', ?)`, [String(this.audited)]);
+    return answer.diverged;
   }
 
   async fetchCredentials() {
@@ -51,7 +85,7 @@ export class LowtideConnector {
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
       const batch = await this.nextBatch(db);
       if (!batch) return;
-      const { status, answer } = await this.post({ ...batch.body, ...(gap && { gap }) });
+      const { status, answer } = await this.post('/v1/sync/batches', { ...batch.body, ...(gap && { gap }) });
       if (status === 200 && answer.last >= batch.last) {
         await batch.complete(); // only now do the changes leave the queue
         this.most = Math.min(MAX_MUTATIONS, this.most * 2);
@@ -119,12 +153,12 @@ export class LowtideConnector {
     return this.spoilt.first === first ? this.spoilt.times : 0;
   }
 
-  async post(body) {
+  async post(path, body) {
     if (!this.token && !(await this.fetchCredentials())) throw new Error('nobody is signed in');
     const deadline = new AbortController();
     const timer = setTimeout(() => deadline.abort(), 60_000);
     try {
-      const response = await fetch(`${this.endpoint}/v1/sync/batches`, {
+      const response = await fetch(`${this.endpoint}${path}`, {
         method: 'POST',
         headers: { 'content-type': 'application/json', authorization: `Token ${this.token}` },
         body: JSON.stringify(body),
@@ -152,7 +186,7 @@ function mutation(entry, at) {
 }
 
 /**
- * A change that the server cannot read as it is, such as a text with U+0000. Its content as one text is
+ * A change that the server cannot read as it is, such as a text with half a surrogate pair. As one text it is
  * refused for certain, and comes back as a rejection: nothing is lost, and nothing waits behind it.
  */
 function unreadable(entry) {
