@@ -19,6 +19,7 @@ from lowtide.audit import COMPONENT as AUDIT
 from lowtide.audit import Audit
 from lowtide.auth import COMPONENT as AUTH
 from lowtide.auth import Keys, Tokens, auth_routes
+from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
 from lowtide.declare.app import App
 from lowtide.kernel.clock import Clock, SystemClock
 from lowtide.kernel.ids import Ids, SystemIds
@@ -61,6 +62,8 @@ class Lowtide:
         )
         self.jobs.keep()
         self.load = Load()
+        self._android = read_android_apps(settings.android_apps)
+        self._apple = check_apple_apps(settings.apple_apps)
         self.asgi: Edge
         self._name = app.name
         self._schema = schema
@@ -113,6 +116,7 @@ class Lowtide:
             *health_routes({"database": answers}, self.load),
             *problem_routes(),
             *auth_routes(self.keys),
+            *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync),
         ]
         return Edge(

@@ -46,6 +46,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A device that was away for longer than this downloads its data anew."""
     journal_kept_days: Days = 90
     """How long values that lost a conflict can be restored."""
+    android_apps: tuple[str, ...] = ()
+    """Android apps of this site: ``com.example.app=AB:CD:...``, the SHA-256 of the signing certificate."""
+    apple_apps: tuple[str, ...] = ()
+    """Apple apps of this site: team's id, dot, bundle's id, such as ``ABCDE12345.com.example.app``."""
+    app_paths: tuple[str, ...] = ()
+    """Links to this site that Apple apps open, such as ``/invite/*``."""
 
     @property
     def postgres(self) -> bool:

@@ -62,6 +62,7 @@ TAGS = {
     "devices": "Where a device is, and how to heal it.",
     "conflicts": "Values that lost a conflict, and how to bring one back.",
     "functions": "The app's own functions.",
+    "apps": "Which phone apps belong to this site.",
     "reference": "This description.",
 }
 """What each tag is about, in the order of the reference."""
