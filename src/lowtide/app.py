@@ -18,7 +18,7 @@ from lowtide.api.problems import problem_routes
 from lowtide.audit import COMPONENT as AUDIT
 from lowtide.audit import Audit
 from lowtide.auth import COMPONENT as AUTH
-from lowtide.auth import Keys, Tokens, auth_routes
+from lowtide.auth import Keys, Proofs, Tokens, auth_routes
 from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
 from lowtide.declare.app import App
 from lowtide.kernel.clock import Clock, SystemClock
@@ -56,6 +56,7 @@ class Lowtide:
         self.audit = Audit(clock, ids)
         self.keys = Keys(self.database, clock)
         self.tokens: Tokens
+        self.proofs = Proofs(clock, lambda: self.keys.derive("dpop"), public_url=settings.public_url)
         self.sync = Sync(schema, self.database, self.bus, self.jobs, clock, ids)
         Retention(self.database, clock, settings.removals_kept_days, settings.journal_kept_days).schedule(
             self.jobs
@@ -128,6 +129,7 @@ class Lowtide:
             access=AccessLog(self.clock, self.ids),
             origins=Origins(self.settings.cors_origins),
             load=self.load,
+            prove=self.proofs.check,
         )
 
 

@@ -20,6 +20,12 @@ FILE = "lowtide.toml"
 PREFIX = "LOWTIDE_"
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+PublicUrl = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(https://[a-z0-9.-]+(:\d{1,5})?|http://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?)?$"
+    ),
+]
 Days = Annotated[int, msgspec.Meta(ge=1, le=36500)]
 
 
@@ -34,6 +40,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The address to listen on."""
     port: Port = 8420
     """The port to listen on; 0 takes any that is free."""
+    public_url: PublicUrl = ""
+    """The address under which clients reach this server, such as ``https://api.example.com``: what its
+    tokens, its sign-in pages and the links in its mails name. https, or http for this machine;
+    without it, ``http://localhost`` and the port."""
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     """The names under which clients reach this server; any other ``Host`` is refused."""
     cors_origins: tuple[str, ...] = ()
@@ -52,6 +62,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Apple apps of this site: team's id, dot, bundle's id, such as ``ABCDE12345.com.example.app``."""
     app_paths: tuple[str, ...] = ()
     """Links to this site that Apple apps open, such as ``/invite/*``."""
+
+    @property
+    def address(self) -> str:
+        """Where clients reach this server: ``public_url``, or this machine. Without a slash at the end."""
+        return self.public_url or f"http://localhost:{self.port}"
 
     @property
     def postgres(self) -> bool:

@@ -261,3 +261,19 @@ async def test_keeping_survives_a_lost_database(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert keys.current.private is not None
+
+
+async def test_what_is_derived_is_the_same_on_every_node(
+    keys: Keys, tables: Database, clock: ManualClock
+) -> None:
+    """Each purpose has its own secrets; a rotation makes the second the first, and nodes agree on one."""
+    other = Keys(tables, clock)
+    await other.load()
+    before = keys.derive("one")
+    assert before == other.derive("one")
+    assert len({*before, *keys.derive("two")}) == 4
+    clock.advance(PUBLISHED)
+    await keys.rotate()
+    after = keys.derive("one")
+    assert after[0] == before[1] == other.derive("one")[1]
+    assert before[0] not in after

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -32,6 +32,7 @@ from lowtide.kernel.errors import (
     HeadTooLarge,
     LowtideError,
     Misdirected,
+    ProofInvalid,
     Unauthorized,
 )
 from lowtide.kernel.http import Request, Response, Route, Stream
@@ -45,8 +46,23 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 Authenticate = Callable[[str], Principal]
 """A token to whom it stands for; raises ``Unauthorized``."""
 
+
+class Prove(Protocol):
+    """Checks a proof of possession: ``lowtide.auth.dpop.Proofs.check``."""
+
+    def __call__(self, proof: str, *, method: str, host: str, path: str, token: str) -> str: ...
+
+
 MAX_TOKEN = 8192
-SINGLE = (b"host", b"authorization", b"content-length", b"content-type", b"content-encoding", b"origin")
+SINGLE = (
+    b"host",
+    b"authorization",
+    b"content-length",
+    b"content-type",
+    b"content-encoding",
+    b"origin",
+    b"dpop",
+)
 """Headers that a request may carry once."""
 
 SECURITY = (
@@ -94,7 +110,7 @@ class Edge:
 
     ``authenticate`` must not block: a signature check, or a dict hit. ``mounts`` are whole ASGI apps by
     path prefix (``/console``); they see requests for an allowed Host and set their own headers.
-    ``load`` is shared with the health routes.
+    ``load`` is shared with the health routes. Without ``prove`` no token that is bound to a key is believed.
     """
 
     def __init__(
@@ -109,10 +125,12 @@ class Edge:
         origins: Origins | None = None,
         load: Load | None = None,
         mounts: Mapping[str, Asgi] | None = None,
+        prove: Prove | None = None,
     ):
         self.table = Table(routes)
         self.load = load or Load()
         self._authenticate = authenticate
+        self._prove = prove
         self._clock = clock
         self._ids = ids
         self._hosts = hosts
@@ -173,7 +191,7 @@ class Edge:
         route = exchange.where = served.route
         if not route.vital:
             self._check_host(scope, fields)
-        who = self._who(route, fields) if route.auth != "none" else None
+        who = self._who(route, fields, method, path) if route.auth != "none" else None
         query = served.query.read(scope["query_string"])
         if not route.vital:
             self.load.check()
@@ -212,21 +230,45 @@ class Edge:
         if not self._hosts.allow(host):
             raise Misdirected
 
-    def _who(self, route: Route, fields: Mapping[bytes, bytes]) -> Principal:
+    def _who(self, route: Route, fields: Mapping[bytes, bytes], method: str, path: str) -> Principal:
         header = fields.get(b"authorization")
         if header is None:
             raise Unauthorized
         if len(header) > MAX_TOKEN:
             raise HeadTooLarge(f"A token is at most {MAX_TOKEN} bytes.", limit=MAX_TOKEN)
-        scheme, _, token = header.partition(b" ")
-        if scheme.lower() not in (b"bearer", b"token") or not token.isascii():
+        scheme, _, sent = header.partition(b" ")
+        scheme = scheme.lower()
+        if scheme not in (b"bearer", b"token", b"dpop") or not sent.isascii():
             raise Unauthorized("The Authorization header is not 'Bearer' and a token.")
-        who = self._authenticate(token.decode("ascii").strip(" "))
+        token = sent.decode("ascii").strip(" ")
+        who = self._authenticate(token)
+        if who.jkt or scheme == b"dpop":
+            self._check_proof(who, scheme, token, fields, method, path)
         if route.auth == "server" and not who.server:
             raise Forbidden("This address is for the app's own servers.", hint="Use a server's token.")
         if route.auth == "admin" and not who.admin:
             raise Forbidden("This address is for admins.", hint="Sign in as a user with the role admin.")
         return who
+
+    def _check_proof(
+        self,
+        who: Principal,
+        scheme: bytes,
+        token: str,
+        fields: Mapping[bytes, bytes],
+        method: str,
+        path: str,
+    ) -> None:
+        proof = fields.get(b"dpop")
+        if not who.jkt:
+            raise Unauthorized("The token is bound to no key: send it as 'Bearer'.")
+        if scheme != b"dpop" or proof is None or self._prove is None:
+            # RFC 9449 section 7.2: a bound token is no bearer token.
+            raise ProofInvalid("The token is bound to a key: send it as 'DPoP', with a proof.")
+        host = fields.get(b"host", b"").decode("latin-1")
+        proved = self._prove(proof.decode("latin-1"), method=method, host=host, path=path, token=token)
+        if proved != who.jkt:
+            raise ProofInvalid("The proof is of another key than the token's.")
 
     def _expect(self, served: Served, fields: Mapping[bytes, bytes]) -> Body:
         most = served.route.max_body

@@ -15,6 +15,7 @@ from lowtide.kernel.errors import (
     LowtideError,
     MethodNotAllowed,
     NotFound,
+    ProofInvalid,
     SetupError,
     TokenExpired,
     TooManyRequests,
@@ -72,6 +73,11 @@ def _headers(error: LowtideError, retry_after: int) -> dict[str, str]:
         # Whole seconds, rounded up, so that nobody comes early.
         seconds = float(error.details.get("retry_after", retry_after))
         return {"retry-after": str(max(1, math.ceil(seconds)))}
+    if isinstance(error, ProofInvalid):
+        # RFC 9449 section 7.1, and section 9 for the nonce.
+        headers = {"www-authenticate": f'DPoP error="{error.code}", algs="ES256 EdDSA"'}
+        nonce = error.details.get("nonce")
+        return headers if nonce is None else headers | {"dpop-nonce": nonce}
     if isinstance(error, Unauthorized):
         # RFC 6750 section 3.
         return {

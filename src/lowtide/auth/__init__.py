@@ -1,5 +1,6 @@
 """Who is asking: signing keys, and tokens that they prove."""
 
+from lowtide.auth.dpop import Proofs
 from lowtide.auth.keys import Keys, KeySource, SigningKey
 from lowtide.auth.routes import auth_routes
 from lowtide.auth.tokens import Tokens
@@ -7,4 +8,4 @@ from lowtide.storage.db.migrate import Component
 
 COMPONENT = Component("auth", "lowtide.auth")
 
-__all__ = ["COMPONENT", "KeySource", "Keys", "SigningKey", "Tokens", "auth_routes"]
+__all__ = ["COMPONENT", "KeySource", "Keys", "Proofs", "SigningKey", "Tokens", "auth_routes"]

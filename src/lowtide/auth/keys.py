@@ -17,8 +17,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 import msgspec
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, NotFound, Unavailable
@@ -81,6 +82,7 @@ class Keys:
         self._keys: Mapping[str, SigningKey] = {}
         self._current: SigningKey | None = None
         self._generation = 0
+        self._derived: dict[str, tuple[int, tuple[bytes, ...]]] = {}
 
     @property
     def current(self) -> SigningKey:
@@ -97,6 +99,21 @@ class Keys:
     def find(self, kid: str) -> SigningKey | None:
         """The key named ``kid``; None for one that is unknown, revoked or long retired."""
         return self._keys.get(kid)
+
+    def derive(self, purpose: str) -> tuple[bytes, ...]:
+        """Secrets of 32 bytes for ``purpose`` that every node has: make with the first, believe all.
+
+        They come from the private keys (HKDF, RFC 5869), so they change when the keys rotate; what the next
+        key will make is believed already. For what lives for minutes.
+        """
+        known = self._derived.get(purpose)
+        if known is not None and known[0] == self._generation:
+            return known[1]
+        private = [key for key in self._keys.values() if key.private is not None]
+        private.sort(key=lambda key: key.state)
+        made = tuple(_derived(key.private, purpose) for key in private if key.private is not None)
+        self._derived[purpose] = (self._generation, made)
+        return made
 
     def jwks(self) -> dict[str, Any]:
         """The public keys as a JSON Web Key Set (RFC 7517), for outside verifiers."""
@@ -260,6 +277,11 @@ def _row(key: ec.EllipticCurvePrivateKey, state: str, now: int) -> Row:
         ).decode(),
         now,
     )
+
+
+def _derived(private: ec.EllipticCurvePrivateKey, purpose: str) -> bytes:
+    number = private.private_numbers().private_value.to_bytes(32, "big")
+    return HKDF(hashes.SHA256(), 32, salt=None, info=f"lowtide {purpose}".encode()).derive(number)
 
 
 def _jwk(public: ec.EllipticCurvePublicKey) -> dict[str, str]:

@@ -10,7 +10,9 @@ The tree::
     │   ├── TokenExpired          the token was good once
     │   ├── InvalidGrant          a refresh token, code or ticket that is none, or is used up
     │   ├── SessionRevoked        the session is over: ``wipe`` asks the device to delete what it holds
-    │   └── ProofMismatch         the token is bound to a key that the request did not prove
+    │   ├── ProofMismatch         the token is bound to a key that the request did not prove
+    │   └── ProofInvalid          a DPoP proof is missing, or does not fit the request
+    │       └── NonceNeeded           the proof must hold the server's nonce
     ├── Forbidden             403  who is asking may not
     │   ├── StepUpRequired        the last sign-in is too long ago for this
     │   ├── AccountDisabled       the user was locked out, or is being deleted
@@ -123,6 +125,20 @@ class ProofMismatch(Unauthorized):
 
     code = "proof_mismatch"
     hint = "Send a DPoP proof made with the key of the sign-in; the session goes on."
+
+
+class ProofInvalid(Unauthorized):
+    """The request's proof of possession is missing or wrong."""
+
+    code = "invalid_dpop_proof"
+    hint = "Send 'DPoP: <proof>', made for this request with the key that the token is bound to (RFC 9449)."
+
+
+class NonceNeeded(ProofInvalid):
+    """The proof of possession needs the server's nonce."""
+
+    code = "use_dpop_nonce"
+    hint = "Put the DPoP-Nonce header's value into the proof and send the request again, once."
 
 
 class Forbidden(LowtideError):
