@@ -21,15 +21,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from lowtide.app import open_vault
 from lowtide.auth import Keys, Tokens
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.ids import SystemIds
+from lowtide.settings import Settings
 from lowtide.storage.db import Database
 from lowtide.storage.db.postgres import PostgresDatabase
 from lowtide.storage.db.sqlite_beside import SqliteBeside
 
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
+SECRET_KEY = "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3I"
+"""Of every server with PostgreSQL: its nodes share it."""
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 _PARENT_DEATH_SIGNAL = 1
@@ -60,6 +64,8 @@ class ServerProcess:
             settings or {}
         )
         self._database = self._settings["database"]
+        if postgres is not None:
+            self._settings.setdefault("secret_key", SECRET_KEY)
         self._postgres = postgres is not None
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
@@ -102,7 +108,7 @@ class ServerProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LOWTIDE_")}
         environment |= {
             "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
             **{f"LOWTIDE_{name.upper()}": value for name, value in self._settings.items()},
         }
         with (self.folder / "log").open("ab") as log:
@@ -190,7 +196,10 @@ class ServerProcess:
         )
         await database.start()
         try:
-            keys = Keys(database, clock)
+            settings = Settings(database=self._database, secret_key=self._settings.get("secret_key", ""))
+            vault = open_vault(settings, database, clock, SystemIds(clock), make=False)
+            await vault.load()
+            keys = Keys(database, clock, vault)
             await keys.load()
         finally:
             await database.close()

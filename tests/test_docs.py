@@ -27,11 +27,13 @@ import pytest
 from lowtide.api.limits import Limits
 from lowtide.api.server import Serving
 from lowtide.api.wire import WireLimits
+from lowtide.app import open_vault
 from lowtide.cli import build_parser
 from lowtide.declare.check import check
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.http import MIB
-from lowtide.settings import load
+from lowtide.kernel.ids import SeededIds
+from lowtide.settings import Settings, load
 from lowtide.storage.db.sqlite import SqliteDatabase
 from lowtide.sync.download import KEEP_ALIVE
 from lowtide.sync.uploads import MAX_BODY
@@ -348,6 +350,9 @@ class TestOperating:
             found.update(path.name for path in tmp_path.iterdir())
             await database.close()
 
+        clock = SystemClock()
+        settings = Settings(database=str(tmp_path / "data.db"))
+        open_vault(settings, SqliteDatabase(tmp_path / "data.db", clock=clock), clock, SeededIds(clock))
         asyncio.run(open_once())
         assert found == named
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import lowtide
 from lowtide.api.contract import Contract
@@ -19,15 +21,21 @@ from lowtide.audit import COMPONENT as AUDIT
 from lowtide.audit import Audit
 from lowtide.auth import COMPONENT as AUTH
 from lowtide.auth import Keys, Proofs, Tokens, auth_routes
+from lowtide.auth.keys import SEALED as SEALED_KEYS
 from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
 from lowtide.declare.app import App
 from lowtide.kernel.clock import Clock, SystemClock
+from lowtide.kernel.errors import SetupError
 from lowtide.kernel.ids import Ids, SystemIds
 from lowtide.settings import Settings
 from lowtide.storage.bus import Bus, MemoryBus
 from lowtide.storage.db import Database
 from lowtide.storage.db.migrate import Component, migrate
-from lowtide.storage.jobs import Jobs, Worker
+from lowtide.storage.jobs import Job, Jobs, Worker
+from lowtide.storage.master import load_master, make_master, read_master
+from lowtide.storage.rates import SharedRates
+from lowtide.storage.vault import COMPONENT as STORAGE
+from lowtide.storage.vault import PUBLISHED, Vault
 from lowtide.sync import COMPONENT as SYNC
 from lowtide.sync import Sync, sync_routes
 from lowtide.sync.deploy import deploy
@@ -36,10 +44,14 @@ from lowtide.sync.retention import Retention
 log = logging.getLogger("lowtide")
 
 JOBS = Component("jobs", "lowtide.storage.jobs")
-COMPONENTS = (JOBS, AUDIT, AUTH, SYNC)
+COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, SYNC)
 """Everything that keeps tables, in the order in which they are made."""
 
+SEALED = (*SEALED_KEYS,)
+"""Every column that the vault seals, to be sealed anew after a rotation of its keys."""
+
 JOBS_AT_ONCE = 16
+RESEAL = "lowtide.reseal"
 
 
 class Lowtide:
@@ -54,7 +66,10 @@ class Lowtide:
         self.bus = open_bus(settings, clock, ids)
         self.jobs = Jobs(self.database, self.bus, clock, ids)
         self.audit = Audit(clock, ids)
-        self.keys = Keys(self.database, clock)
+        self.vault = open_vault(settings, self.database, clock, ids)
+        self.rates = SharedRates(self.database, clock)
+        self.rates.schedule(self.jobs)
+        self.keys = Keys(self.database, clock, self.vault)
         self.tokens: Tokens
         self.proofs = Proofs(clock, lambda: self.keys.derive("dpop"), public_url=settings.public_url)
         self.sync = Sync(schema, self.database, self.bus, self.jobs, clock, ids)
@@ -62,6 +77,7 @@ class Lowtide:
             self.jobs
         )
         self.jobs.keep()
+        self.jobs.register(RESEAL, type(None), self._reseal, deadline=3600)
         self.load = Load()
         self._android = read_android_apps(settings.android_apps)
         self._apple = check_apple_apps(settings.apple_apps)
@@ -88,6 +104,16 @@ class Lowtide:
         """Finish what was accepted, and close what was opened, the last first."""
         await self._opened.aclose()
 
+    async def rotate_secrets(self) -> None:
+        """Make a new data key; a job seals what is stored with it once every node knows it."""
+        await self.vault.rotate()
+        # Longer than the vault waits, so that the new key is the one that seals.
+        due = self.clock.now() + (PUBLISHED + 60) * 1000
+        await self.database.write(lambda tx: self.jobs.enqueue(tx, RESEAL, run_at=due))
+
+    async def _reseal(self, _job: Job, _payload: None) -> None:
+        log.info("sealed %d secrets anew", await self.vault.reseal(SEALED))
+
     async def _open(self) -> None:
         opened = self._opened
         await self.database.start()
@@ -97,16 +123,20 @@ class Lowtide:
             log.warning("the app changed: %s", change)
         await self.bus.start()
         opened.push_async_callback(self.bus.close)
+        await self.vault.load()
+        self._background(self.vault.keep(), "lowtide-vault")
         await self.keys.load()
         self.tokens = open_tokens(self.keys, self.clock, self._name)
-        keeping = asyncio.create_task(self.keys.keep(self.ids), name="lowtide-keys")
-        opened.push_async_callback(_end, keeping)
+        self._background(self.keys.keep(self.ids), "lowtide-keys")
         await self.sync.start()
         opened.push_async_callback(self.sync.close)
         if self.settings.worker:
             await self._worker.start()
             opened.push_async_callback(self._worker.stop)
         self.asgi = self._edge()
+
+    def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._opened.push_async_callback(_end, asyncio.create_task(work, name=name))
 
     def _edge(self) -> Edge:
         async def answers() -> bool:
@@ -162,6 +192,32 @@ def open_database(settings: Settings, clock: Clock, ids: Ids) -> Database:
     path = Path(settings.database)
     path.parent.mkdir(parents=True, exist_ok=True)
     return SqliteDatabase(path, clock=clock)
+
+
+def open_vault(settings: Settings, database: Database, clock: Clock, ids: Ids, *, make: bool = True) -> Vault:
+    """What seals and opens the secrets in ``database``, not loaded.
+
+    ``make``: on SQLite, write a new secret key beside the database if there is none. Raises ``SetupError``.
+    """
+    if settings.secret_key:
+        return Vault(database, clock, ids, read_master(settings.secret_key, "LOWTIDE_SECRET_KEY"))
+    if not settings.secret_key_file and settings.postgres:
+        raise SetupError(
+            "With PostgreSQL, every node needs the same secret key.",
+            hint="Make one with 'lowtide secrets new FILE', and give it to each node: setting "
+            "'secret_key_file', or LOWTIDE_SECRET_KEY.",
+        )
+    path = Path(settings.secret_key_file or f"{settings.database}.key")
+    master = load_master(path)
+    if master is None and make and not settings.secret_key_file:
+        master = make_master(path, ids)
+    if master is None:
+        raise SetupError(
+            f"There is no secret key at {path}.",
+            hint=f"Put back the one that belongs to this database, or, for a new database, make one: "
+            f"lowtide secrets new {path}",
+        )
+    return Vault(database, clock, ids, master)
 
 
 def open_tokens(keys: Keys, clock: Clock, name: str) -> Tokens:

@@ -18,6 +18,8 @@ from lowtide.kernel.errors import SetupError
 
 FILE = "lowtide.toml"
 PREFIX = "LOWTIDE_"
+ENVIRONMENT_ONLY = frozenset({"secret_key"})
+"""A file in a repository is no place for these."""
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 PublicUrl = Annotated[
@@ -36,6 +38,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the app is declared: module and name, looked for in the project's folder."""
     database: str = "data/data.db"
     """A SQLite file, relative to the project's folder; or ``postgresql://user:password@host/name``."""
+    secret_key_file: str = ""
+    """The key that seals secrets at rest. Empty: beside the SQLite database, made at the first start."""
+    secret_key: str = ""
+    """The key itself, instead of a file; only in the environment."""
     host: str = "127.0.0.1"
     """The address to listen on."""
     port: Port = 8420
@@ -84,6 +90,11 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
     chosen: dict[str, Any] = {}
     types = get_type_hints(Settings, include_extras=True)
     for key, value in _read(file).items():
+        if key in ENVIRONMENT_ONLY:
+            raise SetupError(
+                f"'{key}' does not belong into {file}.",
+                hint=f"Put it into the environment as {PREFIX}{key.upper()}, or use 'secret_key_file'.",
+            )
         chosen[key] = _value(types, key, value, str(file), strict=True)
     for name, text in environ.items():
         if name.startswith(PREFIX):
@@ -91,8 +102,10 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
             value = _split(text) if get_origin(types.get(key)) is tuple else text
             chosen[key] = _value(types, key, value, f"environment ({name})", strict=False)
     settings = Settings(**chosen)
+    if settings.secret_key_file:
+        settings = msgspec.structs.replace(settings, secret_key_file=str(folder / settings.secret_key_file))
     if not settings.postgres:
-        return msgspec.structs.replace(settings, database=str(folder / settings.database))
+        settings = msgspec.structs.replace(settings, database=str(folder / settings.database))
     return settings
 
 

@@ -15,21 +15,30 @@ from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import Conflict, NotFound, StorageLost, TokenExpired, Unauthorized, Unavailable
 from lowtide.kernel.http import Request, Response
 from lowtide.kernel.ids import SeededIds
-from lowtide.storage.db import Database
+from lowtide.storage.db import Database, Query, Tx
 from lowtide.storage.db.migrate import migrate
+from lowtide.storage.vault import COMPONENT as STORAGE
+from lowtide.storage.vault import Vault
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def tables(database: Database, clock: ManualClock) -> Database:
-    await migrate(database, [COMPONENT], clock)
+    await migrate(database, [STORAGE, COMPONENT], clock)
     return database
 
 
 @pytest.fixture
-async def keys(tables: Database, clock: ManualClock) -> Keys:
-    keys = Keys(tables, clock)
+async def vault(tables: Database, clock: ManualClock, ids: SeededIds) -> Vault:
+    vault = Vault(tables, clock, ids, b"k" * 32)
+    await vault.load()
+    return vault
+
+
+@pytest.fixture
+async def keys(tables: Database, clock: ManualClock, vault: Vault) -> Keys:
+    keys = Keys(tables, clock, vault)
     await keys.load()
     return keys
 
@@ -48,37 +57,39 @@ def key_set(keys: Keys) -> KeySet:
 
 
 async def test_keys_are_made_at_the_first_start_only(
-    tables: Database, clock: ManualClock, keys: Keys
+    tables: Database, clock: ManualClock, vault: Vault, keys: Keys
 ) -> None:
     """A second start reads the keys of the first."""
-    again = Keys(tables, clock)
+    again = Keys(tables, clock, vault)
     await again.load()
     assert kids(again) == kids(keys)
     assert len(set(kids(keys))) == 2
     assert keys.current.kid == kids(keys)[0]
 
 
-async def test_nodes_that_start_at_once_agree(tables: Database, clock: ManualClock) -> None:
+async def test_nodes_that_start_at_once_agree(tables: Database, clock: ManualClock, vault: Vault) -> None:
     """However many start on an empty database, there is one current key and one next."""
-    nodes = [Keys(tables, clock) for _ in range(5)]
+    nodes = [Keys(tables, clock, vault) for _ in range(5)]
     await asyncio.gather(*(node.load() for node in nodes))
     assert len({tuple(kids(node)) for node in nodes}) == 1
     assert len(kids(nodes[0])) == 2
 
 
-async def test_nothing_is_signed_before_the_keys_are_loaded(tables: Database, clock: ManualClock) -> None:
+async def test_nothing_is_signed_before_the_keys_are_loaded(
+    tables: Database, clock: ManualClock, vault: Vault
+) -> None:
     """A server that is not ready says so, and does not fail."""
-    keys = Keys(tables, clock)
+    keys = Keys(tables, clock, vault)
     assert keys.jwks() == {"keys": []}
     with pytest.raises(Unavailable):
         tokens_of(keys, clock).sign("ann")
 
 
 async def test_rotation_leaves_no_token_without_its_key(
-    tables: Database, clock: ManualClock, keys: Keys
+    tables: Database, clock: ManualClock, vault: Vault, keys: Keys
 ) -> None:
     """A node that has not heard of a rotation verifies what the new key signs: it knew it before."""
-    elsewhere = Keys(tables, clock)
+    elsewhere = Keys(tables, clock, vault)
     await elsewhere.load()
     old = tokens_of(keys, clock).sign("ann")
     before = kids(keys)
@@ -105,10 +116,10 @@ async def test_a_key_that_is_too_new_does_not_sign(keys: Keys, clock: ManualCloc
 
 
 async def test_nodes_that_rotate_at_once_rotate_once(
-    tables: Database, clock: ManualClock, keys: Keys
+    tables: Database, clock: ManualClock, vault: Vault, keys: Keys
 ) -> None:
     """One wins, the other is told that it came too late, and both nodes know the result."""
-    elsewhere = Keys(tables, clock)
+    elsewhere = Keys(tables, clock, vault)
     await elsewhere.load()
     waiting = kids(keys)[1]
     clock.advance(PUBLISHED)
@@ -141,12 +152,12 @@ async def test_an_old_key_is_kept_until_its_last_token_has_expired(keys: Keys, c
     assert len(kids(keys)) == 2
 
 
-async def test_an_old_key_cannot_sign(tables: Database, clock: ManualClock, keys: Keys) -> None:
+async def test_an_old_key_cannot_sign(tables: Database, clock: ManualClock, vault: Vault, keys: Keys) -> None:
     """The private half is forgotten when a key is retired, in the database too."""
     old = keys.current.kid
     clock.advance(PUBLISHED)
     await keys.rotate()
-    again = Keys(tables, clock)
+    again = Keys(tables, clock, vault)
     await again.load()
     found = again.find(old)
     assert found is not None
@@ -154,9 +165,11 @@ async def test_an_old_key_cannot_sign(tables: Database, clock: ManualClock, keys
     assert again.current.private is not None
 
 
-async def test_a_revoked_key_takes_its_tokens_along(tables: Database, clock: ManualClock, keys: Keys) -> None:
+async def test_a_revoked_key_takes_its_tokens_along(
+    tables: Database, clock: ManualClock, vault: Vault, keys: Keys
+) -> None:
     """Revoking the current key signs everybody out, and the next one signs at once."""
-    elsewhere = Keys(tables, clock)
+    elsewhere = Keys(tables, clock, vault)
     await elsewhere.load()
     here, there = tokens_of(keys, clock), tokens_of(elsewhere, clock)
     token = here.sign("ann")
@@ -175,10 +188,10 @@ async def test_a_revoked_key_takes_its_tokens_along(tables: Database, clock: Man
 
 
 async def test_whatever_nodes_do_at_once_there_is_one_key_to_sign_with(
-    tables: Database, clock: ManualClock, keys: Keys
+    tables: Database, clock: ManualClock, vault: Vault, keys: Keys
 ) -> None:
     """Rotations and revocations of every key, side by side, leave one current key and one next."""
-    nodes = [Keys(tables, clock) for _ in range(3)]
+    nodes = [Keys(tables, clock, vault) for _ in range(3)]
     for _ in range(5):
         for node in nodes:
             await node.load()
@@ -264,10 +277,10 @@ async def test_keeping_survives_a_lost_database(
 
 
 async def test_what_is_derived_is_the_same_on_every_node(
-    keys: Keys, tables: Database, clock: ManualClock
+    keys: Keys, tables: Database, clock: ManualClock, vault: Vault
 ) -> None:
     """Each purpose has its own secrets; a rotation makes the second the first, and nodes agree on one."""
-    other = Keys(tables, clock)
+    other = Keys(tables, clock, vault)
     await other.load()
     before = keys.derive("one")
     assert before == other.derive("one")
@@ -277,3 +290,41 @@ async def test_what_is_derived_is_the_same_on_every_node(
     after = keys.derive("one")
     assert after[0] == before[1] == other.derive("one")[1]
     assert before[0] not in after
+
+
+async def private_halves(tables: Database) -> list[str | None]:
+    async def work(tx: Tx) -> list[str | None]:
+        rows = await tx.fetch(Query("q", *["SELECT private_pem FROM signing_key ORDER BY kid"] * 2))
+        return [row[0] for row in rows]
+
+    return await tables.read(work)
+
+
+async def test_private_halves_are_sealed_at_rest(tables: Database, keys: Keys) -> None:
+    """The table holds no private key that can be read without the operator's secret key."""
+    halves = await private_halves(tables)
+    assert len(halves) == 2
+    assert all(half is not None and half.startswith("sealed1.") for half in halves)
+
+
+async def test_rows_that_are_plain_are_sealed_at_the_next_start(
+    tables: Database, clock: ManualClock, vault: Vault, keys: Keys
+) -> None:
+    """Keys from before the vault go on signing, and are no longer readable."""
+    token = tokens_of(keys, clock).sign("ann")
+
+    async def unseal(tx: Tx) -> None:
+        for kid, sealed in await tx.fetch(
+            Query("q", *["SELECT kid, private_pem FROM signing_key WHERE private_pem IS NOT NULL"] * 2)
+        ):
+            plain = vault.open("auth.signing_key", sealed).decode()
+            query = "UPDATE signing_key SET private_pem = {0}2 WHERE kid = {0}1"
+            await tx.execute(Query("q", query.format("?"), query.format("$")), kid, plain)
+
+    await tables.write(unseal)
+    assert all(half is not None and "PRIVATE KEY" in half for half in await private_halves(tables))
+    again = Keys(tables, clock, vault)
+    await again.load()
+    assert tokens_of(again, clock).verify(token).user == "ann"
+    assert tokens_of(keys, clock).verify(tokens_of(again, clock).sign("bob")).user == "bob"
+    assert not any(half is None or "PRIVATE KEY" in half for half in await private_halves(tables))

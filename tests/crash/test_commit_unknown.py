@@ -16,6 +16,7 @@ from lowtide.storage.db import Dialect
 from tests.api.client import Client
 from tests.crash.app import app
 from tests.crash.writers import COMMON
+from tests.server_process import SECRET_KEY
 from tests.storage.wire import Wire
 
 pytestmark = pytest.mark.anyio
@@ -93,7 +94,11 @@ async def started(lowtide: Lowtide) -> AsyncIterator[Lowtide]:
 def settings(dialect: Dialect, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
     if dialect == "sqlite":
         return Settings(database=str(tmp_path / "data.db"), allowed_hosts=("localhost",))
-    return Settings(database=request.getfixturevalue("postgres_dsn"), allowed_hosts=("localhost",))
+    return Settings(
+        database=request.getfixturevalue("postgres_dsn"),
+        secret_key=SECRET_KEY,
+        allowed_hosts=("localhost",),
+    )
 
 
 @pytest.fixture
@@ -147,7 +152,9 @@ async def test_a_thousand_lost_answers_are_a_thousand_single_uploads(lowtide: Lo
 async def test_a_commit_whose_own_answer_is_lost_counts_once(postgres_dsn: str) -> None:
     """PostgreSQL commits and is cut off: the server does not know, and the device repeats."""
     async with Wire(postgres_dsn) as wire:
-        settings = Settings(database=wire.dsn, allowed_hosts=("localhost",), worker=False)
+        settings = Settings(
+            database=wire.dsn, secret_key=SECRET_KEY, allowed_hosts=("localhost",), worker=False
+        )
         made = await asyncio.to_thread(build, settings, app)
         async for running in started(made):
             device = Device("device0", running)

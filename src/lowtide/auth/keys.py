@@ -3,6 +3,7 @@
 There is always a *next* key, published in the JWKS but not yet signing: when it becomes current, every
 node and every outside verifier has had it for a while, and no token meets a server that does not know
 its key. Keys are ES256 (RFC 7518: ECDSA on P-256 with SHA-256), named by their thumbprint (RFC 7638).
+Their private halves are sealed by the vault.
 
 Verifying reads memory only. Another node's rotation arrives with ``refresh``.
 """
@@ -25,6 +26,7 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, NotFound, Unavailable
 from lowtide.kernel.ids import Ids
 from lowtide.storage.db import Database, Tx, load_queries
+from lowtide.storage.vault import Kept, Vault
 
 _QUERIES = load_queries("lowtide.auth")
 _LOG = logging.getLogger("lowtide.auth")
@@ -37,6 +39,10 @@ LEEWAY = 120
 """Seconds for which an old key is kept beyond that; more than clocks may differ."""
 REFRESH = 60.0
 """Seconds between two looks at the database."""
+
+PURPOSE = "auth.signing_key"
+SEALED = (Kept("signing_key", "kid", "private_pem", PURPOSE),)
+"""What the vault seals here."""
 
 T = TypeVar("T")
 State = Literal["current", "next", "old"]
@@ -74,10 +80,11 @@ class KeySource(Protocol):
 class Keys:
     """The app's signing keys. Call ``load`` before anything else, and let ``keep`` run."""
 
-    def __init__(self, database: Database, clock: Clock, *, longest: int = LONGEST):
-        """``longest``: seconds for which a token may be valid."""
+    def __init__(self, database: Database, clock: Clock, vault: Vault, *, longest: int = LONGEST):
+        """``vault``: loaded before the keys are. ``longest``: seconds for which a token may be valid."""
         self._database = database
         self._clock = clock
+        self._vault = vault
         self._longest = longest
         self._keys: Mapping[str, SigningKey] = {}
         self._current: SigningKey | None = None
@@ -133,6 +140,19 @@ class Keys:
                     await tx.execute(_QUERIES["add_key"], *made.next)
 
             await self._change(work)
+        await self._seal()
+
+    async def _seal(self) -> None:
+        """Seal the private halves that are still plain, as versions before the vault wrote them."""
+
+        async def plain(tx: Tx) -> list[tuple[str, str]]:
+            rows = await tx.fetch(_QUERIES["read_keys"])
+            return [(kid, pem) for kid, _, _, pem, *_ in rows if pem and not self._vault.is_sealed(pem)]
+
+        found = await self._database.read(plain)
+        if found:
+            sealed = [(kid, self._vault.seal(PURPOSE, pem.encode())) for kid, pem in found]
+            await self._database.write(lambda tx: tx.execute_many(_QUERIES["seal_key"], sealed))
 
     async def refresh(self) -> None:
         """Read the keys again, and forget those whose last token has expired."""
@@ -201,7 +221,7 @@ class Keys:
     async def _change(self, work: Callable[[Tx, _Made], Awaitable[T]]) -> T:
         # Made before the transaction, which may run twice.
         now = self._clock.now()
-        made = _Made(_row(_generate(), "current", now), _row(_generate(), "next", now))
+        made = _Made(self._row(_generate(), "current", now), self._row(_generate(), "next", now))
 
         async def locked(tx: Tx) -> T:
             await tx.execute(_QUERIES["lock_keys"])
@@ -243,10 +263,28 @@ class Keys:
             if private is None
             else cast(
                 "ec.EllipticCurvePrivateKey",
-                serialization.load_pem_private_key(private.encode(), password=None),
+                serialization.load_pem_private_key(self._pem(private), password=None),
             ),
             created_at,
             retires_at,
+        )
+
+    def _pem(self, text: str) -> bytes:
+        return self._vault.open(PURPOSE, text) if self._vault.is_sealed(text) else text.encode()
+
+    def _row(self, key: ec.EllipticCurvePrivateKey, state: str, now: int) -> Row:
+        public = key.public_key()
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return (
+            thumbprint(public),
+            state,
+            public.public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            ).decode(),
+            self._vault.seal(PURPOSE, pem),
+            now,
         )
 
 
@@ -262,21 +300,6 @@ class _Made(msgspec.Struct, frozen=True):
 
 def _generate() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
-
-
-def _row(key: ec.EllipticCurvePrivateKey, state: str, now: int) -> Row:
-    public = key.public_key()
-    return (
-        thumbprint(public),
-        state,
-        public.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        ).decode(),
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ).decode(),
-        now,
-    )
 
 
 def _derived(private: ec.EllipticCurvePrivateKey, purpose: str) -> bytes:

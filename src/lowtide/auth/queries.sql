@@ -11,6 +11,9 @@ SELECT kid, state, public_pem, private_pem, created_at, retires_at FROM signing_
 INSERT INTO signing_key (kid, state, public_pem, private_pem, created_at)
 VALUES ($1, $2, $3, $4, $5)
 
+-- name: seal_key
+UPDATE signing_key SET private_pem = $2 WHERE kid = $1 AND private_pem IS NOT NULL
+
 -- name: retire_key
 -- The private half is forgotten: an old key must not sign.
 UPDATE signing_key SET state = 'old', private_pem = NULL, retires_at = $2

@@ -125,6 +125,15 @@ def _add_operation(commands: Any) -> None:
     _command(steps, "status", "db:status", "Print every migration, done or to do.")
     _command(steps, "migrate", "db:migrate", "Apply what is missing, as a starting server does.")
 
+    secrets = _command(commands, "secrets", None, "Make the key that seals secrets, or change it.")
+    steps = secrets.add_subparsers(title="commands", metavar="command", required=True)
+    make = _command(steps, "new", "secrets:new", "Write a new secret key into a file.")
+    make.add_argument("file", help="a file that is not there yet")
+    rotate = _command(steps, "rotate", "secrets:rotate", "Seal the database's secrets with a new data key.")
+    rotate.add_argument(
+        "--master", metavar="FILE", help="wrap the data keys with the secret key in FILE, too"
+    )
+
     jobs = _command(commands, "jobs", "jobs:show", "Print which jobs there are, and the dead ones.")
     steps = jobs.add_subparsers(title="commands", metavar="command")
     requeue = _command(steps, "requeue", "jobs:requeue", "Let a dead job run again.")

@@ -7,12 +7,13 @@ import json
 import re
 from typing import Any
 
-from lowtide.app import open_tokens
+from lowtide.app import open_tokens, open_vault
 from lowtide.auth import Keys
 from lowtide.cli.opened import with_reader
 from lowtide.cli.project import open_project
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.errors import SetupError
+from lowtide.kernel.ids import SystemIds
 from lowtide.storage.db import Database
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -25,7 +26,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     async def sign(database: Database) -> str:
         clock = SystemClock()
-        keys = Keys(database, clock)
+        vault = open_vault(settings, database, clock, SystemIds(clock), make=False)
+        await vault.load()
+        keys = Keys(database, clock, vault)
         await keys.load()
         tokens = open_tokens(keys, clock, app.name)
         try:

@@ -37,6 +37,7 @@ The tree::
     │   ├── StorageFull           the disk is full
     │   └── StorageTimeout        a statement ran past its deadline
     ├── StatementFailed       500  the database refuses a statement: a defect of the code that wrote it
+    ├── SealBroken            500  a sealed secret does not open: its row was changed or moved
     ├── FunctionFailed        502  a function of the app raised
     └── SetupError            a mistake of the developer or operator, found at start
         ├── DeclarationError      an app declaration that cannot work
@@ -312,6 +313,13 @@ class StatementFailed(LowtideError):
     """The database refused a statement."""
 
     code = "statement_failed"
+
+
+class SealBroken(LowtideError):
+    """A sealed secret does not open."""
+
+    code = "seal_broken"
+    hint = "Its row was changed by hand or moved, or its data key is gone: set the secret anew."
 
 
 class FunctionFailed(LowtideError):

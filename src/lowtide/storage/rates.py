@@ -1,0 +1,71 @@
+"""Limits that all nodes share, kept in the database: for scarce things, such as logins, mails and SMS.
+
+The same algorithm as ``kernel.rates``; one statement when allowed, two when refused. On SQLite it costs a
+write, and on PostgreSQL a row lock: use ``kernel.rates.Gcra`` for what happens often, such as requests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.rates import Decision, Limit
+from lowtide.storage.db import Database, Tx, load_queries
+from lowtide.storage.jobs import Job, Jobs
+
+_QUERIES = load_queries("lowtide.storage")
+
+PURGE = "lowtide.purge_rates"
+PURGE_AT_ONCE = 1_000
+PERIOD = 600.0
+
+
+class SharedRates:
+    """Limits in the database. Keys are kept as digests: no address or phone number is in the table."""
+
+    def __init__(self, database: Database, clock: Clock):
+        self._database = database
+        self._clock = clock
+
+    async def take(self, name: str, key: str, limit: Limit, cost: int = 1) -> Decision:
+        """Take ``cost`` of ``limit`` for ``key``, in a transaction of its own: nothing gives it back.
+
+        ``name`` tells limits apart that see the same keys. A ``cost`` beyond the burst counts as the whole
+        burst. Raises as ``Database.write`` does.
+        """
+        return await self._database.write(lambda tx: self.in_tx(tx, name, key, limit, cost))
+
+    async def in_tx(self, tx: Tx, name: str, key: str, limit: Limit, cost: int = 1) -> Decision:
+        """As ``take``, in the caller's transaction: if that is rolled back, nothing was taken."""
+        now = self._clock.now() * 1000
+        digest = hashlib.sha256(f"{name}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        interval = limit.interval * 1e6
+        most = round(limit.most * interval)
+        step = min(round(cost * interval), most)
+        taken = await tx.fetch(_QUERIES["take_rate"], digest, now, step, most)
+        if taken:
+            return limit.judge((taken[0][0] - now) / 1e6, cost, True)
+        rows = await tx.fetch(_QUERIES["read_rate"], digest)
+        ahead = (rows[0][0] - now) / 1e6 if rows else 0.0
+        return limit.judge(ahead, cost, False)
+
+    def schedule(self, jobs: Jobs) -> None:
+        """Forget limits whose time has passed, every ten minutes."""
+
+        async def purge(_job: Job, _payload: None) -> None:
+            await self.purge()
+
+        jobs.register(PURGE, type(None), purge, deadline=PERIOD / 2)
+        jobs.every(PERIOD, PURGE)
+
+    async def purge(self) -> int:
+        """Forget limits whose time has passed; returns how many. Short transactions."""
+        now = self._clock.now() * 1000
+        total = 0
+        while True:
+            removed = await self._database.write(
+                lambda tx: tx.fetch(_QUERIES["purge_rates"], now, PURGE_AT_ONCE)
+            )
+            total += len(removed)
+            if len(removed) < PURGE_AT_ONCE:
+                return total
