@@ -1,0 +1,135 @@
+"""The table: who gets what at every address.
+
+A row is an address, a sample request for something of the owner's, and what eight who ask are answered:
+
+    owner    ann, whose note, device or session it is
+    member   bob, of ann's space and team
+    other    eve, the same rights in another space
+    anonymous  no token; expired: ann's of yesterday; revoked: ann's, that the server withdrew
+    admin    an administrator of ann's space
+    server   one of the app's own servers
+
+``200+`` may show the owner's secret, ``200!`` may change records, ``200+!`` both. Without the marks neither
+may happen, whatever the status is: a refusal that leaks or writes fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from tests.contract.people import People
+
+ASKING = ("owner", "member", "other", "anonymous", "expired", "revoked", "admin", "server")
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """A request, made anew for each who asks."""
+
+    target: str
+    json: Any = None
+    body: bytes | None = None
+    headers: dict[str, str] = {}
+    stream: bool = False
+    """The answer does not end: its beginning is read."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One address."""
+
+    method: str
+    path: str
+    sample: Callable[[People], Awaitable[Sample]]
+    expected: str
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """Who asks -> what is expected."""
+        return dict(zip(ASKING, self.expected.split(), strict=True))
+
+
+def at(target: str, json: Any = None) -> Callable[[People], Awaitable[Sample]]:
+    """A request that needs nothing to be there."""
+
+    async def sample(_: People) -> Sample:
+        return Sample(target=target, json=json)
+
+    return sample
+
+
+async def ones_device(people: People) -> Sample:
+    device = await people.device()
+    return Sample(target=f"/v1/sync/devices/{device}?user=ann")
+
+
+async def ones_resync(people: People) -> Sample:
+    device = await people.device()
+    return Sample(target=f"/v1/sync/devices/{device}/resync?user=ann")
+
+
+async def ones_audit(people: People) -> Sample:
+    return Sample(target="/v1/sync/audit", json={"client_id": await people.device(), "buckets": []})
+
+
+async def ones_conflicts(people: People) -> Sample:
+    note, _ = await people.conflict()
+    return Sample(target=f"/v1/sync/conflicts?model=note&id={note}")
+
+
+async def ones_restore(people: People) -> Sample:
+    _, lost = await people.conflict()
+    return Sample(target=f"/v1/sync/conflicts/{lost}/restore")
+
+
+async def ones_note_changed(people: People) -> Sample:
+    note = await people.note()
+    return Sample(target="/v1/sync/batches", json=people.batch("patch", "note", note, {"title": "mine now"}))
+
+
+async def download(people: People) -> Sample:
+    await people.note()
+    return Sample(target="/sync/stream", json={"client_id": people.fresh(), "raw_data": True}, stream=True)
+
+
+async def pulled(people: People) -> Sample:
+    await people.note()
+    return Sample(target="/v1/sync/pull", json={})
+
+
+async def checkpoint(people: People) -> Sample:
+    return Sample(target=f"/write-checkpoint2.json?client_id={await people.device()}")
+
+
+async def numbered_checkpoint(people: People) -> Sample:
+    asked = {"client_id": people.fresh(), "checkpoint_request_id": "1"}
+    return Sample(target="/sync/checkpoint-request", json=asked)
+
+
+OPEN = "200 200 200 200 200 200 200 200"
+USERS = "200 200 200 401 401 401 200 200"
+
+# fmt: off
+ROWS = [
+    #                                                       owner member other anon. exp. rev. admin server
+    Row("GET", "/health/live", at("/health/live"), OPEN),
+    Row("GET", "/health/ready", at("/health/ready"), OPEN),
+    Row("GET", "/problems/{code}", at("/problems/not_found"), OPEN),
+    Row("GET", "/.well-known/jwks.json", at("/.well-known/jwks.json"), OPEN),
+    Row("GET", "/v1/openapi.json", at("/v1/openapi.json"), OPEN),
+    Row("POST", "/v1/functions/{name}", at("/v1/functions/add", {"left": 1}), USERS),
+    Row("POST", "/v1/sync/pull", pulled,                    "200+  200  200  401  401  401  200  200"),
+    Row("POST", "/sync/stream", download,                   "200+  200  200  401  401  401  200  200"),
+    Row("POST", "/v1/sync/batches", ones_note_changed,      "200!  200  200  401  401  401  200  200!"),
+    Row("GET", "/write-checkpoint2.json", checkpoint, USERS),
+    Row("POST", "/sync/checkpoint-request", numbered_checkpoint, USERS),
+    Row("GET", "/v1/sync/devices/{client_id}", ones_device, "200   404  404  401  401  401  404  200"),
+    Row("POST", "/v1/sync/devices/{client_id}/resync", ones_resync,
+                                                            "204   204  204  401  401  401  204  204"),
+    Row("POST", "/v1/sync/audit", ones_audit, USERS),
+    Row("GET", "/v1/sync/conflicts", ones_conflicts,        "200+  404  404  401  401  401  404  200+"),
+    Row("POST", "/v1/sync/conflicts/{id}/restore", ones_restore,
+                                                            "200+! 404  404  401  401  401  404  200+!"),
+]
+# fmt: on
