@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from lowtide.app import Lowtide
+from lowtide.kernel.schema import Principal
 from tests.api.client import Answer, Client
 from tests.auth.ring import Ring, forge, good_claims
 
@@ -34,7 +35,7 @@ class People:
             case "other":
                 return sign("eve", space="elsewhere")
             case "admin":
-                return sign("root", claims={"roles": ["admin"]})
+                return self._lowtide.tokens.issue(Principal(user="root", roles=("admin",)), ttl=HOUR)
             case "server":
                 return sign("app", server=True)
             case "expired":

@@ -26,6 +26,8 @@ from tests.contract.conftest import Whole
 SOURCE = Path(lowtide.__file__).parent
 EMPTY = Schema(name="empty", models={}, streams={})
 READ_BY_THE_EDGE = {"api/edge.py", "kernel/http.py"}
+EVERYWHERE = {"host", "dpop"}
+"""Headers that belong to HTTP, or to how somebody proves who they are."""
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -43,7 +45,7 @@ def problems_with(route: Route) -> list[str]:
         found.append("tags that lowtide.api.openapi.TAGS explains")
     if not inspect.getdoc(route.handler):
         found.append("a docstring of its handler")
-    undeclared = headers_read(route.handler) - {header.name.lower() for header in route.headers}
+    undeclared = headers_read(route.handler) - EVERYWHERE - {header.name.lower() for header in route.headers}
     found += [f"Header({name!r}, ...) in its headers" for name in sorted(undeclared)]
     return found
 
@@ -148,7 +150,7 @@ class TestEveryRoute:
             if str(file.relative_to(SOURCE)) in READ_BY_THE_EDGE:
                 continue
             read = re.findall(r"\brequest\.header\(\s*\"([^\"]+)\"", file.read_text("utf-8"))
-            assert set(read) <= declared, file
+            assert set(read) <= declared | EVERYWHERE, file
 
     def test_every_address_of_the_table_is_described(self, whole: Whole) -> None:
         """The description has each method and path, and none that is not served."""
@@ -228,7 +230,7 @@ class TestOperations:
         }
         assert codes == {
             400: {"bad_request", "malformed", "unknown_parameter"},
-            401: {"unauthorized", "token_expired"},
+            401: {"unauthorized", "token_expired", "session_revoked", "invalid_dpop_proof", "use_dpop_nonce"},
             404: {"not_found"},
             408: {"request_timeout"},
             409: {"conflict"},
@@ -280,9 +282,12 @@ class TestOperations:
     def test_security_is_said(self, whole: Whole) -> None:
         """Who may ask stands in each operation: nobody in particular, a user, or a server."""
         document = describe([Route("GET", "/x", plain, auth="server")], EMPTY, "1")
-        assert document["paths"]["/x"]["get"]["security"] == [{"bearer": ["server"]}]
+        assert document["paths"]["/x"]["get"]["security"] == [{"bearer": ["server"]}, {"dpop": ["server"]}]
         assert whole.document["paths"]["/health/live"]["get"]["security"] == []
-        assert whole.document["paths"]["/v1/sync/batches"]["post"]["security"] == [{"bearer": []}]
+        assert whole.document["paths"]["/v1/sync/batches"]["post"]["security"] == [
+            {"bearer": []},
+            {"dpop": []},
+        ]
 
 
 class TestDeclared:

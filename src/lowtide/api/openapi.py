@@ -29,7 +29,10 @@ from lowtide.kernel.errors import (
     LowtideError,
     Malformed,
     Misdirected,
+    NonceNeeded,
+    ProofInvalid,
     RequestTimeout,
+    SessionRevoked,
     StorageFull,
     StorageLost,
     StorageTimeout,
@@ -105,7 +108,12 @@ def describe(routes: Sequence[Route], schema: Schema, version: str) -> Json:
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
                     "description": f"An access token (RFC 9068, RFC 6750). Role `server`: {SERVER_TOKEN}",
-                }
+                },
+                "dpop": {
+                    "type": "http",
+                    "scheme": "dpop",
+                    "description": "A token that is bound to a key, and a proof of it in `DPoP` (RFC 9449).",
+                },
             },
         },
     }
@@ -198,7 +206,7 @@ def errors_of(route: Route) -> dict[int, list[type[LowtideError]]]:
     if not route.vital:
         kinds += [Misdirected, Busy, StorageLost, StorageFull, StorageTimeout]
     if route.auth != "none":
-        kinds += [Unauthorized, TokenExpired]
+        kinds += [Unauthorized, TokenExpired, SessionRevoked, ProofInvalid, NonceNeeded]
     if route.auth not in ("none", "user"):
         kinds += [Forbidden]
     if route.body is not None:
@@ -237,7 +245,7 @@ class _Operation:
             operation["requestBody"] = {"required": True, "content": self._body()}
         operation["responses"] = self._answers()
         role = [] if route.auth in ("none", "user") else [route.auth]
-        operation["security"] = [] if route.auth == "none" else [{"bearer": role}]
+        operation["security"] = [] if route.auth == "none" else [{"bearer": role}, {"dpop": role}]
         operation["x-deadline-seconds"] = route.deadline
         if route.body is not None:
             operation["x-max-body-bytes"] = route.max_body
