@@ -22,6 +22,9 @@ from lowtide.audit import Audit
 from lowtide.auth import COMPONENT as AUTH
 from lowtide.auth import Keys, Proofs, Tokens, auth_routes
 from lowtide.auth.keys import SEALED as SEALED_KEYS
+from lowtide.auth.methods import COMPONENT as METHODS
+from lowtide.auth.methods import Carrier, Messages, Outbox, Smtp, mail_sender, mail_server, outbox_routes
+from lowtide.auth.methods.messages import Channel
 from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
 from lowtide.declare.app import App
 from lowtide.kernel.clock import Clock, SystemClock
@@ -44,7 +47,7 @@ from lowtide.sync.retention import Retention
 log = logging.getLogger("lowtide")
 
 JOBS = Component("jobs", "lowtide.storage.jobs")
-COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, SYNC)
+COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, SYNC)
 """Everything that keeps tables, in the order in which they are made."""
 
 SEALED = (*SEALED_KEYS,)
@@ -57,7 +60,7 @@ RESEAL = "lowtide.reseal"
 class Lowtide:
     """A whole backend. ``start`` it, serve ``asgi``, ``stop`` it."""
 
-    def __init__(self, settings: Settings, app: App, clock: Clock, ids: Ids):
+    def __init__(self, settings: Settings, app: App, clock: Clock, ids: Ids, *, dev: bool = False):
         schema = app.compile()
         self.settings = settings
         self.clock = clock
@@ -72,6 +75,9 @@ class Lowtide:
         self.keys = Keys(self.database, clock, self.vault)
         self.tokens: Tokens
         self.proofs = Proofs(clock, lambda: self.keys.derive("dpop"), public_url=settings.public_url)
+        self.messages = Messages(
+            self.jobs, self.vault, clock, open_carriers(settings, self.database, clock, dev)
+        )
         self.sync = Sync(schema, self.database, self.bus, self.jobs, clock, ids)
         Retention(self.database, clock, settings.removals_kept_days, settings.journal_kept_days).schedule(
             self.jobs
@@ -82,6 +88,7 @@ class Lowtide:
         self._android = read_android_apps(settings.android_apps)
         self._apple = check_apple_apps(settings.apple_apps)
         self.asgi: Edge
+        self._dev = dev
         self._name = app.name
         self._schema = schema
         self._worker = Worker(
@@ -150,8 +157,9 @@ class Lowtide:
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync),
         ]
+        development = outbox_routes(self.database) if self._dev else []
         return Edge(
-            [*routes, *Contract(routes, self._schema, lowtide.__version__).routes()],
+            [*routes, *Contract(routes, self._schema, lowtide.__version__).routes(), *development],
             authenticate=self.tokens.verify,
             clock=self.clock,
             ids=self.ids,
@@ -172,13 +180,22 @@ def _report(model: str, records: int) -> None:
     log.info("renewing %s under the new schema: %d records", model, records)
 
 
-def build(settings: Settings, app: App) -> Lowtide:
+def build(settings: Settings, app: App, *, dev: bool = False) -> Lowtide:
     """The backend that ``settings`` and ``app`` describe; nothing is opened yet.
 
-    Raises ``DeclarationError`` for an app that cannot work.
+    ``dev``: as ``lowtide dev`` serves it, with an outbox in place of what is not set up; for development
+    only. Raises ``DeclarationError`` for an app that cannot work, ``SetupError`` for wrong settings.
     """
     clock = SystemClock()
-    return Lowtide(settings, app, clock, SystemIds(clock))
+    return Lowtide(settings, app, clock, SystemIds(clock), dev=dev)
+
+
+def open_carriers(settings: Settings, database: Database, clock: Clock, dev: bool) -> dict[Channel, Carrier]:
+    """What carries each kind of message. ``SetupError`` for settings that cannot be."""
+    carriers: dict[Channel, Carrier] = {"mail": Outbox(database, clock)} if dev else {}
+    if settings.smtp_url:
+        carriers["mail"] = Smtp(mail_server(settings.smtp_url), mail_sender(settings.mail_from), clock)
+    return carriers
 
 
 def open_database(settings: Settings, clock: Clock, ids: Ids) -> Database:

@@ -58,6 +58,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Addresses or networks of proxies whose ``X-Forwarded-For`` and ``-Proto`` are believed."""
     worker: bool = True
     """Does this process run jobs? Without it, it serves only: hooks and commands run on other nodes."""
+    smtp_url: str = ""
+    """The mail server: ``smtp://user:password@host:587``, or ``smtps://`` for TLS from the start."""
+    mail_from: str = ""
+    """The sender of mails: ``Notes <no-reply@example.com>``."""
     removals_kept_days: Days = 90
     """A device that was away for longer than this downloads its data anew."""
     journal_kept_days: Days = 90

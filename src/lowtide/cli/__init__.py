@@ -84,6 +84,10 @@ def _add_development(commands: Any) -> None:
     _command(commands, "check", "check:run", "Look for mistakes in the settings and the app.")
     _command(commands, "schema", "schema:run", "Print the tables that devices have, as JSON for their SDKs.")
 
+    _command(
+        commands, "outbox", "outbox:run", "Print what 'lowtide dev' would have sent: mails, text messages."
+    )
+
     token = _command(commands, "token", "token:run", "Print a signed token for a user.")
     token.add_argument("--user", required=True, metavar="ID", help="whose token it is")
     token.add_argument("--space", default="main", help="in which space the user acts (default: main)")

@@ -77,7 +77,7 @@ def run_child(arguments: argparse.Namespace) -> None:
             print(box(lines, sys.stdout.encoding), flush=True)
 
     try:
-        serve(build(settings, app), listener, Serving(grace=1), ready)
+        serve(build(settings, app, dev=True), listener, Serving(grace=1), ready)
     except DeclarationError as error:
         if "changes" in error.details:  # it would break devices, which a developer may not have yet
             where = "the database" if settings.postgres else f"{os.path.relpath(settings.database)}*"
@@ -98,6 +98,8 @@ def greeting(
         lines += ["phones nearby     none: this machine is in no network"]
     where = "PostgreSQL" if settings.postgres else os.path.relpath(settings.database)
     lines += ["", f"data              {where}", "a token           lowtide token --user ann"]
+    if not settings.smtp_url:
+        lines += [f"mails sent        http://127.0.0.1:{port}/dev/outbox"]
     return [*lines, "", "A changed .py file or lowtide.toml starts it again. Ctrl-C stops it."]
 
 

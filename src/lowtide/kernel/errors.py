@@ -22,6 +22,7 @@ The tree::
     ├── RequestTimeout        408  the body came too slowly
     ├── Conflict              409
     │   ├── BatchGap              an upload skipped a number; ``expected`` says which comes next
+    │   ├── SignInPending         the link that was sent has not been confirmed yet
     │   ├── BatchRepeated         an upload's numbers were used before, for other content
     │   ├── IdentityTaken         that address or account belongs to another user
     │   └── NotUnique             a value that must be unique is taken
@@ -30,6 +31,7 @@ The tree::
     ├── UnsupportedMedia      415  a content type or encoding that this address does not read
     ├── Misdirected           421  the Host header names another server
     ├── TooManyRequests       429  slow down; ``retry_after`` seconds
+    ├── NotSetUp              501  a setting of the operator's is missing
     ├── Unavailable           503  transient: the same request may succeed later
     │   ├── Busy                  a bounded queue is full
     │   ├── DeadlinePassed        the work took longer than its address allows
@@ -210,6 +212,13 @@ class BatchGap(Conflict):
     hint = "Send the batch with the number in 'expected' first."
 
 
+class SignInPending(Conflict):
+    """Nobody has confirmed the link yet."""
+
+    code = "sign_in_pending"
+    hint = "Ask again in two seconds, or send the code from the message."
+
+
 class BatchRepeated(Conflict):
     """These numbers were used before for other content."""
 
@@ -268,6 +277,14 @@ class TooManyRequests(LowtideError):
     code = "too_many_requests"
     status = 429
     hint = "Wait for the number of seconds in Retry-After, plus a random part."
+
+
+class NotSetUp(LowtideError):
+    """This server is not set up for that."""
+
+    code = "not_set_up"
+    status = 501
+    hint = "The operator finds the setting that is missing in docs/reference/settings.md."
 
 
 class Unavailable(LowtideError):

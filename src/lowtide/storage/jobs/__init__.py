@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lowtide.storage.jobs.model import Count, Job, Status
+from lowtide.storage.jobs.model import Count, Hopeless, Job, Status
 from lowtide.storage.jobs.service import Jobs
 from lowtide.storage.jobs.worker import Worker
 
-__all__ = ["Count", "Job", "Jobs", "Status", "Worker"]
+__all__ = ["Count", "Hopeless", "Job", "Jobs", "Status", "Worker"]

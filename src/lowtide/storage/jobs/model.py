@@ -28,6 +28,10 @@ BACKOFF_FIRST, BACKOFF_MOST = 2.0, 3_600.0
 """Seconds: the first retry comes within the one, no retry waits longer than the other."""
 
 
+class Hopeless(Exception):
+    """A handler's word that no further attempt can succeed: its job is dead at once."""
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One job, as it was when it was read. Times are milliseconds since 1970."""
 

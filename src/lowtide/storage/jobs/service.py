@@ -129,7 +129,7 @@ class Jobs:
         """Run jobs of ``kind`` with ``handler``, their payloads decoded as ``payload``.
 
         A run that returns is done. One that raises, or lasts longer than ``deadline`` seconds, has
-        failed and is retried. A payload that does not decode makes its job dead at once. The
+        failed and is retried. ``Hopeless``, and a payload that does not decode, make a job dead at once. The
         handler may run more than once for one job, so what it does outside the database carries
         ``job.id``; see ``complete`` for what it does inside. It must neither block the event loop nor
         swallow cancellation. ``DeclarationError`` for a kind that has one.

@@ -14,7 +14,7 @@ from lowtide.kernel.ids import Ids
 from lowtide.storage.bus import Bus
 from lowtide.storage.db import Database, Tx
 from lowtide.storage.jobs import store
-from lowtide.storage.jobs.model import Job, Periodic, backoff, clean, describe
+from lowtide.storage.jobs.model import Hopeless, Job, Periodic, backoff, clean, describe
 from lowtide.storage.jobs.service import DAY, TOPIC, Jobs
 from lowtide.storage.jobs.store import Held
 
@@ -299,7 +299,7 @@ class Worker:
             text.partition("\n")[0],
             exc_info=error,
         )
-        if job.attempt >= job.max_attempts:
+        if job.attempt >= job.max_attempts or isinstance(error, Hopeless):
             return self._bury(run, text)
         due_at = self._clock.now() + int(backoff(job.attempt, self._ids) * 1000)
         return lambda tx: store.retry(tx, run.held, due_at, text)

@@ -1,0 +1,68 @@
+"""Small web pages for people: no script, nothing loaded, a policy that allows neither."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+
+from lowtide.kernel.http import Response
+
+STYLE = """
+:root{color-scheme:light dark;--back:#eef3f6;--card:#fff;--ink:#12242f;--soft:#546a77;--line:#d5dfe5;
+--tide:#0b6e8f;--on:#fff}
+@media(prefers-color-scheme:dark){:root{--back:#0b161c;--card:#13222a;--ink:#e8f0f4;--soft:#9db2bd;--line:#274050;
+--tide:#5cc3e3;--on:#06222d}}
+*{box-sizing:border-box}
+body{margin:0;min-height:100vh;min-height:100svh;display:grid;place-items:center;padding:1.25rem;background:var(--back);
+color:var(--ink);font:1.0625rem/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{width:100%;max-width:26rem;background:var(--card);border:1px solid var(--line);border-radius:1.25rem;
+padding:2rem 1.5rem;box-shadow:0 1px 2px #0001,0 12px 32px #0000000f}
+main.wide{max-width:46rem}
+h1{font-size:1.5rem;line-height:1.25;margin:0 0 .5rem;letter-spacing:-.01em}
+p{margin:.5rem 0}
+.soft{color:var(--soft);font-size:.9375rem}
+dl{margin:1.25rem 0;display:grid;grid-template-columns:auto 1fr;gap:.25rem 1rem;font-size:.9375rem}
+dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+form{margin:1.25rem 0 0;display:grid;gap:.75rem}
+button{font:inherit;font-weight:600;min-height:3.25rem;border-radius:.875rem;border:0;background:var(--tide);
+color:var(--on);cursor:pointer}
+button.plain{background:none;color:var(--soft);border:1px solid var(--line);font-weight:400}
+button:focus-visible,a:focus-visible{outline:3px solid var(--tide);outline-offset:2px}
+.numbers{display:grid;grid-template-columns:repeat(3,1fr);gap:.75rem}
+.numbers button{font-size:1.375rem;font-variant-numeric:tabular-nums}
+.mark{width:3rem;height:3rem;border-radius:1rem;display:grid;place-items:center;background:var(--tide);color:var(--on);
+font-size:1.5rem;font-weight:700;margin:0 0 1.25rem}
+article{border-top:1px solid var(--line);padding:1.25rem 0 .25rem}
+article h2{font-size:1.0625rem;margin:0}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;font:inherit;margin:.75rem 0;padding:.875rem 1rem;
+border-radius:.75rem;background:var(--back)}
+a{color:var(--tide)}
+"""
+
+_DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_DIGEST}'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+def page(title: str, body: str, *, status: int = 200, wide: bool = False) -> Response:
+    """A whole page. ``body`` is HTML: whatever came from outside has gone through ``escaped``."""
+    text = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<meta name="robots" content="noindex"><title>{escaped(title)}</title><style>{STYLE}</style></head>'
+        f"<body><main{' class=wide' if wide else ''}>{body}</main></body></html>"
+    )
+    return Response(
+        body=text.encode(),
+        status=status,
+        media_type="text/html; charset=utf-8",
+        headers={"content-security-policy": POLICY},
+    )
+
+
+def escaped(text: str) -> str:
+    """``text`` as it may stand in HTML, in an attribute too."""
+    return html.escape(text, quote=True)

@@ -1,0 +1,50 @@
+-- What the sign-in methods keep.
+
+-- name: add_sent
+INSERT INTO outbox (number, channel, sent_to, subject, text, sent_at) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (number) DO NOTHING
+
+-- name: read_sent
+SELECT channel, sent_to, subject, text, sent_at FROM outbox ORDER BY sent_at DESC, number DESC LIMIT $1
+
+-- name: trim_sent
+DELETE FROM outbox WHERE number IN (
+    SELECT number FROM outbox ORDER BY sent_at DESC, number DESC
+    LIMIT 1000 OFFSET $1
+)
+
+-- name: add_flow
+INSERT INTO code_flow (id, channel, address, code, link, number, tries, device, ip, asked_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8, $9, $10)
+
+-- name: find_flow
+SELECT 1 FROM code_flow WHERE id = $1 AND expires_at > $2 AND ended_at IS NULL
+
+-- name: try_code
+UPDATE code_flow SET tries = tries + 1
+WHERE id = $1 AND expires_at > $2 AND ended_at IS NULL AND tries < $3
+RETURNING channel, address, code, tries
+
+-- name: take_confirmed
+UPDATE code_flow SET ended_at = $2
+WHERE id = $1 AND expires_at > $2 AND ended_at IS NULL AND confirmed_at IS NOT NULL
+RETURNING channel, address
+
+-- name: end_flow
+UPDATE code_flow SET ended_at = $2 WHERE id = $1
+
+-- name: find_link
+SELECT address, number, device, ip, asked_at FROM code_flow
+WHERE link = $1 AND expires_at > $2 AND ended_at IS NULL AND confirmed_at IS NULL
+
+-- name: confirm_link
+UPDATE code_flow SET confirmed_at = $3
+WHERE link = $1 AND number = $2 AND expires_at > $3 AND ended_at IS NULL AND confirmed_at IS NULL
+RETURNING 1
+
+-- name: end_link
+UPDATE code_flow SET ended_at = $2 WHERE link = $1 AND ended_at IS NULL AND confirmed_at IS NULL
+
+-- name: purge_flows
+DELETE FROM code_flow WHERE id IN (SELECT id FROM code_flow WHERE expires_at < $1 LIMIT $2)
+RETURNING 1
