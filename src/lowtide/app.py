@@ -30,6 +30,7 @@ from lowtide.declare.app import App
 from lowtide.kernel.clock import Clock, SystemClock
 from lowtide.kernel.errors import SetupError
 from lowtide.kernel.ids import Ids, SystemIds
+from lowtide.records import Records, records_routes
 from lowtide.settings import Settings
 from lowtide.storage.bus import Bus, MemoryBus
 from lowtide.storage.db import Database
@@ -156,6 +157,7 @@ class Lowtide:
             *auth_routes(self.keys),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync),
+            *records_routes(Records(self.sync, self.clock, self.ids)),
         ]
         development = outbox_routes(self.database) if self._dev else []
         return Edge(

@@ -107,6 +107,19 @@ async def numbered_checkpoint(people: People) -> Sample:
     return Sample(target="/sync/checkpoint-request", json=asked)
 
 
+async def ones_record(people: People) -> Sample:
+    return Sample(target=f"/v1/records/note/{await people.note()}")
+
+
+async def ones_record_changed(people: People) -> Sample:
+    return Sample(target=f"/v1/records/note/{await people.note()}", json={"data": {"title": "mine now"}})
+
+
+async def new_record(people: People) -> Sample:
+    sent = {"id": people.fresh(), "data": {"owner_id": "ann", "title": "plain"}}
+    return Sample(target="/v1/records/note", json=sent)
+
+
 OPEN = "200 200 200 200 200 200 200 200"
 USERS = "200 200 200 401 401 401 200 200"
 
@@ -128,6 +141,11 @@ ROWS = [
     public("/v1/openapi.json"),
     Row("POST", "/v1/functions/{name}", at("/v1/functions/add", {"left": 1}), USERS),
     Row("POST", "/v1/sync/pull", pulled,                    "200+  200  200  401  401  401  200  200"),
+    Row("POST", "/v1/records/{model}", new_record,          "201!  403  403  401  401  401  403  201!"),
+    Row("GET", "/v1/records/{model}/{id}", ones_record,     "200+  404  404  401  401  401  404  200+"),
+    Row("PATCH", "/v1/records/{model}/{id}", ones_record_changed,
+                                                            "200+! 404  404  401  401  401  404  200+!"),
+    Row("DELETE", "/v1/records/{model}/{id}", ones_record,  "204!  404  404  401  401  401  404  204!"),
     Row("POST", "/sync/stream", download,                   "200+  200  200  401  401  401  200  200"),
     Row("POST", "/v1/sync/batches", ones_note_changed,      "200!  200  200  401  401  401  200  200!"),
     Row("GET", "/write-checkpoint2.json", checkpoint, USERS),

@@ -64,6 +64,7 @@ TAGS = {
     "sync": "What a device's SDK speaks: its download, its uploads, its checkpoints.",
     "devices": "Where a device is, and how to heal it.",
     "conflicts": "Values that lost a conflict, and how to bring one back.",
+    "records": "The app's records, for web pages, scripts and servers.",
     "functions": "The app's own functions.",
     "apps": "Which phone apps belong to this site.",
     "reference": "This description.",

@@ -26,10 +26,12 @@ The tree::
     │   ├── BatchRepeated         an upload's numbers were used before, for other content
     │   ├── IdentityTaken         that address or account belongs to another user
     │   └── NotUnique             a value that must be unique is taken
+    ├── PreconditionFailed    412  If-Match names a version that is not the present one
     ├── TooLarge              413  beyond a documented limit
     │   └── HeadTooLarge      431  the request line and the headers
     ├── UnsupportedMedia      415  a content type or encoding that this address does not read
     ├── Misdirected           421  the Host header names another server
+    ├── Invalid               422  a record's content is not allowed
     ├── TooManyRequests       429  slow down; ``retry_after`` seconds
     ├── NotSetUp              501  a setting of the operator's is missing
     ├── Unavailable           503  transient: the same request may succeed later
@@ -240,6 +242,14 @@ class NotUnique(Conflict):
     hint = "Choose another value, or change the record that has it."
 
 
+class PreconditionFailed(LowtideError):
+    """The record has changed since it was read."""
+
+    code = "precondition_failed"
+    status = 412
+    hint = "Read the record again, and send the change with its new ETag."
+
+
 class TooLarge(LowtideError):
     """The request is larger than this server accepts."""
 
@@ -269,6 +279,14 @@ class Misdirected(LowtideError):
     code = "misdirected"
     status = 421
     hint = "Add the host name to the server's list of hosts."
+
+
+class Invalid(LowtideError):
+    """The record cannot hold this content."""
+
+    code = "invalid"
+    status = 422
+    hint = "Compare the fields and their values with the model's declaration."
 
 
 class TooManyRequests(LowtideError):

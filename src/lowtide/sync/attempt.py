@@ -158,12 +158,17 @@ class Attempt:
             field = model.fields[name]
             theirs = data.get(name)
             theirs_stamp = current.stamp(name)
-            later = stamp >= theirs_stamp
+            # Who waits for the answer writes now, whatever another node's clock says.
+            later = self._transaction.online or stamp >= theirs_stamp
             context = self._context(model, key, name, later)
             try:
                 if base is not None and name in base:
                     merged = merge_field(field, base[name], mine, theirs, later, context)
-                elif self._principal.server or (field.merge == "latest" and theirs_stamp[1] == stamp[1]):
+                elif (
+                    mutation.exact
+                    or self._principal.server
+                    or (field.merge == "latest" and theirs_stamp[1] == stamp[1])
+                ):
                     # The server's code means what it says; a device knows the value that it wrote itself.
                     merged = merge_field(field, theirs, mine, theirs, later, context)
                 else:

@@ -59,7 +59,7 @@ class Ledger:
     def __init__(self, group: int, now: int):
         self._op = group * store.OPS_PER_GROUP
         self._now = now
-        self._records: list[tuple[Any, ...]] = []
+        self._records: dict[Key, tuple[Any, ...]] = {}
         self._added: list[tuple[Any, ...]] = []
         self._dropped: list[tuple[Any, ...]] = []
         self._moves: dict[str, list[tuple[int, str, str, int, str]]] = {}
@@ -71,7 +71,7 @@ class Ledger:
         """``record`` is now ``json``, and stands elsewhere."""
         self._op += 1
         _, model, id = key
-        self._records.append(store.row_of(key, record, json, self._op, self._now))
+        self._records[key] = store.row_of(key, record, json, self._op, self._now)
         for name in after.buckets:
             self._moves.setdefault(name, []).append((self._op, model, id, 0, json))
             if name not in before.buckets:
@@ -93,10 +93,14 @@ class Ledger:
                 if row not in after.index:
                     self._dropped.append((space, *row, id))
 
+    def row(self, key: Key) -> tuple[Any, ...] | None:
+        """The parameters of ``upsert_record`` for a record that was entered."""
+        return self._records.get(key)
+
     async def write(self, tx: Tx, last_bucket: int) -> tuple[dict[str, Bucket], int]:
         """Write everything: the changed buckets as they are now, and the last bucket's id."""
         if self._records:
-            await tx.execute_many(queries["upsert_record"], self._records)
+            await tx.execute_many(queries["upsert_record"], list(self._records.values()))
         if self._dropped:
             await tx.execute_many(queries["delete_index"], self._dropped)
         if self._added:

@@ -15,7 +15,18 @@ import msgspec
 from lowtide.kernel.schema import Lookup, Principal, Schema
 from lowtide.sync.attempt import Attempt, Refuse
 from lowtide.sync.index import IndexKey
-from lowtide.sync.model import Key, Loss, Mutation, Record, Refusal, Refused, Rejection, Result, Transaction
+from lowtide.sync.model import (
+    Key,
+    Loss,
+    Mutation,
+    Record,
+    Refusal,
+    Refused,
+    Rejection,
+    Result,
+    Transaction,
+    Version,
+)
 from lowtide.sync.streams import Streams
 
 
@@ -79,9 +90,18 @@ class Merge:
         holdings = self.state.holdings.get((principal.space, principal.user), {})
         return self.streams.holds(principal, stream, key, holdings)
 
+    def sees(self, principal: Principal, key: Key, record: Record) -> bool:
+        """Does the user receive the record, by default or by subscription?"""
+        holdings = self.state.holdings.get((principal.space, principal.user), {})
+        return self.streams.sees(principal, *key, record.data, holdings)
+
     def apply(self, transaction: Transaction) -> list[Result]:
         """Apply all of ``transaction`` or none of it; a result for each mutation, in order."""
         attempt = Attempt(self, transaction)
+        for version in transaction.versions:
+            why = self._differs(transaction.principal, version)
+            if why is not None:
+                return self._refuse(transaction, version.n, why)
         for wanted in transaction.require:
             record = self.state.records.get((transaction.principal.space, wanted.model, wanted.id))
             if record is None or record.deleted or record.data.get(wanted.field) != wanted.value:
@@ -95,6 +115,21 @@ class Merge:
                 return self._refuse(transaction, mutation.n, refuse.refusal)
         attempt.keep()
         return attempt.results
+
+    def _differs(self, principal: Principal, version: Version) -> Refusal | None:
+        key = (principal.space, version.model, version.id)
+        record = self.state.records.get(key)
+        live = record is not None and not record.deleted
+        named = f"{version.model} {version.id!r}"
+        if version.absent:
+            if not live:
+                return None
+            return Refusal("version:exists", f"there is a {named} already", "Choose another id.")
+        if record is None or not live or not self.sees(principal, key, record):
+            return Refusal("version:none", f"there is no {named}", "Look for the record's id.")
+        if version.ops is not None and record.op not in version.ops:
+            return Refusal("version:changed", f"{named} has changed since it was read", "Read it again.")
+        return None
 
     def _refuse(self, transaction: Transaction, culprit: int, refusal: Refusal) -> list[Result]:
         others = Refusal(

@@ -29,6 +29,8 @@ class Mutation(msgspec.Struct, frozen=True, kw_only=True):
     at: int = 0
     """When it was written: milliseconds on the server's clock."""
     metadata: str | None = None
+    exact: bool = False
+    """What it replaces is what stands: a ``Version`` of its transaction makes sure of it."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -62,6 +64,8 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody waits for the results: what is refused is answered and not synced back."""
     require: Sequence[Require] = ()
     """What must be true of records, or the whole transaction is refused with code ``require``."""
+    versions: Sequence[Version] = ()
+    """What the writer knows of records, or the whole transaction is refused."""
 
 
 class Require(msgspec.Struct, frozen=True):
@@ -73,10 +77,27 @@ class Require(msgspec.Struct, frozen=True):
     value: Any
 
 
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """What mutation ``n`` takes for granted of its record, before the transaction.
+
+    Live, and received by the user (else refused with code ``version:none``); with ``ops`` also last
+    changed by one of them (else ``version:changed``). ``absent``: no live record has the id (else
+    ``version:exists``).
+    """
+
+    n: int
+    model: str
+    id: str
+    ops: tuple[int, ...] | None = None
+    absent: bool = False
+
+
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What goes through the writer at once: transactions of one device, or of the server."""
 
     transactions: Sequence[Transaction] = ()
+    echo: bool = False
+    """Answer with the records as they stand now, too."""
     upload: Upload | None = None
     ask: CheckpointAsk | None = None
     resync: Resync | None = None

@@ -11,7 +11,7 @@ A bucket's topic is also its name in the database.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -62,6 +62,18 @@ class Held(msgspec.Struct, frozen=True):
     """Indexes of the subscriptions that ask for it; None: it comes by default."""
     defer: bool = False
     """Its first download waits while the network is metered."""
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """Where the records of one model are that a user receives, within one space."""
+
+    space: str
+    topics: tuple[str, ...] = ()
+    """The buckets that carry them."""
+    fields: tuple[str, ...] = ()
+    """Every record where one of these has a value, too: any user may subscribe to any of them."""
+    whole: bool = False
+    """All of the space."""
 
 
 def key_text(value: Wire) -> str:
@@ -138,6 +150,72 @@ class Streams:
         if isinstance(keys, Device):
             return False
         return isinstance(keys, Everyone) or key_text(key) in self._key_texts(principal, keys, holdings)
+
+    def sees(
+        self,
+        principal: Principal,
+        space: str,
+        model: str,
+        id: str,
+        data: Data,
+        holdings: Mapping[Lookup, Holding],
+    ) -> bool:
+        """Does the user receive a record with ``data``, by default or by subscription?
+
+        The app's own code sees all of its space. Nobody sees a device's own rows so.
+        """
+        if principal.server:
+            return space == principal.space
+        for stream, field in self._carrying.get(model, ()):
+            if (stream.space or principal.space) != space or isinstance(stream.keys, Device):
+                continue
+            value = None if field is None else id if field == "id" else data.get(field)
+            if field is not None and value is None:
+                continue
+            keys = stream.keys.within if isinstance(stream.keys, Parameter) else stream.keys
+            text = "" if field is None else key_text(value)
+            if keys is None or text in self._key_texts(principal, keys, holdings):
+                return True
+        return False
+
+    def carrying(self, model: str) -> Sequence[tuple[Stream, str | None]]:
+        """The streams that carry ``model``, with the field that says in which bucket each record is."""
+        return self._carrying.get(model, ())
+
+    def spaces(self, principal: Principal, model: str) -> Sequence[str]:
+        """The spaces whose records of ``model`` a user may receive, the user's own first."""
+        others = {stream.space for stream, _ in self.carrying(model)} - {None, principal.space}
+        return (principal.space, *sorted(space for space in others if space is not None))
+
+    def keys_held(
+        self, principal: Principal, stream: Stream, holdings: Mapping[Lookup, Holding]
+    ) -> Iterable[str]:
+        """The keys of ``stream`` that the user holds; none where any may be asked for."""
+        keys = stream.keys.within if isinstance(stream.keys, Parameter) else stream.keys
+        return () if keys is None or isinstance(keys, Device) else self._key_texts(principal, keys, holdings)
+
+    def reach(self, principal: Principal, model: str, holdings: Mapping[Lookup, Holding]) -> list[Reach]:
+        """Where the records of ``model`` are that ``sees`` says yes to; at most one for each space.
+
+        Raises ``TooManyBuckets`` when a user's lie in more than ``MAX_BUCKETS`` buckets.
+        """
+        if principal.server:
+            return [Reach(principal.space, whole=True)]
+        found: dict[str, tuple[dict[str, None], list[str]]] = {}
+        for stream, field in self._carrying.get(model, ()):
+            keys = stream.keys.within if isinstance(stream.keys, Parameter) else stream.keys
+            if isinstance(keys, Device):
+                continue
+            space = stream.space or principal.space
+            topics, fields = found.setdefault(space, ({}, []))
+            if keys is None:
+                fields.append(field or "id")
+                continue
+            for key in self._key_texts(principal, keys, holdings):
+                topics[bucket_topic(space, stream.name, key)] = None
+                if len(topics) > MAX_BUCKETS:
+                    raise TooManyBuckets(f"this user holds more than {MAX_BUCKETS} buckets")
+        return [Reach(space, tuple(topics), tuple(fields)) for space, (topics, fields) in found.items()]
 
     def topic_held(
         self, principal: Principal, client_id: str, name: str, holdings: Mapping[Lookup, Holding]

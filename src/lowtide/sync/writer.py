@@ -60,12 +60,27 @@ MERGES = 8
 _encode = msgspec.json.Encoder().encode
 
 
+class Written(msgspec.Struct, frozen=True):
+    """A record that a batch changed, as its group left it."""
+
+    json: str
+    """The fields, as they are stored."""
+    deleted: bool
+    op: int
+    created: int
+    updated: int
+    seen: bool
+    """Does who wrote it receive it now?"""
+
+
 class Applied(msgspec.Struct, frozen=True):
     """What a batch's sender hears once it is durable."""
 
     group: int
     results: list[Result]
     last_n: int = -1
+    written: Mapping[Key, Written] = {}
+    """What the batch changed, if it has ``echo``."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -231,6 +246,10 @@ class Writer:
             log.error("the app's code failed: %s", fault)
         await uploads.write(now)
         ledger, buckets, topics = await self._write(tx, merge, group, head.last_bucket, now)
+        for i, batch in enumerate(batches):
+            outcome = outcomes[i]
+            if batch.echo and isinstance(outcome, Applied):
+                outcomes[i] = msgspec.structs.replace(outcome, written=_echo(batch, merge, ledger))
         topics.extend(uploads.topics())
         await tx.execute(queries["insert_head_log"], group, now, _encode(topics).decode())
         return outcomes, Commit(group=group, topics=tuple(topics), buckets=buckets, pages=ledger.pages)
@@ -271,6 +290,7 @@ class Writer:
                 space = transaction.principal.space
                 users[(space, transaction.principal.user)] = None
                 keys.update(((space, wanted.model, wanted.id), None) for wanted in transaction.require)
+                keys.update(((space, version.model, version.id), None) for version in transaction.versions)
                 for mutation in transaction.mutations:
                     if isinstance(mutation, Mutation) and mutation.model in self._schema.models:
                         keys[(space, mutation.model, mutation.id)] = None
@@ -434,6 +454,21 @@ class _Uploads:
     def topics(self) -> list[str]:
         """The devices that wait to hear of their uploads."""
         return self._topics
+
+
+def _echo(batch: Batch, merge: Merge, ledger: Ledger) -> dict[Key, Written]:
+    written: dict[Key, Written] = {}
+    for transaction in batch.transactions:
+        who = transaction.principal
+        for mutation in transaction.mutations:
+            key = (who.space, mutation.model, mutation.id)
+            row = ledger.row(key)
+            record = merge.state.records.get(key)
+            if row is not None and record is not None:
+                json, _, deleted, op, created, updated = row[3:]
+                seen = not deleted and merge.sees(who, key, record)
+                written[key] = Written(json, bool(deleted), op, created, updated, seen)
+    return written
 
 
 def _key(device: Upload | CheckpointAsk | Resync) -> DeviceKey:

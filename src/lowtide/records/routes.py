@@ -1,0 +1,134 @@
+"""The REST API's addresses."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import msgspec
+
+from lowtide.kernel.errors import (
+    Busy,
+    Conflict,
+    Forbidden,
+    FunctionFailed,
+    Invalid,
+    NotFound,
+    NotUnique,
+    PreconditionFailed,
+    TooLarge,
+)
+from lowtide.kernel.http import Answer, Header, Request, Response, Route
+from lowtide.records.model import MAX_RECORD_BODY, Change, NewRecord, Unseen
+from lowtide.records.service import Kept, Records
+from lowtide.records.shape import Record
+from lowtide.records.tags import etag, is_known, wanted_ops
+
+WRITE_ERRORS = (Busy, Conflict, Forbidden, FunctionFailed, Invalid, NotFound, NotUnique, TooLarge)
+PRIVATE = "private, no-cache"
+"""A browser may keep an answer for this user, and asks again before it uses it."""
+
+IF_MATCH = Header("If-Match", "The record's ETag: the write happens only to this version.")
+ETAG = Header("ETag", "The record's version: a strong validator.")
+
+_encode = msgspec.json.Encoder().encode
+
+
+def routes(records: Records) -> list[Route]:
+    """Every address of the REST API."""
+
+    async def get(request: Request[None, None]) -> Response:
+        """A record that the user does not receive is 404, like one that never was."""
+        id = request.params["id"]
+        shape, (text, op, created, updated) = await records.get(
+            request.principal, request.params["model"], id
+        )
+        headers = {"etag": etag(op), "cache-control": PRIVATE, "vary": "authorization"}
+        if is_known(request.header("if-none-match"), op):
+            return Response(status=304, headers=headers)
+        return Response(body=_encode(shape.record(id, text, op, created, updated)), headers=headers)
+
+    async def create(request: Request[NewRecord, None]) -> Response:
+        """Sent again with its id and the same content it changes nothing, so it may be repeated until it is
+        answered. A writer who does not receive the record is answered its id alone."""
+        name = request.params["model"]
+        intent = records.creation(name, request.body.id, request.body.data)
+        (kept,) = await records.write(request.principal, [intent])
+        headers = _version(kept) | {"location": f"/v1/records/{name}/{quote(kept.id, safe='')}"}
+        return Response(status=201 if kept.created else 200, body=_body(kept), headers=headers)
+
+    async def change(request: Request[Change, None]) -> Response:
+        """With `If-Match` the change is exact or refused; with `base` it merges as a device's does; with
+        neither, a value that somebody else wrote is overwritten and kept in the conflict journal."""
+        params, sent = request.params, request.body
+        ops = wanted_ops(request.header("if-match"))
+        intent = records.change(params["model"], params["id"], sent.data, sent.base, ops)
+        (kept,) = await records.write(request.principal, [intent])
+        return Response(body=_body(kept), headers=_version(kept))
+
+    async def delete(request: Request[None, None]) -> None:
+        """Devices drop the record at their next checkpoint."""
+        ops = wanted_ops(request.header("if-match"))
+        intent = records.deletion(request.params["model"], request.params["id"], ops)
+        await records.write(request.principal, [intent])
+
+    return [
+        Route(
+            "POST",
+            "/v1/records/{model}",
+            create,
+            body=NewRecord,
+            response=Record,
+            status=201,
+            max_body=MAX_RECORD_BODY,
+            summary="Create a record; the same one again changes nothing",
+            errors=WRITE_ERRORS,
+            answers=(
+                Answer(201, "Created.", Record, headers=(ETAG, Header("Location", "The record's address."))),
+                Answer(200, "It was created before, with the same content.", Record, headers=(ETAG,)),
+            ),
+            tags=("records",),
+        ),
+        Route(
+            "GET",
+            "/v1/records/{model}/{id}",
+            get,
+            response=Record,
+            summary="Read a record",
+            errors=(NotFound,),
+            headers=(Header("If-None-Match", "ETags of the versions that the client has."),),
+            answers=(
+                Answer(200, "The record.", Record, headers=(ETAG,)),
+                Answer(304, "The client has this version.", headers=(ETAG,)),
+            ),
+            tags=("records",),
+        ),
+        Route(
+            "PATCH",
+            "/v1/records/{model}/{id}",
+            change,
+            body=Change,
+            response=Record,
+            max_body=MAX_RECORD_BODY,
+            summary="Change fields of a record",
+            errors=(*WRITE_ERRORS, PreconditionFailed),
+            headers=(IF_MATCH,),
+            tags=("records",),
+        ),
+        Route(
+            "DELETE",
+            "/v1/records/{model}/{id}",
+            delete,
+            summary="Delete a record",
+            errors=(*WRITE_ERRORS, PreconditionFailed),
+            headers=(IF_MATCH,),
+            tags=("records",),
+        ),
+    ]
+
+
+def _version(kept: Kept) -> dict[str, str]:
+    return {} if kept.record is None else {"etag": f'"{kept.record.etag}"'}
+
+
+def _body(kept: Kept) -> bytes:
+    return _encode(Unseen(kept.id) if kept.record is None else kept.record)

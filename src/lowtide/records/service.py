@@ -1,0 +1,275 @@
+"""Single records: read, created, changed, deleted, by one rule with the devices.
+
+A record is read where the user's streams carry it, and written by the model's write rule, through the
+sync engine's writer. What a user does not receive does not exist here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import (
+    Conflict,
+    Forbidden,
+    FunctionFailed,
+    Invalid,
+    LowtideError,
+    NotFound,
+    NotUnique,
+    PreconditionFailed,
+    TooLarge,
+)
+from lowtide.kernel.ids import Ids
+from lowtide.kernel.schema import Data, Lookup, Model, Principal, Schema
+from lowtide.records.denial import Denials
+from lowtide.records.shape import Record, Shape, given_fields, given_id
+from lowtide.storage.db import Row, Tx, load_queries
+from lowtide.sync import Sync, store
+from lowtide.sync.model import Batch, Key, Mutation, Op, Result, Transaction, Version
+from lowtide.sync.streams import Holding
+from lowtide.sync.writer import Applied, Written
+
+queries = load_queries("lowtide.records")
+
+Holdings = Mapping[Lookup, Holding]
+
+
+class Intent(msgspec.Struct, frozen=True, kw_only=True):
+    """One write that somebody wants, decoded. ``ops``: what ``If-Match`` allows, None for any."""
+
+    op: Op
+    model: str
+    id: str
+    data: Data = {}
+    base: Data | None = None
+    ops: tuple[int, ...] | None = None
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What a write left. ``record`` is None when it is gone, or not for who wrote it to see."""
+
+    id: str
+    op: int
+    record: Record | None
+    result: Result
+    created: bool = False
+
+
+class Records:
+    """The REST API's work on records. Stateless beside what was worked out from the schema."""
+
+    def __init__(self, sync: Sync, clock: Clock, ids: Ids):
+        self.sync = sync
+        self._database = sync.database
+        self._schema: Schema = sync.schema
+        self._streams = sync.streams
+        self._clock = clock
+        self._ids = ids
+        self.shapes = {
+            name: Shape(model)
+            for name, model in self._schema.models.items()
+            if not model.removed and not name.startswith("lowtide_")
+        }
+        self.denials = Denials(self._streams)
+
+    def shape(self, name: str) -> Shape:
+        """The model that an address names. Raises ``NotFound``."""
+        shape = self.shapes.get(name)
+        if shape is None:
+            raise NotFound(f"this app has no model {name[:64]!r}")
+        return shape
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def get(self, principal: Principal, name: str, id: str) -> tuple[Shape, Row]:
+        """The shape and the stored row (data, op, created, updated). Raises ``NotFound``."""
+        shape = self.shape(name)
+        row, holdings = await self._database.read(lambda tx: self._visible(tx, principal, shape.model, id))
+        if row is None:
+            raise self.denials.unseen(principal, name, id, holdings)
+        return shape, row
+
+    async def _visible(
+        self, tx: Tx, principal: Principal, model: Model, id: str
+    ) -> tuple[Row | None, Holdings]:
+        holdings: Holdings = {}
+        if not principal.server:
+            holdings = await self.holdings(tx, principal)
+        for space in self._spaces(principal, model.name):
+            for row in await tx.fetch(queries["record"], space, model.name, id):
+                data = {} if principal.server else store.restore(model, row[0])
+                if self._streams.sees(principal, space, model.name, id, data, holdings):
+                    return row, holdings
+        return None, holdings
+
+    async def holdings(self, tx: Tx, principal: Principal) -> Holdings:
+        """The keys that the user's memberships grant, as of this snapshot."""
+        who = (principal.space, principal.user)
+        return (await store.read_holdings(tx, self._schema, self._streams.lookups, [who]))[who]
+
+    def _spaces(self, principal: Principal, model: str) -> Sequence[str]:
+        if principal.server:
+            return (principal.space,)
+        return self._streams.spaces(principal, model)
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def creation(self, name: str, id: str | None, given: Mapping[str, Any]) -> Intent:
+        """A new record; an id is made for one that has none. Raises ``NotFound``, ``Invalid``."""
+        model = self.shape(name).model
+        id = self._ids.uuid() if id is None else given_id(id)
+        return Intent(op="put", model=name, id=id, data=given_fields(model, given))
+
+    def change(
+        self,
+        name: str,
+        id: str,
+        given: Mapping[str, Any],
+        base: Mapping[str, Any] | None,
+        ops: tuple[int, ...] | None,
+    ) -> Intent:
+        """A change of the named fields. Raises ``NotFound``, ``Invalid``."""
+        model = self.shape(name).model
+        seen = None if base is None else given_fields(model, base)
+        return Intent(op="patch", model=name, id=id, data=given_fields(model, given), base=seen, ops=ops)
+
+    def deletion(self, name: str, id: str, ops: tuple[int, ...] | None) -> Intent:
+        """The record's deletion. Raises ``NotFound``."""
+        self.shape(name)
+        return Intent(op="delete", model=name, id=id, ops=ops)
+
+    async def write(self, principal: Principal, intents: Sequence[Intent]) -> list[Kept]:
+        """Apply ``intents`` together or not at all; what each left, in order.
+
+        A creation that was done before with the same content is done again without effect. Raises what
+        ``refusal`` makes of the first that is refused, with ``index`` where there are several, and what
+        ``Writer.apply`` raises.
+        """
+        applied = await self.sync.apply(self._batch(principal, intents))
+        refused = next(
+            (r for r in applied.results if r.status == "refused" and r.code != "transaction"), None
+        )
+        if refused is not None:
+            intent = intents[refused.n - 1]
+            if refused.code == "version:exists" and len(intents) == 1:
+                return [await self._repeated(principal, intent)]
+            error = refusal(intent, refused)
+            self.denials.explain(principal, error, refused)
+            if len(intents) > 1:
+                error.details["index"] = refused.n - 1
+            raise error
+        return await self._kept(principal, intents, applied)
+
+    def _batch(self, principal: Principal, intents: Sequence[Intent]) -> Batch:
+        now = self._clock.now()
+        mutations = []
+        versions = []
+        named: set[tuple[str, str]] = set()
+        for n, intent in enumerate(intents, 1):
+            first = (intent.model, intent.id) not in named
+            named.add((intent.model, intent.id))
+            if first or intent.ops is not None:
+                versions.append(
+                    Version(n=n, model=intent.model, id=intent.id, ops=intent.ops, absent=intent.op == "put")
+                )
+            mutations.append(
+                Mutation(
+                    n=n,
+                    op=intent.op,
+                    model=intent.model,
+                    id=intent.id,
+                    data=intent.data,
+                    base=intent.base,
+                    at=now,
+                    exact=first and intent.ops is not None,
+                )
+            )
+        transaction = Transaction(
+            principal=principal,
+            client_id=f"rest:{principal.user}",
+            mutations=mutations,
+            online=True,
+            versions=versions,
+        )
+        return Batch(transactions=[transaction], echo=True)
+
+    async def _kept(self, principal: Principal, intents: Sequence[Intent], applied: Applied) -> list[Kept]:
+        unchanged: list[Key] = []
+        for intent in intents:
+            key = (principal.space, intent.model, intent.id)
+            if key not in applied.written:
+                unchanged.append(key)
+        written = dict(applied.written)
+        if unchanged:
+            written |= await self._database.read(lambda tx: self._standing(tx, principal, unchanged))
+        kept = []
+        for intent, result in zip(intents, applied.results, strict=True):
+            now = written.get((principal.space, intent.model, intent.id))
+            record = None
+            if now is not None and now.seen and intent.op != "delete":
+                record = self.shapes[intent.model].record(
+                    intent.id, now.json, now.op, now.created, now.updated
+                )
+            op = 0 if now is None else now.op
+            kept.append(Kept(intent.id, op, record, result, intent.op == "put"))
+        return kept
+
+    async def _standing(self, tx: Tx, principal: Principal, keys: Sequence[Key]) -> dict[Key, Written]:
+        """The records as they stand, for writes that changed nothing."""
+        found: dict[Key, Written] = {}
+        for key in keys:
+            row, _ = await self._visible(tx, principal, self._schema.models[key[1]], key[2])
+            if row is not None:
+                text, op, created, updated = row
+                found[key] = Written(text, False, op, created, updated, True)
+        return found
+
+    async def _repeated(self, principal: Principal, intent: Intent) -> Kept:
+        """A creation whose id is taken: by itself, or by another record."""
+        model = self._schema.models[intent.model]
+        row, _ = await self._database.read(lambda tx: self._visible(tx, principal, model, intent.id))
+        if row is not None:
+            data = store.restore(model, row[0])
+            if all(data[name] == value for name, value in intent.data.items()):
+                record = self.shapes[intent.model].record(intent.id, *row)
+                return Kept(intent.id, row[1], record, Result(n=1, status="unchanged"))
+        raise Conflict(
+            f"There is a {intent.model} {intent.id!r} already.",
+            hint="Choose another id, or change the record that has it.",
+        )
+
+
+def _is_culprit(result: Result) -> bool:
+    return result.status == "refused" and result.code != "transaction"
+
+
+_STATUS: dict[str, type[LowtideError]] = {
+    "version:none": NotFound,
+    "version:changed": PreconditionFailed,
+    "no_record": NotFound,
+    "closed": Forbidden,
+    "forbidden": Forbidden,
+    "server_only": Forbidden,
+    "invalid": Invalid,
+    "unique": NotUnique,
+    "record_too_large": TooLarge,
+    "value_too_long": TooLarge,
+    "rule_failed": FunctionFailed,
+}
+
+
+def refusal(intent: Intent, result: Result) -> LowtideError:
+    """The error for a write that the merge refused. What the app's own hook says is a ``Conflict`` with its
+    code as ``refusal``, as for functions."""
+    code, message = result.code or "refused", result.message
+    kind = _STATUS.get(code)
+    if kind is NotFound:
+        return NotFound(f"There is no {intent.model} {intent.id[:128]!r}.")
+    if kind is None:
+        own = {} if code == "version:exists" else {"refusal": code}
+        return Conflict(message, hint=result.hint, **own)
+    return kind(message, hint=result.hint or None)
