@@ -18,7 +18,7 @@ from lowtide.api.logs import AccessLog
 from lowtide.api.origins import Hosts, Origins
 from lowtide.api.problems import problem_routes
 from lowtide.audit import COMPONENT as AUDIT
-from lowtide.audit import Audit
+from lowtide.audit import Audit, Chain
 from lowtide.auth import COMPONENT as AUTH
 from lowtide.auth import Keys, Proofs, Tokens, auth_routes
 from lowtide.auth.keys import SEALED as SEALED_KEYS
@@ -70,6 +70,7 @@ class Lowtide:
         self.bus = open_bus(settings, clock, ids)
         self.jobs = Jobs(self.database, self.bus, clock, ids)
         self.audit = Audit(clock, ids)
+        self.chain = Chain(self.audit, self.database, ids)
         self.vault = open_vault(settings, self.database, clock, ids)
         self.rates = SharedRates(self.database, clock)
         self.rates.schedule(self.jobs)
@@ -135,6 +136,8 @@ class Lowtide:
         self._background(self.vault.keep(), "lowtide-vault")
         await self.keys.load()
         self.tokens = open_tokens(self.keys, self.clock, self._name)
+        opened.push_async_callback(self.chain.close)
+        self._background(self.chain.keep(), "lowtide-audit")
         self._background(self.keys.keep(self.ids), "lowtide-keys")
         await self.sync.start()
         opened.push_async_callback(self.sync.close)

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from lowtide.audit import COMPONENT, Audit, Entry
+from lowtide.audit import Audit, Entry
 from lowtide.audit.model import MAX_NAME, MAX_PERSONAL
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import StatementFailed
 from lowtide.kernel.ids import SeededIds
 from lowtide.storage.db import Database, Query, Tx
-from lowtide.storage.db.migrate import migrate
 
 pytestmark = pytest.mark.anyio
 
@@ -29,12 +28,6 @@ DONE = Entry(
     request="r1",
     personal={"ip": "192.0.2.7", "email": "ann@example.com"},
 )
-
-
-@pytest.fixture
-async def audit(database: Database, clock: ManualClock, ids: SeededIds) -> Audit:
-    await migrate(database, [COMPONENT], clock)
-    return Audit(clock, ids, pepper=b"pepper")
 
 
 async def rows(database: Database, query: Query) -> list[Any]:

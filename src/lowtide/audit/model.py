@@ -81,7 +81,7 @@ def seal_value(pepper: bytes, salt: str, value: Any) -> bytes:
 
 
 def seal_personal(salt: str, personal: str) -> bytes:
-    """The commitment to personal data: SHA-256 of the entry's 128 random bits and the data."""
+    """The commitment to an entry's details: SHA-256 of its salt, 128 random bits, and the personal data."""
     return hashlib.sha256(f"lowtide audit personal\n{salt}\n{personal}".encode()).digest()
 
 

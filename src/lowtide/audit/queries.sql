@@ -26,3 +26,27 @@ UPDATE audit_entry SET seq = $2, hash = $3 WHERE id = $1
 
 -- name: move_head
 UPDATE audit_head SET seq = $1, hash = $2
+
+-- name: head
+SELECT seq, hash FROM audit_head
+
+-- name: chained
+-- With what else an entry's verification needs: its details, and the erasure that took them.
+SELECT e.seq, e.id, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
+e.before_hash, e.after_hash, e.personal_hash, e.hash, d.salt, d.personal, d.erased_by, x.action, x.target
+FROM audit_entry e
+LEFT JOIN audit_detail d ON e.personal_hash IS NOT NULL AND d.entry = e.id
+LEFT JOIN audit_entry x ON d.erased_by IS NOT NULL AND x.id = d.erased_by
+WHERE e.seq > $1 AND e.seq <= $2 ORDER BY e.seq LIMIT $3
+
+-- name: waiting
+SELECT count(*), min(at) FROM audit_entry WHERE seq IS NULL
+
+-- name: beyond
+SELECT count(*) FROM audit_entry WHERE seq > $1
+
+-- name: triggers
+SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ('audit_entry', 'audit_detail')
+-- postgres
+SELECT tgname::text, NULL::text FROM pg_trigger
+WHERE tgrelid IN ('audit_entry'::regclass, 'audit_detail'::regclass) AND NOT tgisinternal AND tgenabled IN ('O', 'A')

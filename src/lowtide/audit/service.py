@@ -30,9 +30,9 @@ class Audit:
         escaped, and a ``personal`` beyond 16 KiB keeps its names only. ``TypeError`` for a ``before``,
         ``after`` or ``personal`` that is no JSON. One statement; two with any of these three. About 15 µs.
         """
-        id, salt, personal = self._ids.uuid(), self._ids.token(), None
-        if entry.personal:
-            personal = _personal(entry)
+        id, salt = self._ids.uuid(), self._ids.token()
+        personal = _personal(entry) if entry.personal else None
+        detailed = not (personal is None and entry.before is None and entry.after is None)
         await tx.execute(
             _SQL["add_entry"],
             id,
@@ -45,9 +45,9 @@ class Audit:
             cut(entry.request),
             None if entry.before is None else seal_value(self.pepper, salt, entry.before),
             None if entry.after is None else seal_value(self.pepper, salt, entry.after),
-            None if personal is None else seal_personal(salt, personal),
+            seal_personal(salt, personal or "") if detailed else None,
         )
-        if not (personal is None and entry.before is None and entry.after is None):
+        if detailed:
             await tx.execute(_SQL["add_detail"], id, salt, personal)
         self.wrote = True
         return id

@@ -1,0 +1,240 @@
+"""Walking the whole chain: is everything there, in its order, and as it was written?
+
+The chain alone shows what was changed by somebody who did not compute it anew. Whoever owns the database
+can do that, too; then the signed checkpoints that were carried elsewhere say otherwise. With none of these
+at hand (``checkpoints=()``) a chain that was rewritten from some entry to its end looks whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from importlib import resources
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from lowtide.audit.chain import Head, read_head
+from lowtide.audit.model import GENESIS, Kept, link, seal_personal
+from lowtide.storage.db import Database, Dialect, Row, Tx, load_queries
+
+_SQL = load_queries("lowtide.audit")
+
+PAGE = 5_000
+"""Entries read at once."""
+TOLD = 20
+"""Faults that are told one by one."""
+
+Kind = Literal["changed", "missing", "reordered", "truncated", "forked", "detail", "tripwire", "checkpoint"]
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Something that is not as it was written: where (0: nowhere in particular), what, and why we say so."""
+
+    seq: int
+    kind: Kind
+    message: str
+    entry: str = ""
+
+
+class Mark(Protocol):
+    """What a checkpoint says: up to which place, and with which hash."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def hash(self) -> bytes: ...
+    @property
+    def name(self) -> str: ...
+
+
+class Verdict(msgspec.Struct):
+    """What was found."""
+
+    head: Head
+    entries: int = 0
+    erased: int = 0
+    """Entries whose personal data was erased."""
+    waiting: int = 0
+    """Entries that have no place yet, and that nothing protects until they have."""
+    checkpoints: int = 0
+    """Checkpoints that agree."""
+    faulty: int = 0
+    faults: list[Fault] = []
+    """The first of them, by their place."""
+
+    def add(self, fault: Fault) -> None:
+        """One more."""
+        self.faulty += 1
+        if len(self.faults) < TOLD:
+            self.faults.append(fault)
+
+
+async def verify(
+    database: Database,
+    checkpoints: Sequence[Mark] = (),
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Verdict:
+    """Walk every entry up to the present head; hold it against its link, its details and ``checkpoints``.
+
+    ``progress(done, of)`` is called after each page. Reads pages of 5,000 in snapshots of their own, so it
+    may run beside a server and holds nothing up. About 4 µs an entry, 10 with personal data; bounded memory.
+    """
+    head = await database.read(read_head)
+    verdict = Verdict(head)
+    await _check_triggers(database, verdict)
+    marks = sorted(checkpoints, key=lambda mark: mark.seq)
+    at, stored = 0, GENESIS
+    # What the next link may be made from: nothing is certain behind a gap.
+    before: tuple[bytes, ...] = (GENESIS,)
+    passed = _pass(marks, 0, GENESIS, verdict)
+    async for page in _pages(database, head.seq):
+        for row in page:
+            entry, stored = Kept(*row[:12]), bytes(row[12] or b"")
+            if entry.seq != at + 1:
+                _tell_gap(verdict, at + 1, entry.seq - 1)
+                before = ()
+            made = link(before[0], entry) if before else stored
+            if made == stored or any(link(other, entry) == stored for other in before[1:]):
+                before = (stored,)
+            else:
+                fault = await _why(database, head.seq, entry, stored)
+                verdict.add(fault)
+                before = () if fault.kind == "reordered" else (stored, made)
+            if entry.personal is not None:
+                _check_detail(verdict, entry, *row[13:])
+            at = entry.seq
+            verdict.entries += 1
+            if passed < len(marks) and marks[passed].seq <= at:
+                passed += _pass(marks[passed:], at, stored, verdict)
+        progress(at, head.seq)
+    if at < head.seq:
+        _tell_gap(verdict, at + 1, head.seq)
+    elif stored != head.hash:
+        verdict.add(Fault(at, "forked", "the chain ends in another hash than the head that was kept"))
+    for mark in marks[passed:]:
+        verdict.add(
+            Fault(
+                head.seq + 1,
+                "truncated",
+                f"{mark.name} was signed when there were {mark.seq} entries; the chain ends at {head.seq}",
+            )
+        )
+    await _count_others(database, head, verdict)
+    verdict.faults.sort(key=lambda fault: fault.seq)
+    return verdict
+
+
+def _pass(marks: Sequence[Mark], at: int, hash: bytes, verdict: Verdict) -> int:
+    """Hold the marks up to ``at`` against the chain; how many there are."""
+    count = 0
+    for mark in marks:
+        if mark.seq > at:
+            break
+        count += 1
+        if mark.seq == at and mark.hash == hash:
+            verdict.checkpoints += 1
+        elif mark.seq == at:
+            verdict.add(
+                Fault(
+                    at,
+                    "forked",
+                    f"{mark.name} was signed with another hash: entries up to {at} were written anew",
+                )
+            )
+        else:
+            verdict.add(Fault(mark.seq, "missing", f"{mark.name} speaks of an entry that is not there"))
+    return count
+
+
+def _tell_gap(verdict: Verdict, first: int, last: int) -> None:
+    if last < first:
+        verdict.add(Fault(last, "forked", "two entries have the same place"))
+    elif last == verdict.head.seq:
+        verdict.add(
+            Fault(first, "truncated", f"the entries {first} to {last} are missing: the chain's end was cut")
+        )
+    else:
+        which = f"entry {first} is" if first == last else f"the entries {first} to {last} are"
+        verdict.add(Fault(first, "missing", f"{which} missing"))
+
+
+async def _why(database: Database, last: int, entry: Kept, hash: bytes) -> Fault:
+    """Was it changed, or did it stand elsewhere? Looks through the chain once more."""
+    previous = GENESIS
+    async for page in _pages(database, last):
+        for row in page:
+            there = bytes(row[12] or b"")
+            if row[0] != entry.seq:
+                moved = link(previous, msgspec.structs.replace(entry, seq=row[0]))
+                if moved in (hash, there):
+                    return Fault(
+                        entry.seq,
+                        "reordered",
+                        f"what stands at {entry.seq} was written as entry {row[0]}",
+                        entry.id,
+                    )
+            previous = there
+    return Fault(entry.seq, "changed", "the entry or its hash was changed", entry.id)
+
+
+def _check_detail(
+    verdict: Verdict,
+    entry: Kept,
+    salt: str | None,
+    personal: str | None,
+    erased_by: str | None,
+    action: str | None,
+    target: str | None,
+) -> None:
+    problem = ""
+    if erased_by is not None:
+        verdict.erased += 1
+        if salt is not None or personal is not None:
+            problem = "its details are said to be erased, and are there"
+        elif action != "audit.erase" or target not in (entry.actor, entry.target):
+            problem = "its details were erased, but no entry says so"
+    elif salt is None:
+        problem = "its details are gone, but not by an erasure"
+    elif seal_personal(salt, personal or "") != entry.personal:
+        problem = "its personal data or its salt was changed"
+    if problem:
+        verdict.add(Fault(entry.seq, "detail", problem, entry.id))
+
+
+async def _check_triggers(database: Database, verdict: Verdict) -> None:
+    rows = await database.read(lambda tx: tx.fetch(_SQL["triggers"]))
+    text = await asyncio.to_thread(_migration, database.dialect)
+    there = {name for name, sql in rows if sql is None or sql in text}
+    for name in re.findall(r"CREATE TRIGGER (\w+)", text):
+        if name not in there:
+            verdict.add(Fault(0, "tripwire", f"the trigger {name} is missing, switched off or changed"))
+
+
+def _migration(dialect: Dialect) -> str:
+    suffix = ".postgres" if dialect == "postgres" else ""
+    file = resources.files("lowtide.audit").joinpath(f"migrations/0001_audit{suffix}.sql")
+    return file.read_text("utf-8").replace("\r\n", "\n")
+
+
+async def _count_others(database: Database, head: Head, verdict: Verdict) -> None:
+    async def work(tx: Tx) -> tuple[Any, int]:
+        [(waiting, _)] = await tx.fetch(_SQL["waiting"])
+        now = await read_head(tx)
+        [(beyond,)] = await tx.fetch(_SQL["beyond"], now.seq)
+        return waiting, beyond
+
+    verdict.waiting, beyond = await database.read(work)
+    if beyond:
+        verdict.add(Fault(head.seq + 1, "forked", f"{beyond} entries stand behind the chain's head"))
+
+
+async def _pages(database: Database, last: int) -> AsyncIterator[list[Row]]:
+    at = 0
+    while at < last:
+        rows = await database.read(lambda tx, at=at: tx.fetch(_SQL["chained"], at, last, PAGE))  # type: ignore[misc]
+        if not rows:
+            return
+        yield rows
+        at = rows[-1][0]
