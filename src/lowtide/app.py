@@ -27,6 +27,7 @@ from lowtide.auth.methods import Carrier, Messages, Outbox, Smtp, mail_sender, m
 from lowtide.auth.methods.messages import Channel
 from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
 from lowtide.declare.app import App
+from lowtide.egress import Egress
 from lowtide.kernel.clock import Clock, SystemClock
 from lowtide.kernel.errors import SetupError
 from lowtide.kernel.ids import Ids, SystemIds
@@ -72,6 +73,7 @@ class Lowtide:
         self.audit = Audit(clock, ids)
         self.chain = Chain(self.audit, self.database, ids)
         self.vault = open_vault(settings, self.database, clock, ids)
+        self.egress = Egress(allowed=settings.egress_allowed, ca_file=settings.egress_ca_file)
         self.rates = SharedRates(self.database, clock)
         self.rates.schedule(self.jobs)
         self.keys = Keys(self.database, clock, self.vault)
@@ -130,6 +132,7 @@ class Lowtide:
         await migrate(self.database, COMPONENTS, self.clock)
         for change in await deploy(self.database, self._schema, self.clock, _report):
             log.warning("the app changed: %s", change)
+        opened.callback(self.egress.close)
         await self.bus.start()
         opened.push_async_callback(self.bus.close)
         await self.vault.load()

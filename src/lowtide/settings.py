@@ -56,6 +56,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Web pages that may call this server, such as ``https://app.example.com``."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks of proxies whose ``X-Forwarded-For`` and ``-Proto`` are believed."""
+    egress_allowed: tuple[str, ...] = ()
+    """Hosts, ``host`` or ``host:port``, that may be asked at private addresses and without TLS."""
+    egress_ca_file: str = ""
+    """Certificates that are trusted for requests to other servers, instead of the system's."""
     worker: bool = True
     """Does this process run jobs? Without it, it serves only: hooks and commands run on other nodes."""
     smtp_url: str = ""

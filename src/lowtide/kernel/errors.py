@@ -5,7 +5,8 @@ The tree::
     LowtideError
     ├── BadRequest            400  what was sent cannot be read
     │   ├── Malformed             not JSON, wrong types, too deep, NUL, lone surrogates
-    │   └── UnknownParameter      a name that the server does not know
+    │   ├── UnknownParameter      a name that the server does not know
+    │   └── AddressRefused        another server's address that this one does not ask
     ├── Unauthorized          401  who is asking is not known
     │   ├── TokenExpired          the token was good once
     │   ├── InvalidGrant          a refresh token, code or ticket that is none, or is used up
@@ -42,6 +43,7 @@ The tree::
     │   └── StorageTimeout        a statement ran past its deadline
     ├── StatementFailed       500  the database refuses a statement: a defect of the code that wrote it
     ├── SealBroken            500  a sealed secret does not open: its row was changed or moved
+    ├── OutsideFailed         502  another server gave no whole answer
     ├── FunctionFailed        502  a function of the app raised
     └── SetupError            a mistake of the developer or operator, found at start
         ├── DeclarationError      an app declaration that cannot work
@@ -94,6 +96,13 @@ class UnknownParameter(BadRequest):
     """The request names something that this server does not know."""
 
     code = "unknown_parameter"
+
+
+class AddressRefused(BadRequest):
+    """This address is not one that this server sends requests to."""
+
+    code = "address_refused"
+    hint = "Use a public https address, or name the host in the setting 'egress_allowed'."
 
 
 class Unauthorized(LowtideError):
@@ -355,6 +364,14 @@ class SealBroken(LowtideError):
 
     code = "seal_broken"
     hint = "Its row was changed by hand or moved, or its data key is gone: set the secret anew."
+
+
+class OutsideFailed(LowtideError):
+    """Another server gave no whole answer."""
+
+    code = "outside_failed"
+    status = 502
+    hint = "Try again later; look whether that server works."
 
 
 class FunctionFailed(LowtideError):
