@@ -165,9 +165,11 @@ class Lowtide:
             *sync_routes(self.sync),
             *records_routes(Records(self.sync, self.clock, self.ids)),
         ]
+        if self.settings.reference:
+            routes += Contract(routes, self._schema, lowtide.__version__).routes()
         development = outbox_routes(self.database) if self._dev else []
         return Edge(
-            [*routes, *Contract(routes, self._schema, lowtide.__version__).routes(), *development],
+            [*routes, *development],
             authenticate=self.tokens.verify,
             clock=self.clock,
             ids=self.ids,

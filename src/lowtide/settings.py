@@ -76,6 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Apple apps of this site: team's id, dot, bundle's id, such as ``ABCDE12345.com.example.app``."""
     app_paths: tuple[str, ...] = ()
     """Links to this site that Apple apps open, such as ``/invite/*``."""
+    reference: bool = True
+    """Serve the API's description at ``/v1/openapi.json`` and as a page at ``/docs``; it holds no data."""
 
     @property
     def address(self) -> str:

@@ -20,12 +20,14 @@ from lowtide.settings import Settings
 from lowtide.storage.db import Dialect
 from tests.api.client import Client
 from tests.contract.shop import app as shop
+from tests.server_process import SECRET_KEY
 
 
 def build(app: App, database: str) -> Lowtide:
     """A backend on ``database``, not started. Compiling an app reads its source: not on a loop."""
     clock = SystemClock()
-    return Lowtide(Settings(database=database), app, clock, SystemIds(clock))
+    settings = Settings(database=database, secret_key=SECRET_KEY)
+    return Lowtide(settings, app, clock, SystemIds(clock))
 
 
 @contextlib.asynccontextmanager

@@ -1,13 +1,15 @@
-"""The API's description, served: ``GET /v1/openapi.json``."""
+"""The API's description, served: ``GET /v1/openapi.json`` for programs, ``GET /docs`` for people."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from importlib.resources import files
 
 import msgspec
 
+from lowtide.api import reference
 from lowtide.api.openapi import describe
 from lowtide.kernel.http import Answer, Header, Request, Response, Route
 from lowtide.kernel.schema import Schema
@@ -15,6 +17,14 @@ from lowtide.kernel.schema import Schema
 ADDRESS = "/v1/openapi.json"
 IF_NONE_MATCH = Header("If-None-Match", "The ETag of the copy that you have.")
 UNCHANGED = Answer(304, "Your copy is the present one.")
+PAGE = "/docs"
+FILES = {"reference.css": "text/css; charset=utf-8", "reference.js": "text/javascript; charset=utf-8"}
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+"""The page's own files, and nothing inside it."""
+FRESH = {"cache-control": "public, max-age=0, must-revalidate"}
 CACHED = {"cache-control": "public, max-age=300", "cross-origin-resource-policy": "cross-origin"}
 
 
@@ -52,10 +62,10 @@ class Contract:
         self._schema = schema
         self._version = version
         self._making = asyncio.Lock()
-        self._document: Page | None = None
+        self._made: dict[str, Page] | None = None
 
     def routes(self) -> list[Route]:
-        """``GET /v1/openapi.json``."""
+        """``GET /v1/openapi.json``, ``GET /docs`` and the two files of that page."""
         return [
             Route(
                 "GET",
@@ -67,7 +77,32 @@ class Contract:
                 tags=("reference",),
                 headers=(IF_NONE_MATCH,),
                 answers=(UNCHANGED,),
-            )
+            ),
+            Route(
+                "GET",
+                PAGE,
+                self.page,
+                auth="none",
+                produces="text/html; charset=utf-8",
+                summary="This description, as a page",
+                tags=("reference",),
+                headers=(IF_NONE_MATCH,),
+                answers=(UNCHANGED,),
+            ),
+            *(
+                Route(
+                    "GET",
+                    f"{PAGE}/{name}",
+                    self.file,
+                    auth="none",
+                    produces=media_type,
+                    summary=f"The page's {'style' if name.endswith('css') else 'script'}",
+                    tags=("reference",),
+                    headers=(IF_NONE_MATCH,),
+                    answers=(UNCHANGED,),
+                )
+                for name, media_type in FILES.items()
+            ),
         ]
 
     async def openapi(self, request: Request[None, None]) -> Response:
@@ -75,15 +110,28 @@ class Contract:
 
         For client generators. It is the same until another version is deployed.
         """
-        return (await self.document()).answer(request, "application/json", CACHED)
+        return (await self._make())[ADDRESS].answer(request, "application/json", CACHED)
 
-    async def document(self) -> Page:
-        """The description as JSON."""
+    async def page(self, request: Request[None, None]) -> Response:
+        """Every address with an example, to be read and searched in a browser. It calls no other host."""
+        headers = FRESH | {"content-security-policy": POLICY}
+        return (await self._make())[PAGE].answer(request, "text/html; charset=utf-8", headers)
+
+    async def file(self, request: Request[None, None]) -> Response:
+        """A file of the page."""
+        name = request.path.rpartition("/")[2]
+        return (await self._make())[name].answer(request, FILES[name], FRESH)
+
+    async def _make(self) -> dict[str, Page]:
         async with self._making:
-            if self._document is None:
-                self._document = await asyncio.to_thread(self._make)
-        return self._document
+            if self._made is None:
+                self._made = await asyncio.to_thread(self._describe)
+        return self._made
 
-    def _make(self) -> Page:
-        routes = [*self._others, *self.routes()]
-        return page(msgspec.json.encode(describe(routes, self._schema, self._version)))
+    def _describe(self) -> dict[str, Page]:
+        described = describe([*self._others, *self.routes()], self._schema, self._version)
+        folder = files("lowtide.api") / "pages"
+        made = {name: page((folder / name).read_bytes()) for name in FILES}
+        made[ADDRESS] = page(msgspec.json.encode(described))
+        made[PAGE] = page(reference.render(described))
+        return made

@@ -58,15 +58,15 @@ Every address answers in JSON unless it says otherwise, a GET answers HEAD too, 
 (RFC 9457) with a stable `code`, a `hint` and the request's id. Bodies may be compressed with gzip or zstd. An
 unknown query parameter is an error."""
 TAGS = {
-    "health": "Is the server alive, and ready for requests?",
-    "problems": "What an error means.",
+    "records": "The app's records, for web pages, scripts and servers.",
+    "functions": "The app's own functions.",
     "auth": "The keys with which tokens are verified.",
     "sync": "What a device's SDK speaks: its download, its uploads, its checkpoints.",
     "devices": "Where a device is, and how to heal it.",
     "conflicts": "Values that lost a conflict, and how to bring one back.",
-    "records": "The app's records, for web pages, scripts and servers.",
-    "functions": "The app's own functions.",
     "apps": "Which phone apps belong to this site.",
+    "health": "Is the server alive, and ready for requests?",
+    "problems": "What an error means.",
     "reference": "This description.",
 }
 """What each tag is about, in the order of the reference."""
@@ -86,7 +86,8 @@ def describe(routes: Sequence[Route], schema: Schema, version: str) -> Json:
     for address in addresses:
         operation = _Operation(address, schemas, responses)
         described = operation.described()
-        described["operationId"] = _unique(described["operationId"], address, identities)
+        wanted = re.sub(r"\W", "_", described["operationId"])
+        described["operationId"] = _unique(wanted, address, identities)
         paths.setdefault(address.path, {})[address.route.method.lower()] = described
     components = _reachable(schemas.components, [paths, responses])
     return {
@@ -235,7 +236,7 @@ class _Operation:
         operation: Json = {
             "tags": list(route.tags),
             "summary": address.summary,
-            "description": "\n\n".join(filter(None, [address.description, WHO[route.auth], limits])),
+            "description": "\n\n".join(filter(None, [address.description, f"{WHO[route.auth]} {limits}"])),
             "operationId": "_".join(
                 filter(None, [*route.tags[:1], getattr(route.handler, "__name__", "call"), address.name])
             ),
