@@ -199,7 +199,7 @@ class _Page:
         marks += [f'<span class="bound">{escape(bound)}</span>' for bound in _bounds(schema)]
         about = _prose(schema.get("description", ""))
         head = f"<code>{escape(name)}</code> {' '.join(marks)}"
-        if "<ul" in inner:
+        if inner:
             return f"<li>{head}{about}<details><summary>fields</summary>{inner}</details></li>"
         return f"<li>{head}{about}</li>"
 
