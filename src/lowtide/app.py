@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from lowtide.api.problems import problem_routes
 from lowtide.audit import COMPONENT as AUDIT
 from lowtide.audit import Audit, Chain
 from lowtide.auth import COMPONENT as AUTH
-from lowtide.auth import Keys, Proofs, Tokens, auth_routes
+from lowtide.auth import Accounts, Keys, Proofs, Tokens, auth_routes
+from lowtide.auth.accounts import SEALED as SEALED_SESSIONS
 from lowtide.auth.keys import SEALED as SEALED_KEYS
 from lowtide.auth.methods import COMPONENT as METHODS
 from lowtide.auth.methods import Carrier, Messages, Outbox, Smtp, mail_sender, mail_server, outbox_routes
 from lowtide.auth.methods.messages import Channel
+from lowtide.auth.tokens import Change
 from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
 from lowtide.declare.app import App
 from lowtide.egress import Egress
@@ -52,7 +54,7 @@ JOBS = Component("jobs", "lowtide.storage.jobs")
 COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, SYNC)
 """Everything that keeps tables, in the order in which they are made."""
 
-SEALED = (*SEALED_KEYS,)
+SEALED = (*SEALED_KEYS, *SEALED_SESSIONS)
 """Every column that the vault seals, to be sealed anew after a rotation of its keys."""
 
 JOBS_AT_ONCE = 16
@@ -81,6 +83,17 @@ class Lowtide:
         self.proofs = Proofs(clock, lambda: self.keys.derive("dpop"), public_url=settings.public_url)
         self.messages = Messages(
             self.jobs, self.vault, clock, open_carriers(settings, self.database, clock, dev)
+        )
+        self.accounts = Accounts(
+            self.database,
+            self.bus,
+            self.jobs,
+            self.vault,
+            self.audit,
+            clock,
+            ids,
+            lambda: self.tokens,
+            schema.hooks,
         )
         self.sync = Sync(schema, self.database, self.bus, self.jobs, clock, ids)
         Retention(self.database, clock, settings.removals_kept_days, settings.journal_kept_days).schedule(
@@ -141,6 +154,9 @@ class Lowtide:
         self.tokens = open_tokens(self.keys, self.clock, self._name)
         opened.push_async_callback(self.chain.close)
         self._background(self.chain.keep(), "lowtide-audit")
+        self.tokens = open_tokens(self.keys, self.clock, self._name, self.accounts.revocations.changes)
+        await self.accounts.load()
+        self._background(self.accounts.revocations.keep(), "lowtide-sessions")
         self._background(self.keys.keep(self.ids), "lowtide-keys")
         await self.sync.start()
         opened.push_async_callback(self.sync.close)
@@ -148,6 +164,7 @@ class Lowtide:
             await self._worker.start()
             opened.push_async_callback(self._worker.stop)
         self.asgi = self._edge()
+        self.accounts.revocations.on_change = self.asgi.end_sessions
 
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._opened.push_async_callback(_end, asyncio.create_task(work, name=name))
@@ -247,9 +264,9 @@ def open_vault(settings: Settings, database: Database, clock: Clock, ids: Ids, *
     return Vault(database, clock, ids, master)
 
 
-def open_tokens(keys: Keys, clock: Clock, name: str) -> Tokens:
-    """What signs and verifies the tokens of the app called ``name``."""
-    return Tokens(keys, clock, audience=name, issuer=f"lowtide/{name}")
+def open_tokens(keys: Keys, clock: Clock, name: str, changes: Mapping[str, Change] | None = None) -> Tokens:
+    """What signs and verifies the tokens of the app called ``name``; ``changes``: of sessions, live."""
+    return Tokens(keys, clock, audience=name, issuer=f"lowtide/{name}", changes=changes)
 
 
 def open_bus(settings: Settings, clock: Clock, ids: Ids) -> Bus:

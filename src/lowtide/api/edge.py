@@ -11,7 +11,7 @@ a problem (``problems.py``), answered in this one place.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 import msgspec
@@ -87,9 +87,11 @@ class _Exchange:
         "receive",
         "scope",
         "send",
+        "session",
         "started",
         "status",
         "streamed",
+        "token",
         "where",
     )
 
@@ -100,6 +102,8 @@ class _Exchange:
         self.id = number
         self.added: list[tuple[bytes, bytes]] = []
         self.where: Route | None = None
+        self.session = ""
+        self.token = ""
         self.status = 0
         self.streamed = False
         self.started = started
@@ -192,6 +196,9 @@ class Edge:
         if not route.vital:
             self._check_host(scope, fields)
         who = self._who(route, fields, method, path) if route.auth != "none" else None
+        if who is not None and who.session:
+            exchange.session = who.session
+            exchange.token = _token(fields)
         query = served.query.read(scope["query_string"])
         if not route.vital:
             self.load.check()
@@ -378,12 +385,28 @@ class Edge:
         if bare:
             drop(stream)
         else:
-            await self._streams.run(stream, exchange.receive, exchange.send)
+            await self._streams.run(
+                stream, exchange.receive, exchange.send, exchange.session, lambda: self._still(exchange)
+            )
 
     def drain(self, within: float = 0.0) -> None:
         """Stop: say "not ready", and ask every stream to end, ``within`` seconds."""
         self.load.draining = True
         self._streams.drain(within)
+
+    def _still(self, exchange: _Exchange) -> bool:
+        """Is the token of a request that has become a stream still good?"""
+        if not exchange.token:
+            return True
+        try:
+            self._authenticate(exchange.token)
+        except Unauthorized:
+            return False
+        return True
+
+    def end_sessions(self, sessions: Collection[str]) -> None:
+        """End the streams of these sessions: at the next line where a stream can, soon anyway."""
+        self._streams.end_sessions(sessions)
 
     def cut(self) -> None:
         """Cancel every stream that has not ended by itself."""
@@ -442,6 +465,10 @@ def _fields(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
             if names.count(name) > 1:
                 raise BadRequest(f"The header {name.decode()!r} is given twice.")
     return fields
+
+
+def _token(fields: Mapping[bytes, bytes]) -> str:
+    return fields[b"authorization"].partition(b" ")[2].decode("ascii").strip(" ")
 
 
 def _answered(result: Any, route: Route) -> Response | Stream:

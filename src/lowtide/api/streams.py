@@ -7,7 +7,7 @@ about 11 KiB together, and 20 µs of CPU for a message to one more listener (mea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, cast
 
 from lowtide.api.bodies import Gone
@@ -15,6 +15,8 @@ from lowtide.api.limits import Load
 from lowtide.kernel.http import Outlet, Stream
 from lowtide.kernel.ids import Ids
 
+CUT_AFTER = 2.0
+"""Seconds in which a stream whose session has ended may say a last line."""
 HERD = 200
 """Devices a second that a server takes back without noticing."""
 
@@ -26,14 +28,19 @@ class Streams:
         self._load = load
         self._ids = ids
         self._open: dict[Outlet, asyncio.Task[Any]] = {}
+        self._of_session: dict[str, set[Outlet]] = {}
 
     async def run(
         self,
         stream: Stream,
         receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
         send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+        session: str = "",
+        still: Callable[[], bool] = lambda: True,
     ) -> None:
         """Run ``stream``, whose headers were sent, to its end.
+
+        ``session``: whose it is, for ``end_sessions``. ``still``: is its token good even now?
 
         Raises ``Gone`` when it was cut: the client left, or ``cut`` was called. What ``stream.run``
         raises is raised here, and the answer is then not ended.
@@ -41,8 +48,10 @@ class Streams:
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         outlet = Outlet(send)
         self._open[outlet] = task
+        if session:
+            self._of_session.setdefault(session, set()).add(outlet)
         self._load.streams += 1
-        if self._load.draining:
+        if self._load.draining or not still():
             self._tell(outlet)
         leaving = asyncio.create_task(self._leaving(receive, outlet))
         try:
@@ -55,6 +64,7 @@ class Streams:
         finally:
             self._load.streams -= 1
             self._open.pop(outlet, None)
+            self._forget(outlet, session)
             leaving.cancel()
         await send({"type": "http.response.body", "body": b""})
 
@@ -71,6 +81,21 @@ class Streams:
                 self._tell(outlet)
             else:
                 loop.call_later(self._ids.jitter(0, spread), self._tell, outlet)
+
+    def end_sessions(self, sessions: Collection[str]) -> None:
+        """Ask the streams of these sessions to end, and cut what is left ``CUT_AFTER`` seconds later."""
+        loop = asyncio.get_running_loop()
+        for session in sessions:
+            for outlet in tuple(self._of_session.get(session, ())):
+                self._tell(outlet)
+                loop.call_later(CUT_AFTER, self._cut, outlet)
+
+    def _forget(self, outlet: Outlet, session: str) -> None:
+        outlets = self._of_session.get(session)
+        if outlets is not None:
+            outlets.discard(outlet)
+            if not outlets:
+                del self._of_session[session]
 
     def cut(self) -> None:
         """Cancel every stream that has not ended by itself."""

@@ -1,5 +1,6 @@
-"""Who is asking: signing keys, and tokens that they prove."""
+"""Who is asking: users, their sessions, and the tokens and keys that prove them."""
 
+from lowtide.auth.accounts import Accounts
 from lowtide.auth.dpop import Proofs
 from lowtide.auth.keys import Keys, KeySource, SigningKey
 from lowtide.auth.routes import auth_routes
@@ -8,4 +9,4 @@ from lowtide.storage.db.migrate import Component
 
 COMPONENT = Component("auth", "lowtide.auth")
 
-__all__ = ["COMPONENT", "KeySource", "Keys", "Proofs", "SigningKey", "Tokens", "auth_routes"]
+__all__ = ["COMPONENT", "Accounts", "KeySource", "Keys", "Proofs", "SigningKey", "Tokens", "auth_routes"]

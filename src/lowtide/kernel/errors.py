@@ -17,6 +17,7 @@ The tree::
     ├── Forbidden             403  who is asking may not
     │   ├── StepUpRequired        the last sign-in is too long ago for this
     │   ├── AccountDisabled       the user was locked out, or is being deleted
+    │   ├── SignInRefused         the app's own rules let this user not in
     │   └── TooManyBuckets        the user holds more buckets than one device can follow
     ├── NotFound              404
     ├── MethodNotAllowed      405
@@ -175,6 +176,13 @@ class AccountDisabled(Forbidden):
 
     code = "account_disabled"
     hint = "An admin of the app can say why, and enable the account again."
+
+
+class SignInRefused(Forbidden):
+    """The app does not let this user in."""
+
+    code = "sign_in_refused"
+    hint = "The app's own rules decide this; 'refusal' is their reason."
 
 
 class TooManyBuckets(Forbidden):

@@ -159,6 +159,8 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
     models: Mapping[str, Model]
     streams: Mapping[str, Stream]
     functions: Mapping[str, Function] = {}
+    hooks: Mapping[str, Callable[[Any], Awaitable[Any]]] = {}
+    """Of signing in, by moment: ``before_`` or ``after_``, and ``sign_up`` or ``sign_in``."""
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,514 @@
+"""Sessions: one sign-in on one device, its tokens, and its end.
+
+A refresh is one short transaction under the session's row lock. ``refresh.judge`` says what a token that
+comes again means. A session that is killed is told so with ``SessionRevoked`` at every later use; whatever
+else goes wrong is another error, and no reason to sign out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from lowtide.audit import Audit, Entry
+from lowtide.auth import refresh as refreshing
+from lowtide.auth.model import MAX_FACT, Ask, DeviceFacts, Session, Signed, User
+from lowtide.auth.refresh import Presented, Rotation, Verdict, parse, rotation_digest, token_of
+from lowtide.auth.revocations import Revocations
+from lowtide.auth.tokens import Tokens
+from lowtide.auth.users import Users
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import AccountDisabled, InvalidGrant, NotFound, ProofMismatch, SessionRevoked
+from lowtide.kernel.ids import Ids
+from lowtide.kernel.schema import Principal
+from lowtide.storage.db import Database, Row, Tx, load_queries
+
+QUERIES = load_queries("lowtide.auth", "sessions.sql")
+
+ACCESS = 600
+"""Seconds for which an access token of a session is good."""
+DAY = 24 * 3600 * 1000
+IDLE = 90
+"""Days without a refresh, after which a session is over."""
+IDLE_ANONYMOUS = 400
+"""The same for an anonymous user, who could never sign in again."""
+MAX_SESSIONS = 100
+"""Sessions of a user; one more ends the one that was seen least lately."""
+PURPOSE = "auth.session:{}"
+
+Judge = Callable[[Rotation, int, str | None, int], Verdict]
+
+
+class Sealer(Protocol):
+    """What keeps the sessions' keys: ``lowtide.storage.vault.Vault``."""
+
+    def seal(self, purpose: str, plain: bytes) -> str: ...
+
+    def open(self, purpose: str, sealed: str) -> bytes: ...
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as a transaction left it: ``Sessions.signed`` makes tokens of it, once that has committed."""
+
+    session: Session
+    user: User
+    space: str
+    roles: tuple[str, ...]
+    aliases: tuple[str, ...]
+    refresh_token: str
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A session with what only its refreshes need."""
+
+    session: Session
+    secret: str
+    rotation: Rotation
+
+
+class _Over(msgspec.Struct, frozen=True):
+    by: str
+    wipe: bool
+
+
+class Sessions:
+    """Opens, refreshes, lists and ends sessions."""
+
+    def __init__(
+        self,
+        database: Database,
+        users: Users,
+        tokens: Callable[[], Tokens],
+        revocations: Revocations,
+        vault: Sealer,
+        audit: Audit,
+        clock: Clock,
+        ids: Ids,
+        *,
+        judge: Judge = refreshing.judge,
+    ):
+        """``tokens``: what signs; asked for at each use, since it needs keys that are loaded later."""
+        self._database = database
+        self._users = users
+        self._tokens = tokens
+        self.revocations = revocations
+        self._vault = vault
+        self._audit = audit
+        self._clock = clock
+        self._ids = ids
+        self._judge = judge
+
+    # -- begin ------------------------------------------------------------------------------------
+
+    async def open(
+        self, tx: Tx, user: User, ask: Ask, amr: tuple[str, ...], *, client: str = "", scope: str = ""
+    ) -> Opened:
+        """Begin a session for ``user``, who has just proved who they are. ``signed`` makes its tokens.
+
+        A session that the same installation had before ends (``replaced``): its answer was lost, or the app
+        was installed anew. So does the one seen least lately beyond ``MAX_SESSIONS``. Raises ``Forbidden``
+        for a space of which the user is no member, ``AccountDisabled``.
+        """
+        if user.status != "active":
+            raise AccountDisabled(reason=user.status)
+        roles = await self._users.roles(tx, user, ask.space)
+        now = self._clock.now()
+        client = client or ask.client_id
+        device = facts(ask.device)
+        await self._make_room(tx, user.id, device.installation, client, now)
+        key = bytes.fromhex(self._ids.token() + self._ids.token())
+        session = Session(
+            id=self._ids.uuid(),
+            user=user.id,
+            space=ask.space,
+            client=client,
+            scope=scope,
+            device=device,
+            jkt=ask.jkt,
+            amr=amr,
+            auth_time=now,
+            created_at=now,
+            seen_at=now,
+            ip=ask.ip[:64],
+            user_agent=cut(ask.user_agent, 2 * MAX_FACT),
+        )
+        await tx.execute(
+            QUERIES["insert_session"],
+            session.id,
+            user.id,
+            session.space,
+            session.client,
+            session.scope,
+            msgspec.json.encode(device).decode(),
+            session.jkt,
+            msgspec.json.encode(amr).decode(),
+            now,
+            self._vault.seal(PURPOSE.format(session.id), key),
+            now,
+            session.ip,
+            session.user_agent,
+        )
+        await self._write_entry(tx, "session.open", session, request=ask.request_id, ip=session.ip)
+        return Opened(
+            session=session,
+            user=user,
+            space=session.space,
+            roles=roles,
+            aliases=await self._users.aliases(tx, user.id),
+            refresh_token=token_of(key, session.id, 0),
+        )
+
+    async def prove(self, tx: Tx, session_id: str, user: User, amr: tuple[str, ...]) -> Opened:
+        """The user of a session has proved anew who they are: its tokens say so from now on.
+
+        Raises ``NotFound`` for a session that is not ``user``'s, or over.
+        """
+        stored = await self._lock(tx, session_id)
+        if stored is None or stored.session.user != user.id or stored.session.ended_at is not None:
+            raise NotFound("This session is over.")
+        now = self._clock.now()
+        await tx.execute(QUERIES["prove_session"], session_id, msgspec.json.encode(amr).decode(), now)
+        old = stored.session
+        session = msgspec.structs.replace(old, amr=amr, auth_time=now, epoch=old.epoch + 1)
+        key = self._vault.open(PURPOSE.format(session_id), stored.secret)
+        return Opened(
+            session=session,
+            user=user,
+            space=session.space,
+            roles=await self._users.roles(tx, user, session.space),
+            aliases=await self._users.aliases(tx, user.id),
+            refresh_token=token_of(key, session_id, stored.rotation.counter),
+        )
+
+    def signed(
+        self,
+        opened: Opened,
+        outcome: Literal["signed_in", "created", "upgraded"] = "signed_in",
+        claims: Mapping[str, Any] | None = None,
+    ) -> Signed:
+        """The tokens of a session. Only after its transaction has committed. About 110 µs.
+
+        The access token of an OAuth client is bound to the key that its refreshes prove (RFC 9449); the app's
+        own are bearer tokens, bound through their refreshes only.
+        """
+        session, user = opened.session, opened.user
+        bound = session.jkt if session.client else None
+        own = dict(user.claims) | dict(claims or {})
+        if user.anonymous:
+            own["anonymous"] = True
+        who = Principal(
+            user=user.id,
+            space=opened.space,
+            claims=own,
+            session=session.id,
+            epoch=session.epoch,
+            auth_time=session.auth_time,
+            amr=session.amr,
+            roles=opened.roles,
+            scope=tuple(session.scope.split()),
+            client=session.client,
+            jkt=bound or "",
+            aliases=opened.aliases,
+        )
+        return Signed(
+            access_token=self._tokens().issue(who, ttl=ACCESS),
+            refresh_token=opened.refresh_token,
+            expires_in=ACCESS,
+            user=user,
+            session_id=session.id,
+            outcome=outcome,
+            token_type="DPoP" if bound else "Bearer",
+        )
+
+    # -- go on ------------------------------------------------------------------------------------
+
+    async def refresh(
+        self,
+        token: str,
+        *,
+        rotation_id: str | None = None,
+        jkt: str | None = None,
+        client: str = "",
+        space: str | None = None,
+        ip: str = "",
+        request_id: str = "",
+    ) -> Signed:
+        """New tokens for a refresh token; for a repeat the same refresh token as the first time.
+
+        ``jkt``: the thumbprint of the key that the request proved. ``space``: act in another space than that
+        of the sign-in, with this access token. Raises ``InvalidGrant`` for what is no token of a session and
+        client, ``SessionRevoked`` for one of a session that is over (or now is, because the token has two
+        holders), ``ProofMismatch``, ``Forbidden`` for a space, and transient errors, after which the same
+        request may be sent again at any time. One durable write; none for a repeat.
+        """
+        presented = parse(token)
+        rotation = rotation_digest(rotation_id)
+
+        async def work(tx: Tx) -> Opened | _Over:
+            return await self._refresh(tx, presented, rotation, jkt, client, space, ip, request_id)
+
+        outcome = await self._database.write(work)
+        if isinstance(outcome, _Over):
+            if outcome.by == "reuse":
+                await self.revocations.committed()
+            raise SessionRevoked(reason=outcome.by, wipe=outcome.wipe)
+        return self.signed(outcome)
+
+    async def _refresh(
+        self,
+        tx: Tx,
+        presented: Presented,
+        rotation: str | None,
+        jkt: str | None,
+        client: str,
+        space: str | None,
+        ip: str,
+        request_id: str,
+    ) -> Opened | _Over:
+        stored = await self._lock(tx, presented.session)
+        if stored is None or stored.session.client != client:
+            raise InvalidGrant
+        session, kept = stored.session, stored.rotation
+        key = self._vault.open(PURPOSE.format(session.id), stored.secret)
+        if not presented.is_of(key):
+            raise InvalidGrant
+        if session.ended_at is not None:
+            return _Over(session.ended_by or "", session.wipe)
+        if session.jkt is not None and jkt != session.jkt:
+            raise ProofMismatch
+        user = await self._users.find(tx, session.user)
+        if user is None or user.status != "active":
+            return _Over("deleted" if user is None else user.status, False)
+        now = self._clock.now()
+        idle = IDLE_ANONYMOUS if user.anonymous else IDLE
+        if session.seen_at < now - idle * DAY:
+            await self._end(tx, session, "idle", now, request=request_id)
+            return _Over("idle", False)
+        roles = await self._users.roles(tx, user, space or session.space)
+        verdict = self._judge(kept, presented.counter, rotation, now)
+        if verdict == "reuse":
+            await self._end(tx, session, "reuse", now, request=request_id, ip=ip)
+            return _Over("reuse", False)
+        counter = kept.counter
+        if verdict == "rotate":
+            counter = presented.counter + 1
+            await tx.execute(QUERIES["rotate_session"], session.id, counter, rotation, now, ip[:64])
+        return Opened(
+            session=session,
+            user=user,
+            space=space or session.space,
+            roles=roles,
+            aliases=await self._users.aliases(tx, user.id),
+            refresh_token=token_of(key, session.id, counter),
+        )
+
+    # -- look -------------------------------------------------------------------------------------
+
+    async def find(self, tx: Tx, id: str) -> Session | None:
+        """The session with this id, over or not."""
+        rows = await tx.fetch(QUERIES["session"], id)
+        return _stored(rows[0]).session if rows else None
+
+    async def of_token(self, tx: Tx, token: str) -> Session | None:
+        """The session that a refresh token belongs to; None for one that no session gave out, or is behind.
+
+        Nothing changes: for introspection and revocation (RFC 7662, 7009), and as a proof of who asks.
+        """
+        try:
+            presented = parse(token)
+        except InvalidGrant:
+            return None
+        rows = await tx.fetch(QUERIES["session"], presented.session)
+        if not rows:
+            return None
+        stored = _stored(rows[0])
+        if not presented.is_of(self._vault.open(PURPOSE.format(presented.session), stored.secret)):
+            return None
+        return stored.session if presented.counter >= stored.rotation.counter - 1 else None
+
+    async def of_user(self, tx: Tx, user: str) -> list[Session]:
+        """The sessions of ``user`` that go on, the newest first."""
+        since = self._clock.now() - IDLE_ANONYMOUS * DAY
+        return [
+            _stored(row).session for row in await tx.fetch(QUERIES["sessions_of"], user, since, MAX_SESSIONS)
+        ]
+
+    # -- end --------------------------------------------------------------------------------------
+
+    async def revoke(
+        self,
+        tx: Tx,
+        session: Session,
+        by: str,
+        *,
+        actor: str = "",
+        via: str = "",
+        wipe: bool = False,
+        request: str = "",
+    ) -> None:
+        """End ``session``; a repeat does nothing. Call ``revocations.committed`` after the commit.
+
+        ``by``: ``sign_out``, ``user`` or ``operator``. ``wipe``: the device is asked to delete what it holds.
+        """
+        await self._end(tx, session, by, self._clock.now(), wipe=wipe, actor=actor, via=via, request=request)
+
+    async def revoke_all(self, tx: Tx, user: str, by: str, *, but: str = "", wipe: bool = False) -> list[str]:
+        """End every session of ``user`` except ``but``; their ids. Call ``revocations.committed`` after.
+
+        Writes no audit entry: the caller says in its own why it was done.
+        """
+        now = self._clock.now()
+        return [id for (id,) in await tx.fetch(QUERIES["end_sessions"], user, now, by, int(wipe), but)]
+
+    async def change(self, tx: Tx, user: str) -> None:
+        """What tokens say of ``user`` has changed: those that are around are refused as expired, and clients
+        fetch new ones. Call ``revocations.committed`` after the commit."""
+        await tx.fetch(QUERIES["change_sessions"], user, self._clock.now())
+
+    async def move(self, tx: Tx, old: str, new: str) -> list[str]:
+        """The sessions of ``old`` are ``new``'s from now on: the next refresh brings that user's token."""
+        return [id for (id,) in await tx.fetch(QUERIES["move_sessions"], old, new, self._clock.now())]
+
+    async def forget(self, tx: Tx, user: str) -> None:
+        """Delete every trace of the sessions of ``user``."""
+        await tx.execute(QUERIES["delete_sessions"], user)
+
+    async def trim(self, limit: int = 1000) -> int:
+        """Forget sessions that nobody can refresh any more; how many. One short transaction."""
+        before = self._clock.now() - (IDLE_ANONYMOUS + IDLE) * DAY
+        return len(await self._database.write(lambda tx: tx.fetch(QUERIES["trim_sessions"], before, limit)))
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    async def _lock(self, tx: Tx, id: str) -> Stored | None:
+        rows = await tx.fetch(QUERIES["lock_session"], id)
+        return _stored(rows[0]) if rows else None
+
+    async def _make_room(self, tx: Tx, user: str, installation: str, client: str, now: int) -> None:
+        live = await self.of_user(tx, user)
+        replaced = [
+            s for s in live if installation and s.device.installation == installation and s.client == client
+        ]
+        if len(live) - len(replaced) >= MAX_SESSIONS:
+            replaced.append(min((s for s in live if s not in replaced), key=lambda s: s.seen_at))
+        for session in replaced:
+            await self._end(tx, session, "replaced", now)
+
+    async def _end(
+        self,
+        tx: Tx,
+        session: Session,
+        by: str,
+        now: int,
+        *,
+        wipe: bool = False,
+        actor: str = "",
+        via: str = "",
+        request: str = "",
+        ip: str = "",
+    ) -> None:
+        if session.ended_at is not None:
+            return
+        await tx.execute(QUERIES["end_session"], session.id, now, by, int(wipe))
+        action = "session.reuse" if by == "reuse" else "session.end"
+        await self._write_entry(
+            tx, action, session, actor=actor, via=via, request=request, ip=ip, after={"by": by, "wipe": wipe}
+        )
+
+    async def _write_entry(
+        self,
+        tx: Tx,
+        action: str,
+        session: Session,
+        *,
+        actor: str = "",
+        via: str = "",
+        request: str = "",
+        ip: str = "",
+        after: Any = None,
+    ) -> None:
+        await self._audit.write(
+            tx,
+            Entry(
+                action=action,
+                actor=actor or f"user:{session.user}",
+                via=via or f"session:{session.id}",
+                target=f"session:{session.id}",
+                space=session.space,
+                after=after,
+                request=request,
+                personal={"ip": ip} if ip else {},
+            ),
+        )
+
+
+def facts(device: DeviceFacts) -> DeviceFacts:
+    """What a device says of itself, cut to what is kept."""
+    return DeviceFacts(
+        name=cut(device.name, MAX_FACT),
+        platform=cut(device.platform, MAX_FACT),
+        app_version=cut(device.app_version, MAX_FACT),
+        locale=cut(device.locale, MAX_FACT),
+        installation=cut(device.installation, MAX_FACT),
+    )
+
+
+def cut(text: str, most: int) -> str:
+    """``text`` without what cannot be shown or stored, at most ``most`` characters."""
+    if not text.isprintable():
+        text = "".join(character for character in text if character.isprintable())
+    return text[:most]
+
+
+def _stored(row: Row) -> Stored:
+    (
+        id,
+        user,
+        space,
+        client,
+        scope,
+        device,
+        jkt,
+        amr,
+        auth_time,
+        epoch,
+        counter,
+        created_at,
+        seen_at,
+        ip,
+        user_agent,
+        ended_at,
+        ended_by,
+        wipe,
+        secret,
+        rotation,
+        rotated_at,
+    ) = row
+    session = Session(
+        id=id,
+        user=user,
+        space=space,
+        client=client,
+        scope=scope,
+        device=_decode_device(device),
+        jkt=jkt,
+        amr=_decode_amr(amr),
+        auth_time=auth_time,
+        epoch=epoch,
+        counter=counter,
+        created_at=created_at,
+        seen_at=seen_at,
+        ip=ip,
+        user_agent=user_agent,
+        ended_at=ended_at,
+        ended_by=ended_by,
+        wipe=bool(wipe),
+    )
+    kept = Rotation(counter=counter, id=rotation, at=rotated_at, bound=jkt is not None)
+    return Stored(session, secret, kept)
+
+
+_decode_device = msgspec.json.Decoder(DeviceFacts).decode
+_decode_amr = msgspec.json.Decoder(tuple[str, ...]).decode

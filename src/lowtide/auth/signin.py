@@ -1,0 +1,424 @@
+"""Signing in: whose proof this is, and what they get for it. Every method ends here.
+
+Who is found: the user whose identity this is; else the user who has the same *verified* address, if this
+proof vouches for it too; else a new one. An address that nobody verified links nothing. If its row was made
+by somebody who never proved the address, its ways in and sessions are thrown away before the owner of the
+address gets it (account pre-hijacking: Sudhodanan and Paverd, USENIX Security 2022).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from lowtide.audit import Audit, Entry
+from lowtide.auth.hooks import Hooks, event
+from lowtide.auth.model import Ask, Credentials, Proof, SecondFactorNeeded, Signed, User
+from lowtide.auth.sessions import Opened, Sessions
+from lowtide.auth.users import QUERIES, Users, check_proof, check_space, person_name
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import (
+    AccountDisabled,
+    Conflict,
+    IdentityTaken,
+    InvalidGrant,
+    NotUnique,
+)
+from lowtide.kernel.ids import Ids
+from lowtide.kernel.schema import Principal
+from lowtide.storage.db import Database, Tx
+
+TICKET = 600
+"""Seconds in which a second factor may follow the first."""
+ATTEMPTS = 4
+"""How often a sign-in that meets another of the same person is begun anew."""
+ANONYMOUS = Proof(provider="anonymous", subject="-")
+
+Outcome = Literal["signed_in", "created", "upgraded"]
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """Who a proof is of."""
+
+    user: User
+    """As it is, or as it will be: then its id is ""."""
+    outcome: Outcome
+    known: bool
+    """The identity is linked already."""
+    cleanse: bool = False
+    """The row was made by somebody who never proved its address."""
+
+
+class _Settling(msgspec.Struct, frozen=True):
+    """One sign-in on its way into the database."""
+
+    proof: Proof
+    ask: Ask
+    ticket: str | None
+    opens: bool
+    seen: _Found
+    claims: dict[str, Any]
+
+
+class _Done(msgspec.Struct, frozen=True):
+    """What a sign-in came to."""
+
+    user: User
+    outcome: Outcome
+    opened: Opened | None
+    changed: bool
+    """Tokens that are around say what is no longer true."""
+
+
+class _Changed(Exception):
+    """Between looking and writing, somebody else wrote."""
+
+
+class SignIn:
+    """Turns proofs into users and sessions."""
+
+    def __init__(
+        self,
+        database: Database,
+        users: Users,
+        sessions: Sessions,
+        hooks: Hooks,
+        audit: Audit,
+        clock: Clock,
+        ids: Ids,
+        *,
+        credentials: Sequence[Credentials] = (),
+    ):
+        """``credentials``: what the methods keep, asked for second factors and told to forget."""
+        self._database = database
+        self._users = users
+        self._sessions = sessions
+        self._hooks = hooks
+        self._audit = audit
+        self._clock = clock
+        self._ids = ids
+        self.credentials: list[Credentials] = list(credentials)
+
+    # -- what methods call ------------------------------------------------------------------------
+
+    async def complete(self, proof: Proof, ask: Ask) -> Signed | SecondFactorNeeded:
+        """Sign in whoever ``proof`` is of, and sign them up if they are new.
+
+        With ``ask.upgrade``, an anonymous user keeps their id and gets this identity; if the identity is
+        another user's already, that one is signed in (``outcome`` is ``signed_in``, the id is another), and
+        the two may then be merged. With the user's own token in ``ask.upgrade`` it is a step-up: the same
+        session goes on with a new ``auth_time``.
+
+        Raises ``SignInRefused`` and ``FunctionFailed`` for hooks, ``AccountDisabled``, ``Forbidden`` for a
+        space, ``Malformed`` for a proof that cannot be kept.
+        """
+        return await self._complete(proof, ask, None)
+
+    async def identify(self, proof: Proof, ask: Ask) -> User | SecondFactorNeeded:
+        """The same without a session: for browser pages that keep their own. Raises as ``complete``."""
+        done = await self._settle(proof, ask, None, opens=False)
+        return done if isinstance(done, SecondFactorNeeded) else done.user
+
+    async def anonymous(self, ask: Ask) -> Signed:
+        """A new user who has proved nothing: whoever holds the session is that user."""
+        check_space(ask.space)
+        draft = User(id="", anonymous=True)
+        claims = await self._hooks.before("before_sign_up", draft, ANONYMOUS, ask)
+
+        async def work(tx: Tx) -> Opened:
+            made = msgspec.structs.replace(draft, claims=claims, signed_in_at=self._clock.now())
+            user = await self._users.create(tx, made)
+            opened = await self._sessions.open(tx, user, ask, ())
+            await self._write(tx, "user.create", user, ask, via=opened.session.id, after={"anonymous": True})
+            await self._hooks.after(tx, "after_sign_up", event(user, ANONYMOUS, ask))
+            return opened
+
+        opened = await self._database.write(work)
+        self._hooks.wake()
+        return self._sessions.signed(opened, "created")
+
+    async def waiting(self, ticket: str) -> User:
+        """Whose second factor ``ticket`` waits for. Raises ``InvalidGrant`` once it is used up or too old."""
+        user, _ = await self._database.read(lambda tx: self._ticket(tx, ticket))
+        return user
+
+    async def finish(self, ticket: str, ask: Ask, amr: tuple[str, ...]) -> Signed:
+        """The second factor was right, too: sign in. The ticket is used up.
+
+        The caller has verified a factor of the user that ``waiting`` names; ``amr`` is how. Raises as
+        ``waiting`` and ``complete``.
+        """
+        _, proof = await self._database.read(lambda tx: self._ticket(tx, ticket))
+        signed = await self._complete(_with(proof, amr), ask, ticket)
+        assert isinstance(signed, Signed)  # noqa: S101 - nothing is asked for after a ticket
+        return signed
+
+    async def finish_identify(self, ticket: str, ask: Ask, amr: tuple[str, ...]) -> User:
+        """The same without a session."""
+        _, proof = await self._database.read(lambda tx: self._ticket(tx, ticket))
+        done = await self._settle(_with(proof, amr), ask, ticket, opens=False)
+        assert isinstance(done, _Done)  # noqa: S101 - likewise
+        return done.user
+
+    async def link(self, who: Principal, proof: Proof, ask: Ask) -> User:
+        """Give the signed-in user another way in. Raises ``IdentityTaken``."""
+        check_proof(proof)
+
+        async def work(tx: Tx) -> User:
+            user = await self._users.get(tx, who.user)
+            owner = await self._users.by_identity(tx, proof.provider, proof.subject)
+            if owner is not None and owner.id == user.id:
+                await self._users.used(tx, proof)
+                return user
+            if owner is not None:
+                raise IdentityTaken
+            if proof.email is not None and proof.email_verified:
+                holder = await self._users.by_email(tx, proof.email)
+                if holder is not None and holder.id != user.id and holder.email_verified:
+                    raise IdentityTaken
+                if holder is not None and holder.id != user.id:
+                    await self._take_address(tx, holder)
+            user = await self._users.save(tx, _enriched(user, proof))
+            await self._users.link(tx, user.id, proof)
+            await self._write(tx, "identity.link", user, ask, via=who.session, after=_named(proof))
+            await self._sessions.change(tx, user.id)
+            return user
+
+        try:
+            user = await self._database.write(work)
+        except NotUnique:
+            raise IdentityTaken from None
+        await self._sessions.revocations.committed()
+        return user
+
+    async def unlink(self, who: Principal, provider: str, subject: str, ask: Ask) -> None:
+        """Take a way in away. Raises ``Conflict`` for the last one, ``NotFound`` is never told."""
+
+        async def work(tx: Tx) -> None:
+            user = await self._users.get(tx, who.user)
+            ways = await self._users.identities(tx, user.id)
+            rest = [way for way in ways if (way.provider, way.subject) != (provider, subject)]
+            if len(rest) == len(ways):
+                return
+            if not rest:
+                raise Conflict(
+                    "This is the only way in.", hint="Link another one first, or delete the account."
+                )
+            await self._users.unlink(tx, user.id, provider, subject)
+            gone = {"provider": provider, "subject": subject}
+            await self._write(tx, "identity.unlink", user, ask, via=who.session, before=gone)
+
+        await self._database.write(work)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    async def _complete(self, proof: Proof, ask: Ask, ticket: str | None) -> Signed | SecondFactorNeeded:
+        done = await self._settle(proof, ask, ticket, opens=True)
+        if isinstance(done, SecondFactorNeeded):
+            return done
+        assert done.opened is not None  # noqa: S101 - that is what ``opens`` says
+        return self._sessions.signed(done.opened, done.outcome)
+
+    async def _settle(
+        self, proof: Proof, ask: Ask, ticket: str | None, *, opens: bool
+    ) -> _Done | SecondFactorNeeded:
+        check_proof(proof)
+        check_space(ask.space)
+        for _ in range(ATTEMPTS):
+            seen = await self._database.read(lambda tx: self._look(tx, proof, ask))
+            # Outside the transaction: the app's code may take its time.
+            moment: Literal["before_sign_in", "before_sign_up"] = (
+                "before_sign_in" if seen.outcome == "signed_in" else "before_sign_up"
+            )
+            claims = await self._hooks.before(moment, seen.user, proof, ask)
+            settling = _Settling(proof, ask, ticket, opens, seen, claims)
+            try:
+                done = await self._database.write(lambda tx, it=settling: self._write_down(tx, it))  # type: ignore[misc]
+            except (_Changed, NotUnique):
+                # Somebody signs up with the same address, or in with the same identity, at this moment.
+                continue
+            self._hooks.wake()
+            if isinstance(done, _Done) and done.changed:
+                await self._sessions.revocations.committed()
+            return done
+        raise Conflict("Others sign in with the same address at this moment.")
+
+    async def _write_down(self, tx: Tx, settling: _Settling) -> _Done | SecondFactorNeeded:
+        """One sign-in inside one transaction."""
+        proof, ask, seen = settling.proof, settling.ask, settling.seen
+        found = await self._look(tx, proof, ask)
+        if (found.user.id, found.outcome, found.known) != (seen.user.id, seen.outcome, seen.known):
+            raise _Changed
+        if settling.ticket is not None:
+            user, _ = await self._ticket(tx, settling.ticket)
+            if user.id != found.user.id:
+                raise InvalidGrant
+            await tx.execute(QUERIES["delete_ticket"], _digest(settling.ticket))
+        elif found.outcome == "signed_in" and not proof.strong and not found.cleanse:
+            factors = await self._factors(tx, found.user)
+            if factors:
+                return await self._wait(tx, found.user, proof, factors)
+        user = await self._keep(tx, found, proof, ask, settling.claims)
+        opened = await self._open(tx, user, ask, proof.amr) if settling.opens else None
+        changed = (
+            found.cleanse or found.outcome == "upgraded" or (opened is not None and opened.session.epoch > 0)
+        )
+        return _Done(user, found.outcome, opened, changed)
+
+    async def _look(self, tx: Tx, proof: Proof, ask: Ask) -> _Found:
+        """Who ``proof`` is of. Reads only."""
+        user = await self._users.by_identity(tx, proof.provider, proof.subject)
+        if user is not None:
+            return _Found(_checked(user), "signed_in", known=True)
+        holder = None if proof.email is None else await self._users.by_email(tx, proof.email)
+        if holder is not None and proof.email_verified:
+            return _Found(_checked(holder), "signed_in", known=False, cleanse=not holder.email_verified)
+        guest = await self._guest(tx, ask)
+        if guest is not None:
+            upgraded = _enriched(guest, proof, free=holder is None)
+            return _Found(msgspec.structs.replace(upgraded, anonymous=False), "upgraded", known=False)
+        return _Found(_enriched(User(id=""), proof, free=holder is None), "created", known=False)
+
+    async def _guest(self, tx: Tx, ask: Ask) -> User | None:
+        if ask.upgrade is None:
+            return None
+        user = await self._users.find(tx, ask.upgrade.user)
+        return user if user is not None and user.anonymous and user.status == "active" else None
+
+    async def _keep(self, tx: Tx, found: _Found, proof: Proof, ask: Ask, claims: dict[str, Any]) -> User:
+        """Write what a sign-in changes about its user."""
+        user = found.user
+        if claims:
+            user = msgspec.structs.replace(user, claims={**user.claims, **claims})
+        user = msgspec.structs.replace(user, signed_in_at=self._clock.now())
+        if found.outcome == "created":
+            user = await self._users.create(tx, user)
+        else:
+            if found.cleanse:
+                await self._cleanse(tx, user, ask)
+            user = await self._users.save(tx, _enriched(user, proof) if proof.email_verified else user)
+        if found.known:
+            await self._users.used(tx, proof)
+        else:
+            await self._users.link(tx, user.id, proof)
+        if found.outcome == "signed_in":
+            if not found.known:
+                await self._write(tx, "identity.link", user, ask, after=_named(proof))
+            await self._hooks.after(tx, "after_sign_in", event(user, proof, ask))
+        else:
+            action = "user.create" if found.outcome == "created" else "user.upgrade"
+            await self._write(tx, action, user, ask, after=_named(proof))
+            await self._hooks.after(tx, "after_sign_up", event(user, proof, ask))
+            if found.outcome == "upgraded":
+                # Its tokens still say that it is anonymous.
+                await self._sessions.change(tx, user.id)
+        return user
+
+    async def _cleanse(self, tx: Tx, user: User, ask: Ask) -> None:
+        """Whoever made this row never proved its address: nothing of theirs may open it."""
+        await self._users.unlink_all(tx, user.id)
+        for kind in self.credentials:
+            await kind.forget(tx, user.id)
+        await tx.execute(QUERIES["delete_tickets"], user.id)
+        await self._sessions.revoke_all(tx, user.id, "operator")
+        await self._write(tx, "user.reclaim", user, ask)
+
+    async def _take_address(self, tx: Tx, holder: User) -> None:
+        """Somebody else has proved the address that ``holder`` only claimed."""
+        for way in await self._users.identities(tx, holder.id):
+            if way.email == holder.email and not way.email_verified:
+                await self._users.unlink(tx, holder.id, way.provider, way.subject)
+        await self._users.save(tx, msgspec.structs.replace(holder, email=None))
+
+    async def _factors(self, tx: Tx, user: User) -> tuple[str, ...]:
+        return tuple([name for kind in self.credentials for name in await kind.factors(tx, user.id)])
+
+    async def _wait(self, tx: Tx, user: User, proof: Proof, factors: tuple[str, ...]) -> SecondFactorNeeded:
+        ticket = self._ids.token() + self._ids.token()
+        until = self._clock.now() + TICKET * 1000
+        kept = msgspec.json.encode(msgspec.structs.replace(proof, claims={})).decode()
+        await tx.execute(QUERIES["insert_ticket"], _digest(ticket), user.id, kept, until)
+        return SecondFactorNeeded(ticket=ticket, factors=factors, expires_in=TICKET, user=user.id)
+
+    async def _ticket(self, tx: Tx, ticket: str) -> tuple[User, Proof]:
+        rows = await tx.fetch(QUERIES["ticket"], _digest(ticket))
+        if not rows or rows[0][2] < self._clock.now():
+            raise InvalidGrant("This sign-in has waited too long for its second factor, or is finished.")
+        user = await self._users.find(tx, rows[0][0])
+        if user is None:
+            raise InvalidGrant
+        return _checked(user), msgspec.json.decode(rows[0][1], type=Proof)
+
+    async def _open(self, tx: Tx, user: User, ask: Ask, amr: tuple[str, ...]) -> Opened:
+        now = ask.upgrade
+        if now is not None and now.session and now.user == user.id:
+            session = await self._sessions.find(tx, now.session)
+            if session is not None and session.user == user.id and session.ended_at is None:
+                opened = await self._sessions.prove(tx, session.id, user, amr)
+                await self._write(tx, "session.prove", user, ask, via=session.id)
+                return opened
+        return await self._sessions.open(tx, user, ask, amr)
+
+    async def _write(
+        self,
+        tx: Tx,
+        action: str,
+        user: User,
+        ask: Ask,
+        *,
+        via: str = "",
+        before: Any = None,
+        after: Any = None,
+    ) -> None:
+        personal = {"ip": ask.ip} if ask.ip else {}
+        if user.email is not None:
+            personal["email"] = user.email
+        await self._audit.write(
+            tx,
+            Entry(
+                action=action,
+                actor=f"user:{user.id}",
+                via=f"session:{via}" if via else "",
+                target=f"user:{user.id}",
+                space=ask.space,
+                before=before,
+                after=after,
+                request=ask.request_id,
+                personal=personal,
+            ),
+        )
+
+
+def _checked(user: User) -> User:
+    if user.status != "active":
+        raise AccountDisabled(reason=user.status)
+    return user
+
+
+def _enriched(user: User, proof: Proof, *, free: bool = True) -> User:
+    """``user`` with what a proof adds. ``free``: nobody else has its address."""
+    changes: dict[str, Any] = {}
+    if proof.email is not None and free and (user.email is None or user.email == proof.email):
+        changes["email"] = proof.email
+        changes["email_verified"] = user.email_verified or proof.email_verified
+    if proof.phone is not None and (user.phone is None or user.phone == proof.phone):
+        changes["phone"] = proof.phone
+        changes["phone_verified"] = user.phone_verified or proof.phone_verified
+    if user.name is None and proof.name:
+        changes["name"] = person_name(proof.name[:200])
+    return msgspec.structs.replace(user, **changes)
+
+
+def _with(proof: Proof, amr: tuple[str, ...]) -> Proof:
+    return msgspec.structs.replace(proof, amr=tuple(dict.fromkeys((*proof.amr, *amr, "mfa"))))
+
+
+def _named(proof: Proof) -> dict[str, str]:
+    return {"provider": proof.provider, "subject": proof.subject}
+
+
+def _digest(ticket: str) -> str:
+    return hashlib.sha256(ticket.encode()).hexdigest()

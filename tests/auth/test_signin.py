@@ -1,0 +1,377 @@
+"""Signing in: whose proof it is, who is linked to whom, and who is kept apart."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from lowtide.auth.hooks import SignInEvent
+from lowtide.auth.model import Proof, SecondFactorNeeded, Signed
+from lowtide.auth.signin import TICKET
+from lowtide.kernel.clock import ManualClock
+from lowtide.kernel.errors import (
+    AccountDisabled,
+    Conflict,
+    FunctionFailed,
+    IdentityTaken,
+    InvalidGrant,
+    Malformed,
+    Refused,
+    SessionRevoked,
+    SignInRefused,
+)
+from lowtide.kernel.ids import SeededIds
+from lowtide.storage.db import Database, Tx
+from tests.auth.world import World, ask_for, code, google, opened, password
+
+pytestmark = pytest.mark.anyio
+
+ANN = "ann@example.com"
+
+
+class Factors:
+    """A method that keeps second factors."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, tuple[str, ...]] = {}
+
+    async def factors(self, tx: Tx, user: str) -> tuple[str, ...]:
+        return self.of.get(user, ())
+
+    async def forget(self, tx: Tx, user: str) -> None:
+        self.of.pop(user, None)
+
+
+async def ways(world: World, user: str) -> list[tuple[str, str]]:
+    found = await world.write(lambda tx: world.users.identities(tx, user))
+    return [(way.provider, way.subject) for way in found]
+
+
+class TestLinking:
+    async def test_the_same_identity_is_the_same_user(self, world: World) -> None:
+        """Also when its address has changed meanwhile."""
+        first = await world.enter(google("g1", ANN))
+        again = await world.enter(google("g1", "new@example.com"))
+        assert (first.outcome, again.outcome) == ("created", "signed_in")
+        assert first.user.id == again.user.id
+        assert first.session_id != again.session_id
+        assert await ways(world, first.user.id) == [("google", "g1")]
+
+    @pytest.mark.parametrize(
+        ("first", "second", "same"),
+        [
+            (google("g1", ANN), code(ANN), True),
+            (code(ANN), google("g1", ANN), True),
+            (code(ANN), google("g1", ANN, verified=False), False),
+            (google("g1", ANN, verified=False), google("g2", ANN, verified=False), False),
+            (code(ANN), password(ANN), False),
+            (google("g1", ANN), google("g2", "bob@example.com"), False),
+            (google("g1"), google("g2"), False),
+        ],
+        ids=lambda value: value.subject if isinstance(value, Proof) else "",
+    )
+    async def test_verified_addresses_link_and_others_do_not(
+        self, world: World, first: Proof, second: Proof, same: bool
+    ) -> None:
+        """Two proofs are one user only where both vouch for the address."""
+        a, b = await world.enter(first), await world.enter(second)
+        assert (a.user.id == b.user.id) is same
+        if not same:
+            assert b.outcome == "created"
+            assert b.user.email is None or b.user.email != a.user.email
+            assert await ways(world, a.user.id) == [(first.provider, first.subject)]
+
+    async def test_a_hijacker_who_was_there_first_is_thrown_out(self, world: World) -> None:
+        """Somebody signed up with the address and never proved it: the owner gets the row, the other nothing.
+
+        No session, no identity, no second factor of the first one survives; the old tokens say so at once.
+        """
+        kept = Factors()
+        world.sign_in.credentials.append(kept)
+        squatter = await world.enter(password(ANN))
+        kept.of[squatter.user.id] = ("totp",)
+        assert not squatter.user.email_verified
+        owner = await world.enter(google("g1", ANN))
+        assert owner.user.id == squatter.user.id
+        assert owner.user.email_verified
+        assert kept.of == {}
+        assert await ways(world, owner.user.id) == [("google", "g1")]
+        with pytest.raises(SessionRevoked):
+            world.who(squatter)
+        with pytest.raises(SessionRevoked):
+            await world.sessions.refresh(squatter.refresh_token)
+        assert world.who(owner).user == owner.user.id
+        again = await world.enter(password(ANN))
+        assert again.user.id != owner.user.id, "the password's old identity must not open the row"
+        assert "user.reclaim" in await world.actions()
+
+    async def test_sign_ups_at_the_same_moment_are_one_user(self, world: World) -> None:
+        """Two taps, or two methods with one address: one user, no error."""
+        signed = await asyncio.gather(*(world.enter(p) for p in (code(ANN), google("g1", ANN), code(ANN))))
+        assert len({one.user.id for one in signed}) == 1
+        assert [one.outcome for one in signed].count("created") == 1
+        assert len(await world.rows("SELECT id FROM users")) == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"subject": ""},
+            {"subject": "x" * 256},
+            {"subject": "a\x00"},
+            {"provider": ""},
+            {"email": "x" * 255},
+            {"email": ""},
+            {"phone": "+" + "1" * 20},
+        ],
+    )
+    async def test_a_proof_that_cannot_be_kept_is_refused(self, world: World, change: dict[str, str]) -> None:
+        """Whatever a provider says; and nothing is written."""
+        with pytest.raises(Malformed):
+            await world.enter(msgspec.structs.replace(google("g1"), **change))
+        assert await world.rows("SELECT id FROM users") == []
+
+
+class TestAnonymous:
+    async def test_an_upgrade_keeps_the_id(self, world: World) -> None:
+        """And the session: what the phone holds goes on, as somebody who can come back."""
+        guest = await world.sign_in.anonymous(ask_for())
+        assert guest.user.anonymous
+        assert world.who(guest).claims["anonymous"] is True
+        signed = await world.enter(code(ANN), upgrade=world.who(guest))
+        assert signed.outcome == "upgraded"
+        assert signed.user.id == guest.user.id
+        assert signed.session_id == guest.session_id
+        assert not signed.user.anonymous
+        assert "anonymous" not in world.who(signed).claims
+        assert (await world.sessions.refresh(signed.refresh_token)).user.email == ANN
+        assert (await world.enter(code(ANN))).user.id == guest.user.id
+
+    async def test_two_guests_are_two_users(self, world: World) -> None:
+        """Nothing is shared by those who proved nothing."""
+        a, b = await world.sign_in.anonymous(ask_for()), await world.sign_in.anonymous(ask_for())
+        assert a.user.id != b.user.id
+
+    async def test_a_known_identity_signs_its_own_user_in(self, world: World) -> None:
+        """An upgrade never takes another user's identity: that user is signed in, the guest stays."""
+        ann = await world.enter(code(ANN))
+        guest = await world.sign_in.anonymous(ask_for())
+        signed = await world.enter(code(ANN), upgrade=world.who(guest))
+        assert (signed.outcome, signed.user.id) == ("signed_in", ann.user.id)
+        assert world.who(guest).user == guest.user.id
+        assert (await world.sessions.refresh(guest.refresh_token)).user.anonymous
+
+    async def test_only_a_guest_is_upgraded(self, world: World) -> None:
+        """The token of a full account does not make a new identity its own."""
+        ann = await world.enter(code(ANN))
+        other = await world.enter(code("bob@example.com"), upgrade=world.who(ann))
+        assert other.outcome == "created"
+        assert other.user.id != ann.user.id
+        assert await ways(world, ann.user.id) == [("email", ANN)]
+
+
+class TestSecondFactor:
+    async def test_nothing_happens_before_the_second_factor(self, world: World) -> None:
+        """No session, no link, no sign-in time; then the ticket is good once."""
+        kept = Factors()
+        world.sign_in.credentials.append(kept)
+        ann = await world.enter(code(ANN))
+        kept.of[ann.user.id] = ("totp", "recovery")
+        asked = await world.sign_in.complete(google("g1", ANN), ask_for())
+        assert isinstance(asked, SecondFactorNeeded)
+        assert asked.factors == ("totp", "recovery")
+        assert await ways(world, ann.user.id) == [("email", ANN)]
+        assert len(await world.rows("SELECT id FROM session")) == 1
+        assert (await world.sign_in.waiting(asked.ticket)).id == ann.user.id
+        signed = await world.sign_in.finish(asked.ticket, ask_for(), ("otp",))
+        assert signed.user.id == ann.user.id
+        assert world.who(signed).amr == ("fed", "otp", "mfa")
+        assert await ways(world, ann.user.id) == [("email", ANN), ("google", "g1")]
+        with pytest.raises(InvalidGrant):
+            await world.sign_in.finish(asked.ticket, ask_for(), ("otp",))
+
+    async def test_a_ticket_expires_and_cannot_be_guessed(self, world: World) -> None:
+        """Ten minutes; what the database shows of it is no ticket."""
+        kept = Factors()
+        world.sign_in.credentials.append(kept)
+        ann = await world.enter(code(ANN))
+        kept.of[ann.user.id] = ("totp",)
+        asked = await world.sign_in.complete(code(ANN), ask_for())
+        assert isinstance(asked, SecondFactorNeeded)
+        ((stored,),) = await world.rows("SELECT hash FROM sign_in_ticket")
+        for wrong in ("", "x", stored, asked.ticket[:-1]):
+            with pytest.raises(InvalidGrant):
+                await world.sign_in.waiting(wrong)
+        world.clock.advance(TICKET + 1)
+        with pytest.raises(InvalidGrant):
+            await world.sign_in.finish(asked.ticket, ask_for(), ("otp",))
+        assert len(await world.rows("SELECT id FROM session")) == 1
+
+    async def test_a_strong_proof_needs_no_second(self, world: World) -> None:
+        """A passkey with user verification is two factors."""
+        kept = Factors()
+        world.sign_in.credentials.append(kept)
+        ann = await world.enter(code(ANN))
+        kept.of[ann.user.id] = ("totp",)
+        strong = msgspec.structs.replace(google("g1", ANN), strong=True)
+        assert (await world.enter(strong)).user.id == ann.user.id
+
+    async def test_a_step_up_goes_on_with_the_same_session(self, world: World) -> None:
+        """The same person proves it again: a new auth_time, no second session, the refresh token stays
+        good.
+        """
+        ann = await world.enter(code(ANN))
+        world.clock.advance(3600)
+        again = await world.sessions.refresh(ann.refresh_token)
+        proved = await world.enter(code(ANN), upgrade=world.who(again))
+        assert proved.session_id == ann.session_id
+        assert world.who(proved).auth_time == world.clock.now() // 1000 * 1000
+        assert proved.refresh_token == again.refresh_token
+        assert len(await world.rows("SELECT id FROM session")) == 1
+
+
+class TestIdentities:
+    async def test_identify_opens_no_session(self, world: World) -> None:
+        """The provider's pages keep their own; the user is found or made all the same."""
+        user = await world.sign_in.identify(code(ANN), ask_for())
+        assert not isinstance(user, SecondFactorNeeded)
+        assert (user.email, user.email_verified) == (ANN, True)
+        assert await world.rows("SELECT id FROM session") == []
+
+    async def test_another_way_in_can_be_linked_and_taken_away(self, world: World) -> None:
+        """But never another user's, and never the last."""
+        ann, bob = await world.enter(code(ANN)), await world.enter(google("g1", "bob@example.com"))
+        with pytest.raises(IdentityTaken):
+            await world.sign_in.link(world.who(ann), google("g1"), ask_for())
+        with pytest.raises(IdentityTaken):
+            await world.sign_in.link(world.who(ann), google("g9", "bob@example.com"), ask_for())
+        await world.sign_in.link(world.who(ann), google("g2"), ask_for())
+        assert (await world.enter(google("g2"))).user.id == ann.user.id
+        ann = await world.enter(code(ANN))
+        await world.sign_in.unlink(world.who(ann), "google", "g1", ask_for())
+        assert await ways(world, bob.user.id) == [("google", "g1")], "another user's is not touched"
+        await world.sign_in.unlink(world.who(ann), "google", "g2", ask_for())
+        with pytest.raises(Conflict):
+            await world.sign_in.unlink(world.who(ann), "email", ANN, ask_for())
+        assert await ways(world, ann.user.id) == [("email", ANN)]
+
+    async def test_linking_a_verified_address_takes_it_from_who_only_claimed_it(self, world: World) -> None:
+        """The claimer keeps the account, without the address and the way in that was named by it."""
+        squatter = await world.enter(password(ANN))
+        owner = await world.enter(google("g1"))
+        user = await world.sign_in.link(world.who(owner), code(ANN), ask_for())
+        assert (user.email, user.email_verified) == (ANN, True)
+        assert await ways(world, squatter.user.id) == []
+
+    async def test_a_disabled_user_is_told_so(self, world: World) -> None:
+        """By every way in; and nothing is linked."""
+        ann = await world.enter(code(ANN))
+
+        async def disable(tx: Tx) -> None:
+            user = await world.users.get(tx, ann.user.id)
+            await world.users.save(tx, msgspec.structs.replace(user, status="disabled"))
+
+        await world.write(disable)
+        for proof in (code(ANN), google("g1", ANN)):
+            with pytest.raises(AccountDisabled):
+                await world.enter(proof)
+        with pytest.raises(SessionRevoked):
+            await world.sessions.refresh(ann.refresh_token)
+        assert await ways(world, ann.user.id) == [("email", ANN)]
+
+    async def test_everything_is_audited(self, world: World) -> None:
+        """Sign-ups, links, sessions: each in the transaction that did it."""
+        ann = await world.enter(code(ANN))
+        await world.enter(google("g1", ANN))
+        await world.sign_in.unlink(world.who(ann), "google", "g1", ask_for())
+        assert sorted(await world.actions()) == [
+            "identity.link",
+            "identity.unlink",
+            "session.open",
+            "session.open",
+            "user.create",
+        ]
+
+
+class TestHooks:
+    @pytest.fixture
+    def told(self) -> list[SignInEvent]:
+        return []
+
+    async def test_a_hook_may_set_claims(
+        self, database: Database, clock: ManualClock, ids: SeededIds, told: list[SignInEvent]
+    ) -> None:
+        """At sign-up and at sign-in; they are in the token at once and stay."""
+
+        async def up(event: SignInEvent) -> Any:
+            told.append(event)
+            return {"plan": "trial"}
+
+        async def again(event: SignInEvent) -> Any:
+            return {"seen": 1}
+
+        async with opened(
+            database, clock, ids, hooks={"before_sign_up": up, "before_sign_in": again}
+        ) as world:
+            first = await world.enter(google("g1", ANN, claims={"hd": "example.com"}))
+            assert world.who(first).claims == {"plan": "trial"}
+            assert (told[0].user.id, told[0].provider, told[0].claims) == (
+                "",
+                "google",
+                {"hd": "example.com"},
+            )
+            second = await world.enter(google("g1", ANN))
+            assert world.who(second).claims == {"plan": "trial", "seen": 1}
+            assert len(told) == 1
+
+    async def test_a_hook_may_refuse(self, database: Database, clock: ManualClock, ids: SeededIds) -> None:
+        """With the app's own words; nothing is written."""
+
+        async def no(event: SignInEvent) -> Any:
+            raise Refused("Only for the crew.", code="not_crew")
+
+        async with opened(database, clock, ids, hooks={"before_sign_up": no}) as world:
+            for enter in (world.enter(code(ANN)), world.sign_in.anonymous(ask_for())):
+                with pytest.raises(SignInRefused, match="Only for the crew") as caught:
+                    await enter
+                assert caught.value.details == {"refusal": "not_crew"}
+            assert await world.rows("SELECT id FROM users") == []
+
+    @pytest.mark.parametrize(
+        "answer", [{"sub": "bob"}, {"roles": ["admin"]}, {"x": "y" * 3000}, [1], object()]
+    )
+    async def test_a_hook_that_fails_lets_nobody_in(
+        self, database: Database, clock: ManualClock, ids: SeededIds, answer: Any
+    ) -> None:
+        """Whatever it returns or raises: an error of the app's code, and no user."""
+
+        async def bad(event: SignInEvent) -> Any:
+            if type(answer) is object:
+                raise RuntimeError("oops")
+            return answer
+
+        async with opened(database, clock, ids, hooks={"before_sign_up": bad}) as world:
+            with pytest.raises(FunctionFailed):
+                await world.enter(code(ANN))
+            assert await world.rows("SELECT id FROM users") == []
+
+    async def test_an_after_hook_is_a_job(
+        self, database: Database, clock: ManualClock, ids: SeededIds, told: list[SignInEvent]
+    ) -> None:
+        """It exists exactly if the sign-in does, and is told the user's id."""
+
+        async def after(event: SignInEvent) -> Any:
+            told.append(event)
+
+        async with opened(database, clock, ids, hooks={"after_sign_up": after}) as world:
+            signed = await world.enter(code(ANN))
+            assert isinstance(signed, Signed)
+            assert [kind for (kind,) in await world.rows("SELECT kind FROM job")] == ["auth.after_sign_up"]
+            ((payload,),) = await world.rows("SELECT payload FROM job")
+            await world.jobs.handler("auth.after_sign_up").call(
+                None,  # type: ignore[arg-type]
+                msgspec.json.decode(payload, type=SignInEvent),
+            )
+            assert told[0].user.id == signed.user.id
