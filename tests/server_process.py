@@ -60,9 +60,12 @@ class ServerProcess:
         self.name = name
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._settings = {"database": postgres or str(folder / "data.db"), "port": str(self.port)} | (
-            settings or {}
-        )
+        # Tests and benchmarks ask as often as they can.
+        self._settings = {
+            "database": postgres or str(folder / "data.db"),
+            "port": str(self.port),
+            "rate_limits": "0",
+        } | (settings or {})
         self._database = self._settings["database"]
         if postgres is not None:
             self._settings.setdefault("secret_key", SECRET_KEY)

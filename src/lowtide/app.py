@@ -17,6 +17,7 @@ from lowtide.api.limits import Load
 from lowtide.api.logs import AccessLog
 from lowtide.api.origins import Hosts, Origins
 from lowtide.api.problems import problem_routes
+from lowtide.api.rates import Rates
 from lowtide.audit import COMPONENT as AUDIT
 from lowtide.audit import Audit, Chain
 from lowtide.auth import COMPONENT as AUTH
@@ -195,6 +196,7 @@ class Lowtide:
             origins=Origins(self.settings.cors_origins),
             load=self.load,
             prove=self.proofs.check,
+            rates=Rates(self.clock, self.settings.rate_limits) if self.settings.rate_limits else None,
         )
 
 

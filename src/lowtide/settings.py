@@ -56,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Web pages that may call this server, such as ``https://app.example.com``."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks of proxies whose ``X-Forwarded-For`` and ``-Proto`` are believed."""
+    rate_limits: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    """Multiplies how often somebody may ask (docs/hardening.md); 0 switches these limits off."""
     egress_allowed: tuple[str, ...] = ()
     """Hosts, ``host`` or ``host:port``, that may be asked at private addresses and without TLS."""
     egress_ca_file: str = ""

@@ -14,6 +14,7 @@ from lowtide.api.limits import Limits, Load
 from lowtide.api.logs import AccessLog
 from lowtide.api.origins import Hosts, Origins
 from lowtide.api.problems import problem_routes
+from lowtide.api.rates import Rates
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.codec import Int64
 from lowtide.kernel.errors import TokenExpired, Unauthorized
@@ -121,6 +122,7 @@ def build(
     sample: float = 1.0,
     mounts: dict[str, Any] | None = None,
     checks: dict[str, Any] | None = None,
+    rates: float = 0.0,
 ) -> Edge:
     """An edge over ``handlers`` and ``more``."""
     clock = ManualClock()
@@ -136,4 +138,5 @@ def build(
         access=AccessLog(clock, ids, sample=sample),
         load=load,
         mounts=mounts,
+        rates=Rates(clock, rates) if rates else None,
     )

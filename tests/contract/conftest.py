@@ -26,7 +26,7 @@ from tests.server_process import SECRET_KEY
 def build(app: App, database: str) -> Lowtide:
     """A backend on ``database``, not started. Compiling an app reads its source: not on a loop."""
     clock = SystemClock()
-    settings = Settings(database=database, secret_key=SECRET_KEY)
+    settings = Settings(database=database, secret_key=SECRET_KEY, rate_limits=0)
     return Lowtide(settings, app, clock, SystemIds(clock))
 
 

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from lowtide.api.limits import Deadline, Load
+from lowtide.api.limits import LAST, Deadline, Load
 from lowtide.kernel.errors import BadRequest, Malformed, RequestTimeout, TooLarge, UnsupportedMedia
 from lowtide.kernel.http import KIB
 
@@ -98,10 +98,12 @@ def check_head(
 class Body:
     """One body on its way in. ``bytes`` holds it after ``read``; ``release`` gives its room back."""
 
-    __slots__ = ("_inflate", "_load", "_most", "_parts", "bytes", "size", "wire")
+    __slots__ = ("_inflate", "_load", "_most", "_parts", "_rank", "bytes", "size", "wire")
 
-    def __init__(self, load: Load, most: int, inflater: Callable[[], Inflater] | None):
+    def __init__(self, load: Load, most: int, inflater: Callable[[], Inflater] | None, rank: int = LAST):
+        """``rank``: how much of the room for bodies it may use up (``Load``)."""
         self._load = load
+        self._rank = rank
         self._most = most
         self._inflate = inflater() if inflater is not None else None
         self._parts: list[bytes] = []
@@ -150,7 +152,7 @@ class Body:
     def _keep(self, part: bytes) -> None:
         if self.size + len(part) > self._most:
             raise TooLarge(f"The decompressed body is larger than {self._most} bytes.", limit=self._most)
-        self._load.buffer(len(part))
+        self._load.buffer(len(part), self._rank)
         self.size += len(part)
         if part:
             self._parts.append(part)

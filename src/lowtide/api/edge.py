@@ -1,7 +1,7 @@
 """The HTTP edge: an ASGI app over a table of typed routes.
 
 One coroutine takes a request from its headers to its answer, in an order that spends least on what
-will be refused: host, route, token, load, size, type, body, handler. There is no chain of middleware:
+will be refused: host, route, token, load, rate, size, type, body, handler. There is no chain of middleware:
 each layer of one costs more than the whole of this.
 
 Answers carry ``X-Request-Id`` and the headers that keep a browser from misusing an API. Every error is
@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import msgspec
 
 from lowtide.api.bodies import Body, Gone, check_head
-from lowtide.api.limits import Deadline, Deadlines, Load
+from lowtide.api.limits import FIRST, Deadline, Deadlines, Load
 from lowtide.api.logs import ERRORS, AccessLog
 from lowtide.api.origins import Hosts, Origins
 from lowtide.api.problems import expected, problem
+from lowtide.api.rates import Rates
 from lowtide.api.streams import Streams, drop
 from lowtide.api.table import Served, Table, allowed
 from lowtide.kernel.clock import Clock
@@ -114,7 +115,8 @@ class Edge:
 
     ``authenticate`` must not block: a signature check, or a dict hit. ``mounts`` are whole ASGI apps by
     path prefix (``/console``); they see requests for an allowed Host and set their own headers.
-    ``load`` is shared with the health routes. Without ``prove`` no token that is bound to a key is believed.
+    ``load`` is shared with the health routes. Without ``prove`` no token that is bound to a key is believed;
+    without ``rates`` nobody is told to slow down.
     """
 
     def __init__(
@@ -130,18 +132,20 @@ class Edge:
         load: Load | None = None,
         mounts: Mapping[str, Asgi] | None = None,
         prove: Prove | None = None,
+        rates: Rates | None = None,
     ):
         self.table = Table(routes)
         self.load = load or Load()
         self._authenticate = authenticate
         self._prove = prove
+        self._rates = rates
         self._clock = clock
         self._ids = ids
         self._hosts = hosts
         self._origins = origins or Origins()
         self._access = access
         self._mounts = tuple((prefix, app) for prefix, app in (mounts or {}).items())
-        self._deadlines = Deadlines()
+        self._deadlines = Deadlines(self.load)
         self._streams = Streams(self.load, ids)
         self._prefix = ids.token()[:12]
         self._count = 0
@@ -181,7 +185,7 @@ class Edge:
         for prefix, app in self._mounts:
             if path == prefix or path.startswith(prefix + "/"):
                 self._check_host(scope, fields)
-                self.load.check()
+                self.load.check(FIRST)
                 await app(scope, exchange.receive, self._watched(exchange))
                 return None
         if method == "OPTIONS":
@@ -201,9 +205,12 @@ class Edge:
             exchange.token = _token(fields)
         query = served.query.read(scope["query_string"])
         if not route.vital:
-            self.load.check()
+            self.load.check(served.rank)
             if scope.get("state", {}).get("crowded"):
                 self.load.refuse("connections")
+            if self._rates is not None:
+                peer = scope.get("client")
+                self._rates.take(served.rate, who, peer[0] if peer else "", exchange.added)
         body = None
         deadline = self._deadlines.begin(self.load.limits.body_start)
         try:
@@ -211,7 +218,7 @@ class Edge:
                 body = self._expect(served, fields)
                 await body.read(exchange.receive, deadline)
                 if not route.vital:
-                    self.load.check()
+                    self.load.check(served.rank)
             client = scope.get("client")
             request = Request(
                 body=None if body is None else self._decoded(route, body.bytes),
@@ -286,7 +293,7 @@ class Edge:
             served.consumes,
             most,
         )
-        return Body(self.load, most, inflater)
+        return Body(self.load, most, inflater, served.rank)
 
     def _decoded(self, route: Route, data: bytes) -> Any:
         if route.body is bytes:

@@ -9,6 +9,7 @@ routing (measured: 3 to 9 µs with uvloop).
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import cast
 
 import msgspec
@@ -18,6 +19,11 @@ from lowtide.kernel.http import MIB
 
 TICK = 0.25
 """Seconds between two looks: a deadline fires this much late at most."""
+
+LAST, MIDDLE, FIRST = 0, 1, 2
+"""Which requests are refused first: FIRST those without a token, LAST the sync of who is signed in."""
+SHARES = (1.0, 0.85, 0.6)
+"""How much of each bound the three may use up."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,12 +44,29 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after which a body must be there, however fast it came."""
     depth: int = 32
     """Nesting of JSON."""
+    late: float = 2.0
+    """Seconds by which the event loop may run late before requests without a token are refused."""
 
 
 class Load:
-    """How much is going on now."""
+    """How much is going on now, and who is refused when it is too much.
 
-    __slots__ = ("buffered", "draining", "limits", "refused", "requests", "streams")
+    The last part of every bound is kept for those who are signed in, and the very last for their sync: a
+    flood of requests without a token is refused while devices go on. It is also refused when the event loop
+    runs late, because then the processor is the bound.
+    """
+
+    __slots__ = (
+        "_buffers",
+        "_requests",
+        "buffered",
+        "draining",
+        "late",
+        "limits",
+        "refused",
+        "requests",
+        "streams",
+    )
 
     def __init__(self, limits: Limits | None = None):
         self.limits = limits or Limits()
@@ -53,10 +76,14 @@ class Load:
         self.streams = 0
         self.buffered = 0
         self.refused = 0
+        self.late = 0.0
+        """Seconds by which the event loop ran late, of the last looks."""
+        self._requests = tuple(math.ceil(self.limits.requests * share) for share in SHARES)
+        self._buffers = tuple(math.ceil(self.limits.buffered * share) for share in SHARES)
 
-    def check(self) -> None:
-        """Raises ``Busy`` when no further request can be worked on now."""
-        if self.requests >= self.limits.requests:
+    def check(self, rank: int = LAST) -> None:
+        """Raises ``Busy`` when no further request of ``rank`` can be worked on now."""
+        if self.requests >= self._requests[rank] or (rank == FIRST and self.late > self.limits.late):
             self.refuse("requests")
 
     def check_streams(self) -> None:
@@ -64,9 +91,9 @@ class Load:
         if self.streams >= self.limits.streams:
             self.refuse("streams")
 
-    def buffer(self, size: int) -> None:
+    def buffer(self, size: int, rank: int = LAST) -> None:
         """Take ``size`` bytes of the room for bodies. Raises ``Busy``. Give them back with ``release``."""
-        if self.buffered + size > self.limits.buffered:
+        if self.buffered + size > self._buffers[rank]:
             self.refuse("bodies")
         self.buffered += size
 
@@ -98,9 +125,12 @@ class Deadlines:
     ``task.uncancel()`` and go on; or, with ``passed`` not set, let it through.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, load: Load | None = None):
+        """``load`` is told by how much the event loop runs late."""
         self._live: set[Deadline] = set()
         self._ticking = False
+        self._load = load
+        self._planned = 0.0
 
     def begin(self, seconds: float) -> Deadline:
         """Start a deadline for the current task. End it with ``end``, always."""
@@ -110,7 +140,7 @@ class Deadlines:
         self._live.add(deadline)
         if not self._ticking:
             self._ticking = True
-            loop.call_later(TICK, self._tick, loop)
+            self._plan(loop)
         return deadline
 
     def again(self, deadline: Deadline, seconds: float) -> None:
@@ -128,5 +158,13 @@ class Deadlines:
             deadline.passed = True
             deadline.task.cancel()
         self._ticking = bool(self._live)
+        if self._load is not None:
+            # Halved with each look: one long pause is forgotten within a second or two.
+            late = (self._load.late + now - self._planned) / 2
+            self._load.late = late if self._ticking else 0.0
         if self._ticking:
-            loop.call_later(TICK, self._tick, loop)
+            self._plan(loop)
+
+    def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._planned = loop.time() + TICK
+        loop.call_later(TICK, self._tick, loop)

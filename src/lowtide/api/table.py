@@ -15,8 +15,9 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import msgspec
 from msgspec import inspect
 
+from lowtide.api.limits import FIRST, LAST, MIDDLE
 from lowtide.kernel.errors import DeclarationError, Malformed, MethodNotAllowed, NotFound, UnknownParameter
-from lowtide.kernel.http import Route
+from lowtide.kernel.http import Rate, Route
 
 NAME = re.compile(r"\{([a-z][a-z0-9_]*)(:rest)?\}")
 MAX_PARAMETERS = 64
@@ -103,14 +104,27 @@ def _unbounded(kind: inspect.Type) -> bool:
 class Served:
     """A route in the table, with what was worked out about it once."""
 
-    __slots__ = ("consumes", "names", "query", "rest", "route", "segments")
+    __slots__ = ("consumes", "names", "query", "rank", "rate", "rest", "route", "segments")
 
     def __init__(self, route: Route):
         self.route = route
         self.segments, self.names, self.rest = _template(route.path)
         self.query = Query(route.query)
         self.consumes = frozenset(route.consumes)
+        self.rate = _rate(route)
+        self.rank = FIRST if route.auth == "none" else LAST if self.rate == "sync" else MIDDLE
+        """When it is refused under load: see ``Load``."""
         _check(route)
+
+
+def _rate(route: Route) -> Rate:
+    if route.rate is not None:
+        return route.rate
+    if route.vital:
+        return "none"
+    if route.path.startswith(("/v1/auth/", "/oauth/")):
+        return "auth"
+    return "read" if route.method == "GET" else "write"
 
 
 class _Node:

@@ -23,6 +23,9 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Auth = Literal["none", "user", "server", "admin"]
 """Who may ask: anyone, whoever has a token, only the app's own servers, or those and admins."""
 
+Rate = Literal["read", "write", "auth", "sync", "none"]
+"""How often one may ask: a class of limits; "none" is unlimited."""
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -180,7 +183,7 @@ Result = Annotated[Any, msgspec.Meta(extra_json_schema={"x-declared": "result"})
 class Route(msgspec.Struct, frozen=True):
     """One address: what it takes, what it gives, who may ask, and at what cost.
 
-    The edge checks in this order, the cheap before the dear: host, method, token, load, size, content
+    The edge checks in this order, the cheap before the dear: host, method, token, load, rate, size, content
     type, body, then the handler. The API reference is generated from the same table.
     """
 
@@ -211,6 +214,8 @@ class Route(msgspec.Struct, frozen=True):
     """Media types of the body, ``*/*`` for any."""
     produces: str = "application/json"
     tags: tuple[str, ...] = ()
+    rate: Rate | None = None
+    """The class of its limits. None: "auth" below ``/v1/auth/`` and ``/oauth/``, else by its method."""
     vital: bool = False
     """A health check: answered under any load, for any Host, and never in the access log's successes."""
     headers: tuple[Header, ...] = ()

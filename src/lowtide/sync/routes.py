@@ -162,6 +162,7 @@ def routes(sync: Sync) -> list[Route]:
             response=PullAnswer,
             summary="A page of the rows that the user receives, for scripts",
             tags=("sync",),
+            rate="read",
         ),
         Route(
             "GET",
@@ -172,6 +173,7 @@ def routes(sync: Sync) -> list[Route]:
             summary="Where a device is, and what it last sent",
             errors=(NotFound,),
             tags=("devices",),
+            rate="sync",
         ),
         Route(
             "POST",
@@ -180,6 +182,7 @@ def routes(sync: Sync) -> list[Route]:
             query=DeviceQuery,
             summary="Make a device download everything anew",
             tags=("devices",),
+            rate="sync",
         ),
         Route(
             "POST",
@@ -189,6 +192,7 @@ def routes(sync: Sync) -> list[Route]:
             response=AuditAnswer,
             summary="Compare a device's content with what it should hold, and heal it",
             tags=("devices",),
+            rate="sync",
         ),
         Route(
             "GET",
@@ -236,6 +240,7 @@ def routes(sync: Sync) -> list[Route]:
             summary="A device's download: sync lines until the token expires",
             errors=(TooManyBuckets,),
             tags=("sync",),
+            rate="sync",
         ),
         Route(
             "GET",
@@ -245,6 +250,7 @@ def routes(sync: Sync) -> list[Route]:
             response=WriteCheckpointAnswer,
             summary="A number that the download reaches once it holds all that was written before",
             tags=("sync",),
+            rate="sync",
         ),
         Route(
             "POST",
@@ -255,6 +261,7 @@ def routes(sync: Sync) -> list[Route]:
             summary="The same with a number that the device chooses",
             errors=(Busy,),
             tags=("sync",),
+            rate="sync",
         ),
         Route(
             "POST",
@@ -267,6 +274,7 @@ def routes(sync: Sync) -> list[Route]:
             summary="A device's upload: numbered mutations, applied exactly once",
             errors=(BatchGap, BatchRepeated, Busy, TooLarge),
             tags=("sync",),
+            rate="sync",
         ),
     ]
 

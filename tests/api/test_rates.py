@@ -1,0 +1,145 @@
+"""Limits on how often somebody may ask: who pays for whom, and what is said about it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from lowtide.api.rates import ALLOWANCES, Rates, network
+from lowtide.kernel.clock import ManualClock
+from lowtide.kernel.errors import TooManyRequests
+from lowtide.kernel.http import Rate
+from lowtide.kernel.schema import Principal
+from tests.api.client import Client
+from tests.api.edges import Handlers, build
+
+ANN = Principal(user="ann", session="phone")
+Headers = list[tuple[bytes, bytes]]
+
+
+def passed(
+    rates: Rates, kind: Rate, who: Principal | None, client: str = "192.0.2.1", most: int = 5_000
+) -> int:
+    """How many of ``most`` requests at once are let through."""
+    for number in range(most):
+        try:
+            rates.take(kind, who, client, [])
+        except TooManyRequests:
+            return number
+    return most
+
+
+class TestWhoIsCounted:
+    def test_a_session_is_limited_and_another_device_goes_on(self, clock: ManualClock) -> None:
+        """A device that runs wild is stopped; the same user's other one is not."""
+        rates = Rates(clock)
+        assert passed(rates, "read", ANN) == ALLOWANCES["read"].session
+        assert passed(rates, "read", Principal(user="ann", session="tablet")) > 0
+
+    def test_many_sessions_are_one_account(self, clock: ManualClock) -> None:
+        """More sign-ins do not mean more requests than the account has."""
+        rates = Rates(clock)
+        total = sum(passed(rates, "read", Principal(user="ann", session=str(n))) for n in range(20))
+        assert total == ALLOWANCES["read"].account
+
+    def test_phones_behind_one_address_do_not_pay_for_each_other(self, clock: ManualClock) -> None:
+        """Signed-in users of one carrier's address are counted apart, also when strangers there flood."""
+        rates = Rates(clock)
+        assert passed(rates, "auth", None) == ALLOWANCES["auth"].network
+        for number in range(500):
+            assert passed(rates, "sync", Principal(user=f"u{number}", session=f"s{number}"), most=20) == 20
+
+    def test_networks_are_apart(self, clock: ManualClock) -> None:
+        """Without a token, an address is counted; the next one has its own count."""
+        rates = Rates(clock)
+        assert passed(rates, "auth", None, "192.0.2.1") == ALLOWANCES["auth"].network
+        assert passed(rates, "auth", None, "192.0.2.2", most=10) == 10
+
+    def test_an_ipv6_customer_is_one_network(self, clock: ManualClock) -> None:
+        """The 2^64 addresses of one line are one, however they are written."""
+        rates = Rates(clock)
+        assert passed(rates, "auth", None, "2001:db8:1:2::1") == ALLOWANCES["auth"].network
+        assert passed(rates, "auth", None, "2001:db8:1:2:ffff:ffff:ffff:ffff") == 0
+        assert passed(rates, "auth", None, "2001:0db8:0001:0002::99") == 0
+        assert passed(rates, "auth", None, "2001:db8:1:3::1", most=10) == 10
+
+    def test_spaces_are_apart(self, clock: ManualClock) -> None:
+        """The same id in another space is another user."""
+        rates = Rates(clock)
+        passed(rates, "read", Principal(user="ann"))
+        assert passed(rates, "read", Principal(user="ann", space="other"), most=10) == 10
+
+    def test_classes_are_apart(self, clock: ManualClock) -> None:
+        """Who has read too much can still upload."""
+        rates = Rates(clock)
+        passed(rates, "read", ANN)
+        assert passed(rates, "sync", ANN, most=100) == 100
+
+    def test_the_apps_own_servers_are_not_limited(self, clock: ManualClock) -> None:
+        """Nor are addresses of the class "none"."""
+        rates = Rates(clock)
+        assert passed(rates, "write", Principal(user="app", server=True)) == 5_000
+        assert passed(rates, "none", None) == 5_000
+
+    def test_the_setting_multiplies(self, clock: ManualClock) -> None:
+        """Twice the setting is twice the requests, and never less than one."""
+        assert passed(Rates(clock, 2), "write", None) == 2 * ALLOWANCES["write"].network
+        assert passed(Rates(clock, 0.0001), "write", None) == 1
+
+    @pytest.mark.parametrize(
+        ("client", "key"),
+        [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8::1", "20010db800000000"),
+            ("fe80::1%eth0", "fe80000000000000"),
+            ("", ""),
+            ("no:address", "no:address"),
+        ],
+    )
+    def test_what_counts_as_a_network(self, client: str, key: str) -> None:
+        """Whatever a proxy says the client is has a key."""
+        assert network(client) == key
+
+
+@pytest.mark.anyio
+class TestTheEdge:
+    async def test_what_is_left_is_said(self) -> None:
+        """Each answer names the limit that is nearest to its end, in the form of the draft."""
+        client = Client(build(Handlers(), rates=1))
+        answer = await client.get("/notes", headers={"authorization": "Bearer ann"})
+        most = ALLOWANCES["read"].account
+        assert answer.headers["ratelimit-policy"] == f'"read-account";q={most};w=60'
+        assert answer.headers["ratelimit"] == f'"read-account";r={most - 1};t=1'
+        open_answer = await client.get("/open")
+        assert open_answer.headers["ratelimit-policy"].startswith('"read-network";')
+
+    async def test_beyond_the_limit_it_is_429(self) -> None:
+        """The answer says when to come again, the handler is not run, and health checks go on."""
+        handlers = Handlers()
+        client = Client(build(handlers, rates=0.01))
+        most = round(ALLOWANCES["read"].account * 0.01)
+        answers = [
+            await client.get("/notes", headers={"authorization": "Bearer ann"}) for _ in range(most + 1)
+        ]
+        assert [answer.status for answer in answers] == [200] * most + [429]
+        refused = answers[-1]
+        assert refused.code == "too_many_requests"
+        assert refused.headers["retry-after"] == "5"
+        assert re.fullmatch(r'"read-account";r=0;t=\d+', refused.headers["ratelimit"])
+        assert len(handlers.requests) == most
+        assert (await client.get("/health/live")).status == 200
+        assert (await client.get("/open")).status == 204
+
+    async def test_without_limits_nothing_is_said(self) -> None:
+        """Switched off, there is neither a header nor a refusal."""
+        answer = await Client(build(Handlers())).get("/open")
+        assert "ratelimit" not in answer.headers
+
+    async def test_a_refused_token_is_not_counted_to_anybody(self) -> None:
+        """Bad tokens do not use up a user's or a neighbour's limit."""
+        client = Client(build(Handlers(), rates=0.01))
+        for _ in range(50):
+            assert (await client.get("/notes", headers={"authorization": "Bearer bad"})).status == 401
+        assert (await client.get("/notes", headers={"authorization": "Bearer ann"})).status == 200
