@@ -16,10 +16,11 @@ import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 import lowtide
+from lowtide.api.declared import content, new
 from lowtide.api.openapi import TAGS, describe, errors_of
 from lowtide.kernel.errors import Conflict, NotFound
 from lowtide.kernel.http import Answer, Header, Request, Response, Route
-from lowtide.kernel.schema import Schema
+from lowtide.kernel.schema import Field, Model, Schema
 from tests.api.client import Client
 from tests.contract.conftest import Whole
 
@@ -305,6 +306,38 @@ class TestDeclared:
         }
         assert schemas["FunctionAnswer_add"]["properties"]["result"] == {"type": "integer"}
         assert "/v1/functions/{name}" not in whole.document["paths"]
+
+    def test_a_model_has_addresses_with_its_fields(self, whole: Whole) -> None:
+        """Each model's records are described with its own fields: as answered, created and changed."""
+        paths, schemas = whole.document["paths"], whole.document["components"]["schemas"]
+        assert {"get", "patch", "delete"} <= paths["/v1/records/task/{id}"].keys()
+        assert "/v1/records/{model}" not in paths
+        assert not any("lowtide_" in path for path in paths)
+        record = schemas["Record_task"]["properties"]["data"]
+        assert record == {"$ref": "#/components/schemas/task.content"}
+        sent = schemas["NewRecord_task"]["properties"]["data"]
+        assert sent["$ref"] == "#/components/schemas/task.new"
+        content = schemas["task.content"]
+        assert content["required"] == list(content["properties"])
+        assert content["properties"]["due"] == {"type": ["string", "null"], "format": "date-time"}
+        assert content["properties"]["tags"]["type"] == "array"
+        assert content["properties"]["extra"] == {}
+        assert "servers" in content["properties"]["approved"]["description"]
+        assert schemas["task.new"]["required"] == ["team_id", "title"]
+        assert schemas["task.changes"]["required"] == []
+        assert schemas["task.changes"]["additionalProperties"] is False
+        assert schemas["note.content"]["properties"]["title"] == {"type": "string", "maxLength": 80}
+
+    def test_a_former_name_is_told(self) -> None:
+        """A renamed field is answered under both names; a removed one is told as such."""
+        fields = {
+            "notes": Field(name="notes", kind="text", renamed_from="remark"),
+            "colour": Field(name="colour", kind="text", removed=True, default="grey"),
+        }
+        model = Model(name="task", fields=fields)
+        assert content(model)["properties"]["remark"]["deprecated"]
+        assert content(model)["properties"]["colour"]["deprecated"]
+        assert new(model)["properties"].keys() == {"notes"}
 
 
 @pytest.mark.anyio

@@ -8,15 +8,14 @@ addresses of its own in the description, with its own types.
 from __future__ import annotations
 
 import copy
-import inspect
 import re
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
+from lowtide.api import declared as app
 from lowtide.api.problems import MEDIA_TYPE, Problem
 from lowtide.api.schemas import REF, Json, Schemas, words
 from lowtide.api.table import NAME
@@ -43,7 +42,7 @@ from lowtide.kernel.errors import (
     UnsupportedMedia,
 )
 from lowtide.kernel.http import KIB, MIB, Answer, Header, Route
-from lowtide.kernel.schema import Function, Schema
+from lowtide.kernel.schema import Model, Schema
 
 INTERNAL = "internal"
 SERVER_TOKEN = "The token of one of the app's own servers (scope `server`)."  # noqa: S105 - words
@@ -72,6 +71,10 @@ TAGS = {
 """What each tag is about, in the order of the reference."""
 
 
+MODEL_PARTS = {"content": app.content, "new": app.new, "changes": app.changes}
+"""The kernel's markers that stand for a model's fields, and what makes them."""
+
+
 def describe(routes: Sequence[Route], schema: Schema, version: str) -> Json:
     """The OpenAPI document of ``routes``, served by the app that declared ``schema``.
 
@@ -80,6 +83,9 @@ def describe(routes: Sequence[Route], schema: Schema, version: str) -> Json:
     """
     addresses = list(_addresses(routes, schema))
     schemas = Schemas(_types(addresses))
+    for model in _models(schema):
+        for part, make in MODEL_PARTS.items():
+            schemas.components[f"{model.name}.{part}"] = make(model)
     responses: dict[str, Json] = {}
     paths: dict[str, Json] = {}
     identities: set[str] = set()
@@ -133,6 +139,8 @@ class Address(msgspec.Struct, frozen=True):
     """Of the declared thing."""
     declared: Mapping[str, Any] = {}
     """What stands in place of the kernel's markers, by ``x-declared``: a type, or a JSON Schema."""
+    tags: tuple[str, ...] = ()
+    """Other than the route's."""
 
 
 def _addresses(routes: Iterable[Route], schema: Schema) -> Iterator[Address]:
@@ -150,7 +158,21 @@ def _addresses(routes: Iterable[Route], schema: Schema) -> Iterator[Address]:
                     first.rstrip(".") or f"Call {function.name}",
                     "\n\n".join(filter(None, [more.strip(), about])),
                     function.name,
-                    {"arguments": _arguments(function), "result": _result(function)},
+                    {"arguments": app.arguments(function), "result": app.result(function)},
+                )
+
+        else:
+            for model in _models(schema):
+                by = "" if model.write else "Only the app's own servers write it."
+                declared = {part: {"$ref": f"{REF}{model.name}.{part}"} for part in MODEL_PARTS}
+                yield Address(
+                    route,
+                    _named(path, model.name),
+                    route.summary,
+                    "\n\n".join(filter(None, [by if route.method != "GET" else "", about])),
+                    model.name,
+                    declared,
+                    tuple(f"{tag}: {model.name}" for tag in route.tags),
                 )
 
 
@@ -158,23 +180,10 @@ def _named(path: str, name: str) -> str:
     return re.sub(r"\{\w+\}", lambda _: name, path, count=1)
 
 
-def _arguments(function: Function) -> type[msgspec.Struct]:
-    fields: list[Any] = []
-    defaults = inspect.signature(function.call).parameters
-    for name, kind in function.parameters.items():
-        fields.append((name, kind) if name in function.required else (name, kind, defaults[name].default))
-    return msgspec.defstruct(
-        f"{function.name}_arguments", fields, kw_only=True, forbid_unknown_fields=True, module=__name__
-    )
-
-
-def _result(function: Function) -> Any:
-    try:
-        kind = typing.get_type_hints(function.call, include_extras=True).get("return", Any)
-        msgspec.json.schema_components([kind])
-    except (NameError, TypeError):
-        return Any  # it names what only a type checker sees, or what JSON cannot say
-    return kind
+def _models(schema: Schema) -> Iterator[Model]:
+    for model in schema.models.values():
+        if not model.removed and not model.name.startswith("lowtide_"):
+            yield model
 
 
 def _types(addresses: Iterable[Address]) -> Iterator[Any]:
@@ -183,13 +192,18 @@ def _types(addresses: Iterable[Address]) -> Iterator[Any]:
         route = address.route
         yield from (kind for kind in (route.body, route.query, route.response) if kind not in (None, bytes))
         yield from (answer.body for answer in route.answers if answer.body not in (None, bytes))
-        yield from address.declared.values()
+        yield from (kind for kind in address.declared.values() if not isinstance(kind, dict))
 
 
 def _tags(addresses: Iterable[Address]) -> list[Json]:
-    used = {tag for address in addresses for tag in address.route.tags}
-    known = [tag for tag in TAGS if tag in used]
-    return [{"name": tag, "description": TAGS.get(tag, "")} for tag in [*known, *sorted(used - set(known))]]
+    used = sorted({tag for address in addresses for tag in address.tags or address.route.tags})
+    order = {tag: at for at, tag in enumerate(TAGS)}
+    used.sort(key=lambda tag: order.get(tag.partition(": ")[0], len(order)))
+    found = []
+    for tag in used:
+        group, _, model = tag.partition(": ")
+        found.append({"name": tag, "description": f"Records of `{model}`." if model else TAGS.get(group, "")})
+    return found
 
 
 def _unique(wanted: str, address: Address, taken: set[str]) -> str:
@@ -234,7 +248,7 @@ class _Operation:
             f", a body of {_size(route.max_body)}." if route.body is not None else "."
         )
         operation: Json = {
-            "tags": list(route.tags),
+            "tags": list(address.tags or route.tags),
             "summary": address.summary,
             "description": "\n\n".join(filter(None, [address.description, f"{WHO[route.auth]} {limits}"])),
             "operationId": "_".join(
@@ -342,7 +356,7 @@ class _Operation:
 
     def _declared(self, marker: str) -> Json:
         kind = self._address.declared[marker]
-        return self._schemas.of(kind)
+        return kind if isinstance(kind, dict) else self._schemas.of(kind)
 
 
 def _specialised(schema: Json, schemas: Schemas, declared: Callable[[str], Json], suffix: str) -> Json:

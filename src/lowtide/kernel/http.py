@@ -178,6 +178,12 @@ Arguments = Annotated[dict[str, Any], msgspec.Meta(extra_json_schema={"x-declare
 """The body of an address that exists for each declared function: the reference says that function's own."""
 Result = Annotated[Any, msgspec.Meta(extra_json_schema={"x-declared": "result"})]
 """What a declared function returns."""
+Content = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"x-declared": "content"})]
+"""The fields of a declared model's record, as they are answered."""
+NewContent = Annotated[dict[str, Any], msgspec.Meta(extra_json_schema={"x-declared": "new"})]
+"""The fields of a record that is created."""
+Changes = Annotated[dict[str, Any], msgspec.Meta(extra_json_schema={"x-declared": "changes"})]
+"""Some fields of a record, with new values."""
 
 
 class Route(msgspec.Struct, frozen=True):

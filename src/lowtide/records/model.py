@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from lowtide.kernel.http import KIB
+from lowtide.kernel.http import KIB, Changes, NewContent
 from lowtide.kernel.values import MAX_RECORD_BYTES
 
 MAX_RECORD_BODY = 2 * MAX_RECORD_BYTES + 64 * KIB
@@ -16,7 +14,7 @@ MAX_RECORD_BODY = 2 * MAX_RECORD_BYTES + 64 * KIB
 class NewRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a creation. Without an id the server makes one (a UUID, version 7)."""
 
-    data: dict[str, Any] = {}
+    data: NewContent = {}
     id: str | None = None
 
 
@@ -27,8 +25,8 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     does. Without it, a value that somebody else wrote is overwritten, and kept in the conflict journal.
     """
 
-    data: dict[str, Any]
-    base: dict[str, Any] | None = None
+    data: Changes
+    base: Changes | None = None
 
 
 class Unseen(msgspec.Struct, frozen=True):

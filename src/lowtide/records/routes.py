@@ -87,6 +87,7 @@ def routes(records: Records) -> list[Route]:
                 Answer(200, "It was created before, with the same content.", Record, headers=(ETAG,)),
             ),
             tags=("records",),
+            each="model",
         ),
         Route(
             "GET",
@@ -101,6 +102,7 @@ def routes(records: Records) -> list[Route]:
                 Answer(304, "The client has this version.", headers=(ETAG,)),
             ),
             tags=("records",),
+            each="model",
         ),
         Route(
             "PATCH",
@@ -113,6 +115,7 @@ def routes(records: Records) -> list[Route]:
             errors=(*WRITE_ERRORS, PreconditionFailed),
             headers=(IF_MATCH,),
             tags=("records",),
+            each="model",
         ),
         Route(
             "DELETE",
@@ -122,6 +125,7 @@ def routes(records: Records) -> list[Route]:
             errors=(*WRITE_ERRORS, PreconditionFailed),
             headers=(IF_MATCH,),
             tags=("records",),
+            each="model",
         ),
     ]
 

@@ -14,6 +14,7 @@ import msgspec
 
 from lowtide.kernel.codec import canonical_json
 from lowtide.kernel.errors import Invalid
+from lowtide.kernel.http import Content
 from lowtide.kernel.schema import Data, Field, Model
 from lowtide.kernel.values import check_id, coerce_fields
 
@@ -29,7 +30,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """For ``If-Match``: changes with every change of the record."""
     created: str
     updated: str
-    data: msgspec.Raw
+    data: Content
     """Every declared field, also under its former name."""
 
 

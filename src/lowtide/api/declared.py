@@ -1,0 +1,119 @@
+"""What an app declared, as JSON Schema: its models' records and its functions' arguments.
+
+The schemas say the canonical form of each value. The server takes a few more (a number as text, a former
+name), for the sake of SDKs that know no better; a client that keeps to the schema is always understood.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from typing import Any
+
+import msgspec
+
+from lowtide.kernel.schema import Field, Function, Merge, Model
+from lowtide.kernel.values import decode
+
+Json = dict[str, Any]
+
+MERGES: dict[Merge, str] = {
+    "counter": "Increments of all who change it add up.",
+    "set": "An array without order; an add wins over a concurrent remove.",
+    "list": "An array with order; insertions of all are kept.",
+    "text": "Edits of all are kept.",
+    "collaborative": "A Yjs document, base64.",
+    "max": "The greatest value stays.",
+    "min": "The least value stays.",
+    "first": "The first value that is not empty stays.",
+    "server": "Only the app's servers write it.",
+    "custom": "The app decides between concurrent values.",
+}
+_I64 = 2**63
+
+
+def content(model: Model) -> Json:
+    """A record's fields as they are answered: all of them, also under their former names."""
+    properties: dict[str, Json] = {}
+    for field in model.fields.values():
+        properties[field.name] = _field(field)
+        if field.renamed_from:
+            former = f"The former name of `{field.name}`."
+            properties[field.renamed_from] = _field(field) | {"deprecated": True, "description": former}
+    return _object(model, properties, list(properties))
+
+
+def new(model: Model) -> Json:
+    """A record's fields as they are given to create it. One with a default may be left out."""
+    fields = [field for field in model.fields.values() if not field.removed]
+    needed = [field.name for field in fields if not field.optional and field.default is None]
+    return _object(model, {field.name: _field(field) for field in fields}, needed, strict=True)
+
+
+def changes(model: Model) -> Json:
+    """Some of a record's fields, with new values."""
+    fields = [field for field in model.fields.values() if not field.removed]
+    properties = {}
+    for field in fields:
+        properties[field.name] = {key: value for key, value in _field(field).items() if key != "default"}
+    return _object(model, properties, [], strict=True)
+
+
+def _object(model: Model, properties: dict[str, Json], needed: list[str], *, strict: bool = False) -> Json:
+    made: Json = {"title": model.name, "type": "object", "properties": properties, "required": needed}
+    return made | {"additionalProperties": False} if strict else made
+
+
+def _field(field: Field) -> Json:
+    schema = _kind(field)
+    if (field.optional or field.removed) and schema:
+        schema["type"] = [schema["type"], "null"]
+    about = [f"The id of a `{field.model}`."] if field.model else []
+    about += [MERGES[field.merge]] if field.merge in MERGES else []
+    about += ["No longer used by the app."] if field.removed else []
+    if about:
+        schema["description"] = " ".join(about)
+    if field.removed:
+        schema["deprecated"] = True
+    if field.default is not None:
+        schema["default"] = msgspec.to_builtins(decode(field, field.default))
+    return schema
+
+
+def _kind(field: Field) -> Json:
+    if field.merge in ("set", "list"):
+        return {"type": "array"} | ({"uniqueItems": True} if field.merge == "set" else {})
+    match field.kind:
+        case "integer":
+            return {"type": "integer", "minimum": -_I64, "maximum": _I64 - 1}
+        case "number":
+            return {"type": "number"}
+        case "boolean":
+            return {"type": "boolean"}
+        case "timestamp":
+            return {"type": "string", "format": "date-time"}
+        case "json":
+            return {}
+        case _:
+            return {"type": "string"} | ({"maxLength": field.max_length} if field.max_length else {})
+
+
+def arguments(function: Function) -> type[msgspec.Struct]:
+    """What a function is called with, as a type."""
+    fields: list[Any] = []
+    defaults = inspect.signature(function.call).parameters
+    for name, kind in function.parameters.items():
+        fields.append((name, kind) if name in function.required else (name, kind, defaults[name].default))
+    return msgspec.defstruct(
+        f"{function.name}_arguments", fields, kw_only=True, forbid_unknown_fields=True, module=__name__
+    )
+
+
+def result(function: Function) -> Any:
+    """What a function says that it returns, as a type; anything, where it says nothing that JSON knows."""
+    try:
+        kind = typing.get_type_hints(function.call, include_extras=True).get("return", Any)
+        msgspec.json.schema_components([kind])
+    except (NameError, TypeError):
+        return Any  # it names what only a type checker sees, or what JSON cannot say
+    return kind
