@@ -20,6 +20,10 @@ from lowtide.api.problems import problem_routes
 from lowtide.api.rates import Rates
 from lowtide.audit import COMPONENT as AUDIT
 from lowtide.audit import Audit, Chain
+from lowtide.audit.checkpoints import Checkpoints
+from lowtide.audit.keys import SEALED as SEALED_AUDIT
+from lowtide.audit.keys import AuditKeys
+from lowtide.audit.routes import audit_routes
 from lowtide.auth import COMPONENT as AUTH
 from lowtide.auth import Accounts, Keys, Proofs, Tokens, auth_routes
 from lowtide.auth.accounts import SEALED as SEALED_SESSIONS
@@ -55,7 +59,7 @@ JOBS = Component("jobs", "lowtide.storage.jobs")
 COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, SYNC)
 """Everything that keeps tables, in the order in which they are made."""
 
-SEALED = (*SEALED_KEYS, *SEALED_SESSIONS)
+SEALED = (*SEALED_AUDIT, *SEALED_KEYS, *SEALED_SESSIONS)
 """Every column that the vault seals, to be sealed anew after a rotation of its keys."""
 
 JOBS_AT_ONCE = 16
@@ -77,6 +81,10 @@ class Lowtide:
         self.chain = Chain(self.audit, self.database, ids)
         self.vault = open_vault(settings, self.database, clock, ids)
         self.egress = Egress(allowed=settings.egress_allowed, ca_file=settings.egress_ca_file)
+        self.audit_keys = AuditKeys(self.database, self.vault, clock, ids, audit_origin(app.name))
+        notes = Path(settings.audit_checkpoints) if settings.audit_checkpoints else None
+        self.checkpoints = Checkpoints(self.chain, self.audit_keys, clock, notes)
+        self.checkpoints.schedule(self.jobs)
         self.rates = SharedRates(self.database, clock)
         self.rates.schedule(self.jobs)
         self.keys = Keys(self.database, clock, self.vault)
@@ -151,6 +159,8 @@ class Lowtide:
         opened.push_async_callback(self.bus.close)
         await self.vault.load()
         self._background(self.vault.keep(), "lowtide-vault")
+        await self.audit_keys.load()
+        self.audit.pepper = self.audit_keys.pepper
         await self.keys.load()
         self.tokens = open_tokens(self.keys, self.clock, self._name)
         opened.push_async_callback(self.chain.close)
@@ -181,6 +191,7 @@ class Lowtide:
             *auth_routes(self.keys),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync),
+            *audit_routes(self.audit, self.checkpoints, self.database),
             *records_routes(Records(self.sync, self.clock, self.ids)),
         ]
         if self.settings.reference:
@@ -264,6 +275,11 @@ def open_vault(settings: Settings, database: Database, clock: Clock, ids: Ids, *
             f"lowtide secrets new {path}",
         )
     return Vault(database, clock, ids, master)
+
+
+def audit_origin(name: str) -> str:
+    """What the checkpoints of the app called ``name`` call its audit log."""
+    return f"lowtide/{name}"
 
 
 def open_tokens(keys: Keys, clock: Clock, name: str, changes: Mapping[str, Change] | None = None) -> Tokens:

@@ -72,6 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A device that was away for longer than this downloads its data anew."""
     journal_kept_days: Days = 90
     """How long values that lost a conflict can be restored."""
+    audit_checkpoints: str = ""
+    """A folder for the hourly signed checkpoints of the audit log, best on another machine's disk."""
     android_apps: tuple[str, ...] = ()
     """Android apps of this site: ``com.example.app=AB:CD:...``, the SHA-256 of the signing certificate."""
     apple_apps: tuple[str, ...] = ()
@@ -116,6 +118,10 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
     settings = Settings(**chosen)
     if settings.secret_key_file:
         settings = msgspec.structs.replace(settings, secret_key_file=str(folder / settings.secret_key_file))
+    if settings.audit_checkpoints:
+        settings = msgspec.structs.replace(
+            settings, audit_checkpoints=str(folder / settings.audit_checkpoints)
+        )
     if not settings.postgres:
         settings = msgspec.structs.replace(settings, database=str(folder / settings.database))
     return settings

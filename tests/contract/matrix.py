@@ -160,5 +160,8 @@ ROWS = [
     Row("GET", "/v1/sync/conflicts", ones_conflicts,        "200+  404  404  401  401  401  404  200+"),
     Row("POST", "/v1/sync/conflicts/{id}/restore", ones_restore,
                                                             "200+! 404  404  401  401  401  404  200+!"),
+    Row("GET", "/v1/admin/audit", at("/v1/admin/audit"),    "403   403  403  401  401  401  200  200"),
+    Row("GET", "/v1/admin/audit/checkpoint", at("/v1/admin/audit/checkpoint"),
+                                                            "403   403  403  401  401  401  403  200"),
 ]
 # fmt: on

@@ -50,3 +50,59 @@ SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ('aud
 -- postgres
 SELECT tgname::text, NULL::text FROM pg_trigger
 WHERE tgrelid IN ('audit_entry'::regclass, 'audit_detail'::regclass) AND NOT tgisinternal AND tgenabled IN ('O', 'A')
+
+-- name: lock_keys
+SELECT 1
+-- postgres
+LOCK TABLE audit_key IN SHARE ROW EXCLUSIVE MODE
+
+-- name: read_keys
+SELECT id, kind, public, sealed, created_at FROM audit_key ORDER BY created_at, id
+
+-- name: add_key
+INSERT INTO audit_key (id, kind, public, sealed, created_at) VALUES ($1, $2, $3, $4, $5)
+
+-- name: list
+SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
+e.before_hash, e.after_hash, d.personal, d.erased_by
+FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
+WHERE e.id < $1 AND e.id >= $2 AND substr(e.action, 1, length($3)) = $3 AND ($4 = '' OR e.actor = $4)
+AND ($5 = '' OR e.target = $5) AND ($6 = '' OR e.request = $6) AND ($7 = '' OR e.space = $7)
+ORDER BY e.id DESC LIMIT $8
+-- postgres
+SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
+e.before_hash, e.after_hash, d.personal, d.erased_by
+FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
+WHERE e.id < $1 AND e.id >= $2 AND substr(e.action, 1, length($3::text)) = $3 AND ($4::text = '' OR e.actor = $4)
+AND ($5::text = '' OR e.target = $5) AND ($6::text = '' OR e.request = $6) AND ($7::text = '' OR e.space = $7)
+ORDER BY e.id DESC LIMIT $8
+
+-- name: list_actor
+SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
+e.before_hash, e.after_hash, d.personal, d.erased_by
+FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
+WHERE e.actor = $4 AND e.id < $1 AND e.id >= $2 AND substr(e.action, 1, length($3)) = $3
+AND ($5 = '' OR e.target = $5) AND ($6 = '' OR e.request = $6) AND ($7 = '' OR e.space = $7)
+ORDER BY e.id DESC LIMIT $8
+-- postgres
+SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
+e.before_hash, e.after_hash, d.personal, d.erased_by
+FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
+WHERE e.actor = $4 AND e.id < $1 AND e.id >= $2 AND substr(e.action, 1, length($3::text)) = $3
+AND ($5::text = '' OR e.target = $5) AND ($6::text = '' OR e.request = $6) AND ($7::text = '' OR e.space = $7)
+ORDER BY e.id DESC LIMIT $8
+
+-- name: list_target
+SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
+e.before_hash, e.after_hash, d.personal, d.erased_by
+FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
+WHERE e.target = $5 AND e.id < $1 AND e.id >= $2 AND substr(e.action, 1, length($3)) = $3
+AND ($4 = '' OR e.actor = $4) AND ($6 = '' OR e.request = $6) AND ($7 = '' OR e.space = $7)
+ORDER BY e.id DESC LIMIT $8
+-- postgres
+SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
+e.before_hash, e.after_hash, d.personal, d.erased_by
+FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
+WHERE e.target = $5 AND e.id < $1 AND e.id >= $2 AND substr(e.action, 1, length($3::text)) = $3
+AND ($4::text = '' OR e.actor = $4) AND ($6::text = '' OR e.request = $6) AND ($7::text = '' OR e.space = $7)
+ORDER BY e.id DESC LIMIT $8

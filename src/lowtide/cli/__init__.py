@@ -143,8 +143,37 @@ def _add_operation(commands: Any) -> None:
     requeue = _command(steps, "requeue", "jobs:requeue", "Let a dead job run again.")
     requeue.add_argument("id")
 
+    _add_audit(commands)
+
     devices = _command(commands, "devices", "devices:run", "Print who has synchronised, when, and how far.")
     devices.add_argument("--space", default="main", help="default: main")
+
+
+def _add_audit(commands: Any) -> None:
+    audit = _command(commands, "audit", None, "Look at who did what, and prove that nothing was altered.")
+    steps = audit.add_subparsers(title="commands", metavar="command", required=True)
+    show = _command(steps, "list", "audit:show", "Print entries of the audit log, the newest first.")
+    show.add_argument("--actor", default="", metavar="WHO", help="such as user:<id>")
+    show.add_argument("--action", default="", metavar="PREFIX", help="such as key. or session.revoke")
+    show.add_argument("--target", default="", metavar="WHAT", help="such as user:<id>")
+    show.add_argument("--request", default="", metavar="ID", help="the id of one request")
+    show.add_argument(
+        "--since", default="", metavar="TIME", help="such as 2026-11-22 or 2026-11-22T12:00, UTC"
+    )
+    show.add_argument("--limit", type=int, default=100, metavar="N", help="default: 100")
+    check = _command(steps, "verify", "audit:check", "Walk the whole log: 1 if something was altered.")
+    check.add_argument(
+        "--checkpoints", metavar="DIR", help="signed checkpoints that were kept; default: the setting"
+    )
+    check.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        help="trust only this key, not those in the database; repeatable",
+    )
+    key = _command(steps, "key", "audit:key", "Print the public key that verifies checkpoints.")
+    key.add_argument("--rotate", action="store_true", help="make a new one first")
+    _command(steps, "checkpoint", "audit:checkpoint", "Print a signed checkpoint of the log as it is now.")
 
 
 def _command(commands: Any, name: str, run: str | None, text: str) -> argparse.ArgumentParser:

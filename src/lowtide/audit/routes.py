@@ -1,0 +1,82 @@
+"""What admins may ask of the audit log. To look is to be written down: each look is an entry itself."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lowtide.audit.checkpoints import Checkpoints
+from lowtide.audit.model import Entry
+from lowtide.audit.service import Audit
+from lowtide.audit.store import Page, Search, search
+from lowtide.kernel.errors import Malformed
+from lowtide.kernel.http import Request, Response, Route
+from lowtide.kernel.schema import Principal
+from lowtide.storage.db import Database
+
+ENTRIES = "/v1/admin/audit"
+CHECKPOINT = "/v1/admin/audit/checkpoint"
+
+
+def audit_routes(audit: Audit, checkpoints: Checkpoints, database: Database) -> list[Route]:
+    """``GET /v1/admin/audit`` and ``GET /v1/admin/audit/checkpoint``."""
+
+    async def find(request: Request[None, Search]) -> Page:
+        """Entries of the audit log, the newest first. The look is written down before the answer.
+
+        An admin sees what was done in the admin's own space; the app's own servers see everything.
+        """
+        asked = {name: value for name in Search.__struct_fields__ if (value := getattr(request.query, name))}
+        entry = Entry(
+            action="audit.read",
+            actor=actor_of(request.principal),
+            via=via_of(request.principal),
+            target=request.query.target or request.query.actor,
+            space=request.principal.space,
+            after=asked,
+            request=request.id,
+            personal={"ip": request.client} if request.client else {},
+        )
+        await database.write(lambda tx: audit.write(tx, entry))
+        wanted = request.query
+        if not request.principal.server:
+            if wanted.space not in ("", request.principal.space):
+                return Page(entries=[], next="")
+            wanted = msgspec.structs.replace(wanted, space=request.principal.space)
+        return await database.read(lambda tx: search(tx, wanted))
+
+    async def checkpoint(_: Request[None, None]) -> Response:
+        """A signed checkpoint of the log as it is now, to be kept elsewhere (C2SP signed note)."""
+        return Response(body=(await checkpoints.sign()).encode(), media_type="text/plain; charset=utf-8")
+
+    return [
+        Route(
+            "GET",
+            ENTRIES,
+            find,
+            query=Search,
+            response=Page,
+            auth="admin",
+            summary="Who did what",
+            errors=(Malformed,),
+            tags=("admin",),
+        ),
+        Route(
+            "GET",
+            CHECKPOINT,
+            checkpoint,
+            auth="server",
+            produces="text/plain",
+            summary="Sign a checkpoint of the audit log",
+            tags=("admin",),
+        ),
+    ]
+
+
+def actor_of(who: Principal) -> str:
+    """How an entry names ``who``."""
+    return f"{'server' if who.server else 'user'}:{who.user}"
+
+
+def via_of(who: Principal) -> str:
+    """With what ``who`` came: a session, or a token that has none."""
+    return f"session:{who.session}" if who.session else "token"

@@ -1,0 +1,128 @@
+"""Reading the log: by who, what, whom and when, the newest first."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from lowtide.kernel.errors import Malformed
+from lowtide.kernel.ids import uuid7
+from lowtide.storage.db import Tx, load_queries
+
+_SQL = load_queries("lowtide.audit")
+
+MAX_PAGE = 1_000
+"""Entries of one answer."""
+
+Text = Annotated[str, msgspec.Meta(max_length=500)]
+Time = Annotated[int, msgspec.Meta(ge=0, le=2**47)]
+LAST = "g"
+"""Behind every id."""
+
+
+class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which entries. What is left empty does not matter."""
+
+    actor: Text = ""
+    """Who did it, whole: ``user:<id>``."""
+    action: Text = ""
+    """How the action begins: ``session.`` finds all that was done to sessions."""
+    target: Text = ""
+    """To whom or what it was done, whole."""
+    request: Text = ""
+    """The request's id."""
+    space: Text = ""
+    since: Time = 0
+    """Milliseconds since 1970: at or after."""
+    until: Time = 0
+    """Milliseconds since 1970: before. 0: now."""
+    cursor: Text = ""
+    """What the page before gave as ``next``."""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry. Times are milliseconds since 1970."""
+
+    id: str
+    seq: int | None
+    """Its place in the chain; None for about a second after it was written."""
+    at: int
+    space: str
+    action: str
+    actor: str
+    via: str
+    target: str
+    request: str
+    before: str | None
+    """The hash of the value before, hexadecimal."""
+    after: str | None
+    personal: Any = None
+    """What was kept of the actor's or target's personal data."""
+    erased: bool = False
+    """Was the personal data erased?"""
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """Some entries, the newest first."""
+
+    entries: list[Found]
+    next: str
+    """The ``cursor`` of the page behind this one; empty on the last."""
+
+
+async def search(tx: Tx, wanted: Search) -> Page:
+    """The entries that ``wanted`` names. By actor, target or time it costs what it finds; by request,
+    space or action alone it looks at every entry of the time. ``Malformed`` for a cursor that is none.
+    """
+    if wanted.cursor and not (wanted.cursor.isascii() and wanted.cursor.isprintable()):
+        raise Malformed("That is no cursor.", hint="Give back the 'next' of a page, or begin without one.")
+    name = "list_target" if wanted.target else "list_actor" if wanted.actor else "list"
+    # Ids begin with their time.
+    end = uuid7(wanted.until, 0) if wanted.until else LAST
+    rows = await tx.fetch(
+        _SQL[name],
+        min(wanted.cursor or LAST, end),
+        uuid7(wanted.since, 0),
+        wanted.action,
+        wanted.actor,
+        wanted.target,
+        wanted.request,
+        wanted.space,
+        wanted.limit + 1,
+    )
+    entries = [_found(*row) for row in rows[: wanted.limit]]
+    return Page(entries=entries, next=entries[-1].id if len(rows) > wanted.limit else "")
+
+
+def _found(
+    id: str,
+    seq: int | None,
+    at: int,
+    space: str,
+    action: str,
+    actor: str,
+    via: str,
+    target: str,
+    request: str,
+    before: bytes | None,
+    after: bytes | None,
+    personal: str | None,
+    erased_by: str | None,
+) -> Found:
+    return Found(
+        id=id,
+        seq=seq,
+        at=at,
+        space=space,
+        action=action,
+        actor=actor,
+        via=via,
+        target=target,
+        request=request,
+        before=None if before is None else bytes(before).hex(),
+        after=None if after is None else bytes(after).hex(),
+        personal=None if personal is None else msgspec.json.decode(personal),
+        erased=erased_by is not None,
+    )

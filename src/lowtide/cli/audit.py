@@ -1,0 +1,144 @@
+"""``lowtide audit``: who did what, and whether the log of it is whole."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lowtide.app import Lowtide, audit_origin
+from lowtide.audit.checkpoints import Checkpoint, read_folder
+from lowtide.audit.keys import PublicKey, parse_key, public_keys, read_keys
+from lowtide.audit.store import Found, Search, search
+from lowtide.audit.verify import Fault, Verdict, verify
+from lowtide.cli.db import moment
+from lowtide.cli.opened import with_backend, with_reader
+from lowtide.cli.project import open_project
+from lowtide.kernel.errors import SetupError
+from lowtide.storage.db import Database, Tx
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """Print entries, the newest first."""
+    settings, _ = open_project()
+    wanted = Search(
+        actor=arguments.actor,
+        action=arguments.action,
+        target=arguments.target,
+        request=arguments.request,
+        since=_milliseconds(arguments.since),
+        limit=max(1, min(arguments.limit, 1000)),
+    )
+
+    async def look(database: Database) -> list[Found]:
+        return (await database.read(lambda tx: search(tx, wanted))).entries
+
+    for entry in with_reader(settings, look):
+        place = "-" if entry.seq is None else str(entry.seq)
+        how = f"{entry.actor} via {entry.via}" if entry.via else entry.actor
+        print(f"{moment(entry.at)}  {place:>8}  {entry.action:24} {how} {entry.target}".rstrip())
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Walk the whole log; 1 if anything is not as it was written, with the first places and the reasons."""
+    settings, app = open_project()
+    folder = arguments.checkpoints or settings.audit_checkpoints
+    trusted = [_key(text) for text in arguments.key]
+
+    async def walk(database: Database) -> Verdict:
+        async def keys(tx: Tx) -> list[PublicKey]:
+            return public_keys(await read_keys(tx), audit_origin(app.name))
+
+        known = trusted or await database.read(keys)
+        marks, faults = _checkpoints(folder, known) if folder else ([], [])
+        verdict = await verify(database, marks, _progress)
+        for fault in faults:
+            verdict.add(fault)
+        return verdict
+
+    verdict = with_reader(settings, walk)
+    _tell(verdict, bool(folder))
+    if not trusted and folder:
+        print("The key came from the database itself: '--key' with the one that you wrote down proves more.")
+    return 1 if verdict.faulty else 0
+
+
+def key(arguments: argparse.Namespace) -> None:
+    """Print the public key that verifies checkpoints; ``--rotate``: make a new one first."""
+    settings, app = open_project()
+
+    async def look(database: Database) -> list[PublicKey]:
+        return public_keys(await database.read(read_keys), audit_origin(app.name))
+
+    async def rotate(lowtide: Lowtide) -> list[PublicKey]:
+        await lowtide.audit_keys.rotate()
+        return list(lowtide.audit_keys.public)
+
+    keys = with_backend(settings, app, rotate) if arguments.rotate else with_reader(settings, look)
+    if not keys:
+        raise SetupError("There is no audit key yet.", hint="Start the app once: that makes it.")
+    print(keys[0].text)
+    for old in keys[1:]:
+        print(f"{old.text}  (until {moment(keys[0].created_at)})", file=sys.stderr)
+
+
+def checkpoint(_: argparse.Namespace) -> None:
+    """Print a signed checkpoint of the log as it is now, to be kept elsewhere."""
+    settings, app = open_project()
+
+    async def sign(lowtide: Lowtide) -> str:
+        return await lowtide.checkpoints.sign()
+
+    print(with_backend(settings, app, sign), end="")
+
+
+def _checkpoints(folder: str, keys: Sequence[PublicKey]) -> tuple[list[Checkpoint], list[Fault]]:
+    try:
+        return read_folder(Path(folder), keys)
+    except OSError as error:
+        raise SetupError(
+            f"The checkpoints in {folder} cannot be read: {error.strerror}.", hint="Check the folder's name."
+        ) from error
+
+
+def _tell(verdict: Verdict, asked: bool) -> None:
+    for fault in verdict.faults:
+        where = f"entry {fault.seq}: " if fault.seq else ""
+        name = f" ({fault.entry})" if fault.entry else ""
+        print(f"{fault.kind}: {where}{fault.message}{name}")
+    if verdict.faulty > len(verdict.faults):
+        print(f"... and {verdict.faulty - len(verdict.faults)} more")
+    kept = f"{verdict.entries} entries, {verdict.erased} with erased personal data"
+    print(f"{kept}, {verdict.waiting} not chained yet; {verdict.checkpoints} checkpoints agree.")
+    print(f"The last hash is {verdict.head.hash.hex()}.")
+    if not asked:
+        print(
+            "No checkpoint was looked at: a chain that was written anew would look whole. Use --checkpoints."
+        )
+    print(f"{verdict.faulty} faults." if verdict.faulty else "The log is whole.")
+
+
+def _progress(done: int, of: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done} of {of} entries ...", end="\r", file=sys.stderr, flush=True)
+
+
+def _key(text: str) -> PublicKey:
+    try:
+        return parse_key(text)
+    except ValueError as error:
+        raise SetupError(
+            f"'{text}' is no audit key: {error}.", hint="It is what 'lowtide audit key' printed."
+        ) from error
+
+
+def _milliseconds(text: str) -> int:
+    if not text:
+        return 0
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SetupError(f"'{text}' is no time.", hint="Write 2026-11-22 or 2026-11-22T12:00.") from error
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
