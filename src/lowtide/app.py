@@ -18,6 +18,7 @@ from lowtide.api.logs import AccessLog
 from lowtide.api.origins import Hosts, Origins
 from lowtide.api.problems import problem_routes
 from lowtide.api.rates import Rates
+from lowtide.api.versions import read_versions
 from lowtide.audit import COMPONENT as AUDIT
 from lowtide.audit import Audit, Chain
 from lowtide.audit.checkpoints import Checkpoints
@@ -111,6 +112,7 @@ class Lowtide:
         self.jobs.keep()
         self.jobs.register(RESEAL, type(None), self._reseal, deadline=3600)
         self.load = Load()
+        self._versions = read_versions(settings.min_app_versions)
         self._android = read_android_apps(settings.android_apps)
         self._apple = check_apple_apps(settings.apple_apps)
         self.asgi: Edge
@@ -207,6 +209,7 @@ class Lowtide:
             origins=Origins(self.settings.cors_origins),
             load=self.load,
             prove=self.proofs.check,
+            versions=self._versions,
             rates=Rates(self.clock, self.settings.rate_limits) if self.settings.rate_limits else None,
         )
 

@@ -58,6 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Addresses or networks of proxies whose ``X-Forwarded-For`` and ``-Proto`` are believed."""
     rate_limits: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     """Multiplies how often somebody may ask (docs/hardening.md); 0 switches these limits off."""
+    min_app_versions: tuple[str, ...] = ()
+    """The oldest version served on a platform, and its store: ``ios 2.1.0 https://...`` each."""
     egress_allowed: tuple[str, ...] = ()
     """Hosts, ``host`` or ``host:port``, that may be asked at private addresses and without TLS."""
     egress_ca_file: str = ""

@@ -15,6 +15,7 @@ from lowtide.api.logs import AccessLog
 from lowtide.api.origins import Hosts, Origins
 from lowtide.api.problems import problem_routes
 from lowtide.api.rates import Rates
+from lowtide.api.versions import Versions
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.codec import Int64
 from lowtide.kernel.errors import TokenExpired, Unauthorized
@@ -123,6 +124,7 @@ def build(
     mounts: dict[str, Any] | None = None,
     checks: dict[str, Any] | None = None,
     rates: float = 0.0,
+    versions: Versions | None = None,
 ) -> Edge:
     """An edge over ``handlers`` and ``more``."""
     clock = ManualClock()
@@ -139,4 +141,5 @@ def build(
         load=load,
         mounts=mounts,
         rates=Rates(clock, rates) if rates else None,
+        versions=versions,
     )

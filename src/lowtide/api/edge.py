@@ -24,6 +24,7 @@ from lowtide.api.problems import expected, problem
 from lowtide.api.rates import Rates
 from lowtide.api.streams import Streams, drop
 from lowtide.api.table import Served, Table, allowed
+from lowtide.api.versions import HEADER, Versions
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.codec import decode_as
 from lowtide.kernel.errors import (
@@ -63,6 +64,7 @@ SINGLE = (
     b"content-encoding",
     b"origin",
     b"dpop",
+    HEADER,
 )
 """Headers that a request may carry once."""
 
@@ -116,7 +118,7 @@ class Edge:
     ``authenticate`` must not block: a signature check, or a dict hit. ``mounts`` are whole ASGI apps by
     path prefix (``/console``); they see requests for an allowed Host and set their own headers.
     ``load`` is shared with the health routes. Without ``prove`` no token that is bound to a key is believed;
-    without ``rates`` nobody is told to slow down.
+    without ``rates`` nobody is told to slow down, and without ``versions`` no app to update.
     """
 
     def __init__(
@@ -133,12 +135,14 @@ class Edge:
         mounts: Mapping[str, Asgi] | None = None,
         prove: Prove | None = None,
         rates: Rates | None = None,
+        versions: Versions | None = None,
     ):
         self.table = Table(routes)
         self.load = load or Load()
         self._authenticate = authenticate
         self._prove = prove
         self._rates = rates
+        self._versions = versions
         self._clock = clock
         self._ids = ids
         self._hosts = hosts
@@ -199,6 +203,8 @@ class Edge:
         route = exchange.where = served.route
         if not route.vital:
             self._check_host(scope, fields)
+        if self._versions and not served.old_apps:
+            self._versions.check(fields.get(HEADER))
         who = self._who(route, fields, method, path) if route.auth != "none" else None
         if who is not None and who.session:
             exchange.session = who.session

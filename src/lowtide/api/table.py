@@ -104,7 +104,7 @@ def _unbounded(kind: inspect.Type) -> bool:
 class Served:
     """A route in the table, with what was worked out about it once."""
 
-    __slots__ = ("consumes", "names", "query", "rank", "rate", "rest", "route", "segments")
+    __slots__ = ("consumes", "names", "old_apps", "query", "rank", "rate", "rest", "route", "segments")
 
     def __init__(self, route: Route):
         self.route = route
@@ -114,6 +114,9 @@ class Served:
         self.rate = _rate(route)
         self.rank = FIRST if route.auth == "none" else LAST if self.rate == "sync" else MIDDLE
         """When it is refused under load: see ``Load``."""
+        self.old_apps = (
+            route.auth == "none" or self.rate == "auth" if route.old_apps is None else route.old_apps
+        )
         _check(route)
 
 
@@ -122,7 +125,7 @@ def _rate(route: Route) -> Rate:
         return route.rate
     if route.vital:
         return "none"
-    if route.path.startswith(("/v1/auth/", "/oauth/")):
+    if route.path.startswith(("/v1/auth/", "/v1/oauth/")):
         return "auth"
     return "read" if route.method == "GET" else "write"
 

@@ -34,6 +34,7 @@ The tree::
     ├── UnsupportedMedia      415  a content type or encoding that this address does not read
     ├── Misdirected           421  the Host header names another server
     ├── Invalid               422  a record's content is not allowed
+    ├── AppTooOld             426  this version of the app is no longer served; ``store`` has a newer one
     ├── TooManyRequests       429  slow down; ``retry_after`` seconds
     ├── NotSetUp              501  a setting of the operator's is missing
     ├── Unavailable           503  transient: the same request may succeed later
@@ -304,6 +305,14 @@ class Invalid(LowtideError):
     code = "invalid"
     status = 422
     hint = "Compare the fields and their values with the model's declaration."
+
+
+class AppTooOld(LowtideError):
+    """This version of the app is no longer served."""
+
+    code = "app_too_old"
+    status = 426
+    hint = "Ask the user to update: 'store' is where. What is not uploaded yet can still be uploaded."
 
 
 class TooManyRequests(LowtideError):

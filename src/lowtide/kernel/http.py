@@ -221,7 +221,9 @@ class Route(msgspec.Struct, frozen=True):
     produces: str = "application/json"
     tags: tuple[str, ...] = ()
     rate: Rate | None = None
-    """The class of its limits. None: "auth" below ``/v1/auth/`` and ``/oauth/``, else by its method."""
+    """The class of its limits. None: "auth" below ``/v1/auth/`` and ``/v1/oauth/``, else by its method."""
+    old_apps: bool | None = None
+    """Answers versions of the app below ``min_app_versions``, too. None: if without token, or "auth"."""
     vital: bool = False
     """A health check: answered under any load, for any Host, and never in the access log's successes."""
     headers: tuple[Header, ...] = ()

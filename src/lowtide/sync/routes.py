@@ -269,6 +269,7 @@ def routes(sync: Sync) -> list[Route]:
             upload,
             body=SentBatch,
             nul=True,
+            old_apps=True,
             response=UploadAnswer,
             max_body=MAX_BODY,
             summary="A device's upload: numbered mutations, applied exactly once",
