@@ -30,8 +30,16 @@ from lowtide.auth import Accounts, Keys, Proofs, Tokens, auth_routes
 from lowtide.auth.accounts import SEALED as SEALED_SESSIONS
 from lowtide.auth.keys import SEALED as SEALED_KEYS
 from lowtide.auth.methods import COMPONENT as METHODS
-from lowtide.auth.methods import Carrier, Messages, Outbox, Smtp, mail_sender, mail_server, outbox_routes
-from lowtide.auth.methods.messages import Channel
+from lowtide.auth.methods import (
+    Carrier,
+    Channel,
+    Methods,
+    Outbox,
+    Smtp,
+    mail_sender,
+    mail_server,
+    outbox_routes,
+)
 from lowtide.auth.tokens import Change
 from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
 from lowtide.declare.app import App
@@ -91,9 +99,6 @@ class Lowtide:
         self.keys = Keys(self.database, clock, self.vault)
         self.tokens: Tokens
         self.proofs = Proofs(clock, lambda: self.keys.derive("dpop"), public_url=settings.public_url)
-        self.messages = Messages(
-            self.jobs, self.vault, clock, open_carriers(settings, self.database, clock, dev)
-        )
         self.accounts = Accounts(
             self.database,
             self.bus,
@@ -104,6 +109,22 @@ class Lowtide:
             ids,
             lambda: self.tokens,
             schema.hooks,
+        )
+        self.methods = Methods(
+            self.database,
+            self.jobs,
+            self.vault,
+            self.rates,
+            self.audit,
+            clock,
+            ids,
+            self.accounts,
+            self.proofs,
+            lambda token: self.tokens.verify(token),
+            open_carriers(settings, self.database, clock, dev),
+            app=app.name,
+            public_url=settings.public_url,
+            dev=dev,
         )
         self.sync = Sync(schema, self.database, self.bus, self.jobs, clock, ids)
         Retention(self.database, clock, settings.removals_kept_days, settings.journal_kept_days).schedule(
@@ -191,6 +212,7 @@ class Lowtide:
             *health_routes({"database": answers}, self.load),
             *problem_routes(),
             *auth_routes(self.keys),
+            *self.methods.routes(),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync),
             *audit_routes(self.audit, self.checkpoints, self.database),

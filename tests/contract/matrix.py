@@ -124,6 +124,20 @@ OPEN = "200 200 200 200 200 200 200 200"
 USERS = "200 200 200 401 401 401 200 200"
 
 
+def all_get(status: int) -> str:
+    """Whoever asks is told the same."""
+    return " ".join([str(status)] * 8)
+
+
+def form(target: str, body: bytes) -> Callable[[People], Awaitable[Sample]]:
+    """What a page's form sends."""
+
+    async def sample(_: People) -> Sample:
+        return Sample(target=target, body=body, headers={"content-type": "application/x-www-form-urlencoded"})
+
+    return sample
+
+
 def public(path: str) -> Row:
     """An address that is open to all."""
     return Row("GET", path, at(path), OPEN)
@@ -138,6 +152,11 @@ ROWS = [
     public("/.well-known/jwks.json"),
     public("/.well-known/assetlinks.json"),
     public("/.well-known/apple-app-site-association"),
+    # Nothing that sends mail is set up, and the flow and the link are none.
+    Row("POST", "/v1/auth/email/start", at("/v1/auth/email/start", {"email": "a@b.example"}), all_get(501)),
+    Row("POST", "/v1/auth/email/finish", at("/v1/auth/email/finish", {"flow_id": "x"}), all_get(401)),
+    Row("GET", "/v1/auth/email/link", at("/v1/auth/email/link?token=x"), all_get(410)),
+    Row("POST", "/v1/auth/email/link", form("/v1/auth/email/link", b"token=x&number=10"), all_get(400)),
     public("/v1/openapi.json"),
     public("/docs"),
     public("/docs/reference.css"),

@@ -60,6 +60,7 @@ TAGS = {
     "records": "The app's records, for web pages, scripts and servers.",
     "functions": "The app's own functions.",
     "auth": "The keys with which tokens are verified.",
+    "sign-in": "Ways to sign in: codes and links by mail, passwords, text messages, second factors.",
     "sync": "What a device's SDK speaks: its download, its uploads, its checkpoints.",
     "devices": "Where a device is, and how to heal it.",
     "conflicts": "Values that lost a conflict, and how to bring one back.",

@@ -28,7 +28,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
 
 
-class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
+class SignedIn(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag="signed_in"):
     """Signed in. The refresh token is kept where no backup takes it to another device."""
 
     access_token: str
@@ -40,16 +40,14 @@ class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Literal["signed_in", "created", "upgraded"]
     """``signed_in`` with another ``user.id`` than the anonymous one that asked: the two may be merged."""
     user: Account
-    status: Literal["signed_in"] = "signed_in"
 
 
-class SecondFactor(msgspec.Struct, frozen=True, kw_only=True):
+class SecondFactor(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag="second_factor_needed"):
     """The first factor was right: send one of ``factors`` with the ``ticket``."""
 
     ticket: str
     factors: tuple[str, ...]
     expires_in: int
-    status: Literal["second_factor_needed"] = "second_factor_needed"
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):

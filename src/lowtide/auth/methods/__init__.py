@@ -1,8 +1,9 @@
 """Ways to sign in that Lowtide proves itself, and the messages that they send."""
 
 from lowtide.auth.methods.mail import Smtp, mail_sender, mail_server
-from lowtide.auth.methods.messages import Carrier, Message, Messages
+from lowtide.auth.methods.messages import Carrier, Channel, Message, Messages
 from lowtide.auth.methods.outbox import Outbox, outbox_routes
+from lowtide.auth.methods.service import Methods
 from lowtide.storage.db.migrate import Component
 
 COMPONENT = Component("methods", "lowtide.auth.methods")
@@ -10,8 +11,10 @@ COMPONENT = Component("methods", "lowtide.auth.methods")
 __all__ = [
     "COMPONENT",
     "Carrier",
+    "Channel",
     "Message",
     "Messages",
+    "Methods",
     "Outbox",
     "Smtp",
     "mail_sender",

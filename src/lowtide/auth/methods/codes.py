@@ -1,0 +1,263 @@
+"""One-time codes and links: a person proves that a mailbox or a telephone is theirs.
+
+A *flow* begins on a device, which gets its secret ``flow_id``, and ends there, whichever way it is
+proved: by the code, or by the link, on whatever device that is opened. Opening a link does nothing, so a
+mail scanner may do it. Confirming it takes the choice of the number that the beginning device shows, so
+that nobody signs a stranger in by opening the stranger's mail in good faith.
+
+At rest there is no secret: of ``flow_id`` and of the link's token a digest is kept, of the code an
+HMAC under ``flow_id``, so that the few digits cannot be tried out by who reads the database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import msgspec
+
+from lowtide.audit import Audit, Entry
+from lowtide.auth.methods.messages import Channel, Message, Messages
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import InvalidGrant, SignInPending, TooManyRequests
+from lowtide.kernel.ids import Ids
+from lowtide.kernel.rates import Limit
+from lowtide.storage.db import Database, Tx, load_queries
+from lowtide.storage.jobs import Job, Jobs
+from lowtide.storage.rates import SharedRates
+
+_QUERIES = load_queries("lowtide.auth.methods")
+
+DIGITS = 8
+GOOD_FOR = 600
+"""Seconds."""
+MAX_TRIES = 5
+"""Codes that may be tried in one flow."""
+MAX_SECRET = 128
+"""Characters of a flow's id, a code or a link's token, as they are sent."""
+PURGE = "lowtide.purge_flows"
+PURGE_AT_ONCE = 1_000
+
+Charge = tuple[str, str, Limit]
+"""(name, key, limit): something scarce that a message takes one of."""
+
+
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """What the device that began keeps."""
+
+    flow_id: str
+    """Secret; finishes the flow."""
+    number: int
+    """Two digits to show to the user, who finds them again behind the link."""
+    expires_in: int
+    """Seconds."""
+
+
+class Proved(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow that has come to its end: somebody reads what is sent to ``address``."""
+
+    channel: Channel
+    address: str
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What whoever opens a link is shown."""
+
+    address: str
+    device: str
+    ip: str
+    asked_at: int
+    numbers: Sequence[int]
+    """Three, of which the device shows one."""
+
+
+class Secrets(msgspec.Struct, frozen=True, kw_only=True):
+    """What a message tells."""
+
+    code: str
+    link: str
+    """The token."""
+
+
+Compose = Callable[[Secrets, int], Message]
+"""What is sent, given the secrets and until when it is of use."""
+
+Verdict = Literal["right", "wrong", "exhausted", "pending", "gone"]
+
+
+class Codes:
+    """Flows of every channel. What they cost: two transactions, one at each end."""
+
+    def __init__(
+        self,
+        database: Database,
+        jobs: Jobs,
+        messages: Messages,
+        rates: SharedRates,
+        audit: Audit,
+        clock: Clock,
+        ids: Ids,
+    ):
+        self._database = database
+        self._messages = messages
+        self._rates = rates
+        self._audit = audit
+        self._clock = clock
+        self._ids = ids
+        jobs.register(PURGE, type(None), self._purge)
+        jobs.every(GOOD_FOR, PURGE)
+
+    async def start(
+        self,
+        channel: Channel,
+        address: str,
+        charges: Sequence[Charge],
+        compose: Compose,
+        *,
+        device: str = "",
+        ip: str = "",
+    ) -> Flow:
+        """Begin a flow, and send what ``compose`` writes to ``address``.
+
+        Nothing here depends on whether anybody has that address, so nobody learns it. Raises ``NotSetUp``,
+        and ``TooManyRequests`` when one of ``charges`` is used up.
+        """
+        self._messages.check(channel)
+        flow_id, link = self._ids.token(), self._ids.token()
+        code = f"{int(self._ids.token(), 16) % 10**DIGITS:0{DIGITS}}"
+        number = 10 + int(self._ids.token(), 16) % 90
+        now = self._clock.now()
+        until = now + GOOD_FOR * 1000
+        message = compose(Secrets(code=code, link=link), until)
+
+        async def work(tx: Tx) -> float:
+            for name, key, limit in charges:
+                decision = await self._rates.in_tx(tx, name, key, limit)
+                if not decision.allowed:
+                    return decision.retry_after
+            await tx.execute(
+                _QUERIES["add_flow"],
+                _digest(flow_id),
+                channel,
+                address,
+                _mac(flow_id, code),
+                _digest(link),
+                number,
+                device,
+                ip,
+                now,
+                until,
+            )
+            await self._messages.send(tx, message)
+            return 0.0
+
+        wait = await self._database.write(work)
+        if wait:
+            raise TooManyRequests(
+                "Too many codes were asked for.",
+                hint="Use the last one that was sent, or wait for the seconds in Retry-After.",
+                retry_after=wait,
+            )
+        self._messages.wake()
+        return Flow(flow_id=flow_id, number=number, expires_in=GOOD_FOR)
+
+    async def finish(self, flow_id: str, code: str | None, *, request: str = "") -> Proved:
+        """End a flow: by the code, or by a link that was confirmed meanwhile. Works once.
+
+        Raises ``InvalidGrant`` for a flow that is none, is over, or a wrong code (``tries_left`` says how
+        many may follow), and ``SignInPending`` without a code, as long as nobody has confirmed the link.
+        """
+        digest = _digest(flow_id)
+        mac = None if code is None else _mac(flow_id, _bare(code))
+        now = self._clock.now()
+
+        async def work(tx: Tx) -> tuple[Verdict, int, Proved | None]:
+            if mac is None:
+                rows = await tx.fetch(_QUERIES["take_confirmed"], digest, now)
+                if not rows:
+                    waits = await tx.fetch(_QUERIES["find_flow"], digest, now)
+                    return ("pending" if waits else "gone"), 0, None
+                return "right", 0, Proved(channel=rows[0][0], address=rows[0][1])
+            rows = await tx.fetch(_QUERIES["try_code"], digest, now, MAX_TRIES)
+            if not rows:
+                return "gone", 0, None
+            channel, address, expected, tries = rows[0]
+            if hmac.compare_digest(expected, mac):
+                await tx.execute(_QUERIES["end_flow"], digest, now)
+                return "right", 0, Proved(channel=channel, address=address)
+            if tries < MAX_TRIES:
+                return "wrong", MAX_TRIES - tries, None
+            await tx.execute(_QUERIES["end_flow"], digest, now)
+            await self._audit.write(
+                tx,
+                Entry(
+                    action="sign_in.code_exhausted",
+                    actor="system",
+                    target=channel,
+                    request=request,
+                    personal={"address": address},
+                ),
+            )
+            return "exhausted", 0, None
+
+        verdict, left, proved = await self._database.write(work)
+        if proved is not None:
+            return proved
+        if verdict == "pending":
+            raise SignInPending(retry_after=2)
+        if verdict == "wrong":
+            raise InvalidGrant("The code is wrong.", hint="Look at the latest message.", tries_left=left)
+        raise InvalidGrant("The code has expired or was used, or tried too often.", tries_left=0)
+
+    async def look(self, link: str) -> Asked | None:
+        """What to show to whoever opened the link; None for one that is used, expired or none."""
+        rows = await self._database.read(
+            lambda tx: tx.fetch(_QUERIES["find_link"], _digest(link), self._clock.now())
+        )
+        if not rows:
+            return None
+        address, number, device, ip, asked_at = rows[0]
+        return Asked(address=address, device=device, ip=ip, asked_at=asked_at, numbers=_choices(link, number))
+
+    async def confirm(self, link: str, number: int) -> bool:
+        """Let the device that shows ``number`` go on. A wrong number, or a link that is none, ends it all."""
+
+        async def work(tx: Tx) -> bool:
+            now = self._clock.now()
+            if await tx.fetch(_QUERIES["confirm_link"], _digest(link), number, now):
+                return True
+            await tx.execute(_QUERIES["end_link"], _digest(link), now)
+            return False
+
+        return await self._database.write(work)
+
+    async def _purge(self, _job: Job, _payload: None) -> None:
+        now = self._clock.now()
+        while await self._database.write(lambda tx: tx.fetch(_QUERIES["purge_flows"], now, PURGE_AT_ONCE)):
+            pass
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret[:MAX_SECRET].encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _mac(flow_id: str, code: str) -> str:
+    key = flow_id[:MAX_SECRET].encode("utf-8", "surrogatepass")
+    return hmac.digest(key, code.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+
+def _bare(code: str) -> str:
+    """A code as people type it, without what they put between the digits."""
+    return "".join(code[:MAX_SECRET].replace("-", " ").split())
+
+
+def _choices(link: str, number: int) -> Sequence[int]:
+    """``number`` among two others, the same each time that the page is loaded."""
+    chosen, seed = {number}, hashlib.sha256(f"numbers {link}".encode()).digest()
+    for byte in seed:
+        chosen.add(10 + byte % 90)
+        if len(chosen) == 3:
+            break
+    return sorted(chosen)

@@ -1,0 +1,61 @@
+"""The methods, wired together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lowtide.audit import Audit
+from lowtide.auth.accounts import Accounts
+from lowtide.auth.dpop import Proofs
+from lowtide.auth.methods.codes import Codes
+from lowtide.auth.methods.email import Email
+from lowtide.auth.methods.messages import Carrier, Channel, Messages, Seals
+from lowtide.auth.methods.signing import Signing
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.http import Request, Route
+from lowtide.kernel.ids import Ids
+from lowtide.kernel.schema import Principal
+from lowtide.storage.db import Database
+from lowtide.storage.jobs import Jobs
+from lowtide.storage.rates import SharedRates
+
+
+class Methods:
+    """Every way to sign in that Lowtide proves itself."""
+
+    def __init__(
+        self,
+        database: Database,
+        jobs: Jobs,
+        vault: Seals,
+        rates: SharedRates,
+        audit: Audit,
+        clock: Clock,
+        ids: Ids,
+        accounts: Accounts,
+        proofs: Proofs,
+        authenticate: Callable[[str], Principal],
+        carriers: Mapping[Channel, Carrier],
+        *,
+        app: str,
+        public_url: str,
+        dev: bool,
+    ):
+        """``app``: what messages call it. ``public_url``: where links lead; ``dev``: or whence they were
+        asked for."""
+
+        def address(request: Request[Any, Any]) -> str | None:
+            if public_url:
+                return public_url
+            host = request.header("host")
+            return f"http://{host}" if dev and host else None
+
+        self.messages = Messages(jobs, vault, clock, carriers)
+        signing = Signing(accounts.sign_in, proofs, authenticate)
+        codes = Codes(database, jobs, self.messages, rates, audit, clock, ids)
+        self.email = Email(codes, signing, clock, app=app, address=address)
+
+    def routes(self) -> list[Route]:
+        """``/v1/auth/...``"""
+        return self.email.routes()

@@ -1,0 +1,71 @@
+"""The end that every method has in common: from a request and a proof to a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+
+from lowtide.auth.answers import SecondFactor, SignedIn, ask_of, told
+from lowtide.auth.dpop import Proofs
+from lowtide.auth.model import Ask, DeviceFacts, Proof
+from lowtide.auth.signin import SignIn
+from lowtide.kernel.errors import Unauthorized
+from lowtide.kernel.http import Header, Request
+from lowtide.kernel.schema import Principal
+
+HEADERS = (
+    Header(
+        "authorization", "The token of an anonymous user who signs up, or of who proves anew who they are."
+    ),
+    Header("dpop", "A proof of the key to which the session's refreshes are to be bound (RFC 9449)."),
+    Header("user-agent", "Kept with the session, and shown to the user among their devices."),
+)
+"""What every address reads that signs in."""
+
+Answered = SignedIn | SecondFactor
+
+
+class Asking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where somebody signs in: a part of the body of every address that does so."""
+
+    space: Annotated[str, msgspec.Meta(max_length=128)] = "main"
+    device: DeviceFacts = DeviceFacts()
+
+
+class Signing:
+    """Signs in whoever a method has proved."""
+
+    def __init__(self, sign_in: SignIn, proofs: Proofs, authenticate: Callable[[str], Principal]):
+        """``authenticate``: a token to whom it stands for."""
+        self._sign_in = sign_in
+        self._proofs = proofs
+        self._authenticate = authenticate
+
+    def ask(self, request: Request[Any, Any], body: Asking) -> Ask:
+        """Who wants to sign in, and where. Raises ``Unauthorized`` for a token that is sent and not good."""
+        return ask_of(
+            request,
+            device=body.device,
+            space=body.space,
+            jkt=self._proofs.of(request),
+            upgrade=self.who(request),
+        )
+
+    def who(self, request: Request[Any, Any]) -> Principal | None:
+        """Who is signed in already, where nobody has to be. Raises ``Unauthorized``, ``TokenExpired``."""
+        header = request.header("authorization")
+        if header is None:
+            return None
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthorized("The Authorization header is not 'Bearer' and a token.")
+        who = self._authenticate(token.strip(" "))
+        if who.jkt or who.client or who.server:
+            raise Unauthorized("Only the app's own token of a user helps to sign in.")
+        return who
+
+    async def complete(self, proof: Proof, request: Request[Any, Any], body: Asking) -> Answered:
+        """A session for whom ``proof`` is of, or what is missing. Raises as ``SignIn.complete``."""
+        return told(await self._sign_in.complete(proof, self.ask(request, body)))
