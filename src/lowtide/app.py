@@ -40,6 +40,8 @@ from lowtide.auth.methods import (
     mail_server,
     outbox_routes,
 )
+from lowtide.auth.provider import COMPONENT as PROVIDER
+from lowtide.auth.provider import PageWays, Provider
 from lowtide.auth.tokens import Change
 from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
 from lowtide.declare.app import App
@@ -65,7 +67,7 @@ from lowtide.sync.retention import Retention
 log = logging.getLogger("lowtide")
 
 JOBS = Component("jobs", "lowtide.storage.jobs")
-COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, SYNC)
+COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, PROVIDER, SYNC)
 """Everything that keeps tables, in the order in which they are made."""
 
 SEALED = (*SEALED_AUDIT, *SEALED_KEYS, *SEALED_SESSIONS)
@@ -125,6 +127,21 @@ class Lowtide:
             app=app.name,
             public_url=settings.public_url,
             dev=dev,
+        )
+        self.provider = Provider(
+            self.database,
+            self.jobs,
+            self.accounts,
+            self.keys,
+            lambda: self.keys.derive("forms"),
+            lambda: self.tokens,
+            self.proofs,
+            PageWays(self.methods.email),
+            clock,
+            address=settings.address,
+            app=app.name,
+            title=app.name,
+            clients=settings.clients,
         )
         self.sync = Sync(schema, self.database, self.bus, self.jobs, clock, ids)
         Retention(self.database, clock, settings.removals_kept_days, settings.journal_kept_days).schedule(
@@ -213,6 +230,7 @@ class Lowtide:
             *problem_routes(),
             *auth_routes(self.keys),
             *self.methods.routes(),
+            *self.provider.routes(),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync),
             *audit_routes(self.audit, self.checkpoints, self.database),

@@ -10,10 +10,11 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from lowtide.kernel.clients import Client
 from lowtide.kernel.errors import SetupError
 
 FILE = "lowtide.toml"
@@ -84,6 +85,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Links to this site that Apple apps open, such as ``/invite/*``."""
     reference: bool = True
     """Serve the API's description at ``/v1/openapi.json`` and as a page at ``/docs``; it holds no data."""
+    clients: tuple[Client, ...] = ()
+    """Apps that sign their users in through this server's pages: a ``[[clients]]`` table each; in the
+    environment a JSON list."""
 
     @property
     def address(self) -> str:
@@ -115,7 +119,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
     for name, text in environ.items():
         if name.startswith(PREFIX):
             key = name.removeprefix(PREFIX).lower()
-            value = _split(text) if get_origin(types.get(key)) is tuple else text
+            value = _read_text(types.get(key), text)
             chosen[key] = _value(types, key, value, f"environment ({name})", strict=False)
     settings = Settings(**chosen)
     if settings.secret_key_file:
@@ -140,6 +144,19 @@ def _read(file: Path) -> dict[str, Any]:
         raise SetupError(
             f"{file} is not TOML: {error}.", hint='Text needs quotes: host = "127.0.0.1".'
         ) from error
+
+
+def _read_text(kind: Any, text: str) -> Any:
+    """A value of the environment: lists with commas, tables as JSON."""
+    if get_origin(kind) is not tuple:
+        return text
+    first = get_args(kind)[0]
+    if isinstance(first, type) and issubclass(first, msgspec.Struct):
+        try:
+            return msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            return text
+    return _split(text)
 
 
 def _split(text: str) -> list[str]:

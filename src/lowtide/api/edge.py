@@ -35,6 +35,7 @@ from lowtide.kernel.errors import (
     LowtideError,
     Misdirected,
     ProofInvalid,
+    ScopeMissing,
     Unauthorized,
 )
 from lowtide.kernel.http import Request, Response, Route, Stream
@@ -209,7 +210,8 @@ class Edge:
         if who is not None and who.session:
             exchange.session = who.session
             exchange.token = _token(fields)
-        query = served.query.read(scope["query_string"])
+        raw_query = scope["query_string"]
+        query = raw_query if route.raw_query else served.query.read(raw_query)
         if not route.vital:
             self.load.check(served.rank)
             if scope.get("state", {}).get("crowded"):
@@ -264,6 +266,8 @@ class Edge:
         who = self._authenticate(token)
         if who.jkt or scheme == b"dpop":
             self._check_proof(who, scheme, token, fields, method, path)
+        if who.client and route.scope not in who.scope:
+            raise ScopeMissing(f"The token was not granted the scope {route.scope!r}.", scope=route.scope)
         if route.auth == "server" and not who.server:
             raise Forbidden("This address is for the app's own servers.", hint="Use a server's token.")
         if route.auth == "admin" and not who.admin:

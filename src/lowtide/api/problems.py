@@ -16,6 +16,7 @@ from lowtide.kernel.errors import (
     MethodNotAllowed,
     NotFound,
     ProofInvalid,
+    ScopeMissing,
     SetupError,
     TokenExpired,
     TooManyRequests,
@@ -78,6 +79,9 @@ def _headers(error: LowtideError, retry_after: int) -> dict[str, str]:
         headers = {"www-authenticate": f'DPoP error="{error.code}", algs="ES256 EdDSA"'}
         nonce = error.details.get("nonce")
         return headers if nonce is None else headers | {"dpop-nonce": nonce}
+    if isinstance(error, ScopeMissing):
+        scope = error.details.get("scope", "")
+        return {"www-authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
     if isinstance(error, Unauthorized):
         # RFC 6750 section 3.
         return {

@@ -103,9 +103,19 @@ class Sessions:
     # -- begin ------------------------------------------------------------------------------------
 
     async def open(
-        self, tx: Tx, user: User, ask: Ask, amr: tuple[str, ...], *, client: str = "", scope: str = ""
+        self,
+        tx: Tx,
+        user: User,
+        ask: Ask,
+        amr: tuple[str, ...],
+        *,
+        client: str = "",
+        scope: str = "",
+        auth_time: int | None = None,
     ) -> Opened:
-        """Begin a session for ``user``, who has just proved who they are. ``signed`` makes its tokens.
+        """Begin a session for ``user``, who has just proved who they are, or at ``auth_time``.
+
+        ``signed`` makes its tokens.
 
         A session that the same installation had before ends (``replaced``): its answer was lost, or the app
         was installed anew. So does the one seen least lately beyond ``MAX_SESSIONS``. Raises ``Forbidden``
@@ -128,7 +138,7 @@ class Sessions:
             device=device,
             jkt=ask.jkt,
             amr=amr,
-            auth_time=now,
+            auth_time=now if auth_time is None else auth_time,
             created_at=now,
             seen_at=now,
             ip=ask.ip[:64],
@@ -144,7 +154,7 @@ class Sessions:
             msgspec.json.encode(device).decode(),
             session.jkt,
             msgspec.json.encode(amr).decode(),
-            now,
+            session.auth_time,
             self._vault.seal(PURPOSE.format(session.id), key),
             now,
             session.ip,

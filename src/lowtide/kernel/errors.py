@@ -16,6 +16,7 @@ The tree::
     │       └── NonceNeeded           the proof must hold the server's nonce
     ├── Forbidden             403  who is asking may not
     │   ├── StepUpRequired        the last sign-in is too long ago for this
+    │   ├── ScopeMissing          the token of an OAuth client was not granted this
     │   ├── AccountDisabled       the user was locked out, or is being deleted
     │   ├── SignInRefused         the app's own rules let this user not in
     │   └── TooManyBuckets        the user holds more buckets than one device can follow
@@ -170,6 +171,13 @@ class StepUpRequired(Forbidden):
 
     code = "step_up_required"
     hint = "Let the user sign in once more on this device, then send the request with the new token."
+
+
+class ScopeMissing(Forbidden):
+    """The app's token was not granted this."""
+
+    code = "insufficient_scope"
+    hint = "Sign in again, and ask for the scope that the answer names."
 
 
 class AccountDisabled(Forbidden):

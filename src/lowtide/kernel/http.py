@@ -202,9 +202,13 @@ class Route(msgspec.Struct, frozen=True):
     """A type: JSON is decoded into it, strictly. ``bytes``: as it came, decompressed. None: no body."""
     query: type[msgspec.Struct] | None = None
     """Query parameters, by name, decoded laxly ("5" is 5). None: any parameter is refused."""
+    raw_query: bool = False
+    """The handler gets the query string as it came, as ``bytes``, and judges it itself."""
     response: Any = None
     """The type of the JSON answer, for the reference. None: 204, or not JSON (see ``produces``)."""
     auth: Auth = "user"
+    scope: str = "api"
+    """What an OAuth client's token must have been granted here; the app's own tokens have no bounds."""
     status: int = 200
     """Of a plain value; a handler that returns None answers 204."""
     nul: bool = False

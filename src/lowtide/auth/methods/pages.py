@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+from urllib.parse import urlsplit
 
 from lowtide.kernel.http import Response
 
 STYLE = """
 :root{color-scheme:light dark;--back:#eef3f6;--card:#fff;--ink:#12242f;--soft:#546a77;--line:#d5dfe5;
---tide:#0b6e8f;--on:#fff}
+--tide:#0b6e8f;--on:#fff;--bad:#b3261e}
 @media(prefers-color-scheme:dark){:root{--back:#0b161c;--card:#13222a;--ink:#e8f0f4;--soft:#9db2bd;--line:#274050;
---tide:#5cc3e3;--on:#06222d}}
+--tide:#5cc3e3;--on:#06222d;--bad:#ffb4ab}}
 *{box-sizing:border-box}
 body{margin:0;min-height:100vh;min-height:100svh;display:grid;place-items:center;padding:1.25rem;background:var(--back);
 color:var(--ink);font:1.0625rem/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
@@ -38,6 +39,15 @@ article h2{font-size:1.0625rem;margin:0}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;font:inherit;margin:.75rem 0;padding:.875rem 1rem;
 border-radius:.75rem;background:var(--back)}
 a{color:var(--tide)}
+label{font-size:.9375rem;color:var(--soft)}
+input{font:inherit;width:100%;min-height:3.25rem;padding:.5rem 1rem;margin-top:.25rem;border-radius:.875rem;
+border:1px solid var(--line);background:var(--back);color:var(--ink)}
+input.code{font-size:1.5rem;letter-spacing:.2em;text-align:center;font-variant-numeric:tabular-nums}
+input:focus-visible,summary:focus-visible{outline:3px solid var(--tide);outline-offset:2px}
+.bad{color:var(--bad);font-weight:600}
+.shown{font-size:1.375rem;font-variant-numeric:tabular-nums}
+ul{padding-left:1.25rem;margin:1rem 0}li{margin:.375rem 0}
+summary{cursor:pointer;color:var(--soft);font-size:.9375rem;margin-top:1rem;padding:.75rem 0}
 """
 
 _DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
@@ -47,8 +57,11 @@ POLICY = (
 )
 
 
-def page(title: str, body: str, *, status: int = 200, wide: bool = False) -> Response:
-    """A whole page. ``body`` is HTML: whatever came from outside has gone through ``escaped``."""
+def page(title: str, body: str, *, status: int = 200, wide: bool = False, leads_to: str = "") -> Response:
+    """A whole page. ``body`` is HTML: whatever came from outside has gone through ``escaped``.
+
+    ``leads_to``: an address to which a form's answer may send the browser on.
+    """
     text = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -59,8 +72,25 @@ def page(title: str, body: str, *, status: int = 200, wide: bool = False) -> Res
         body=text.encode(),
         status=status,
         media_type="text/html; charset=utf-8",
-        headers={"content-security-policy": POLICY},
+        headers={
+            "content-security-policy": POLICY.replace("'self'", f"'self'{_source(leads_to)}"),
+            "x-frame-options": "DENY",
+            "cross-origin-opener-policy": "same-origin",
+            # With no-referrer, browsers send forms with 'Origin: null', which could be anybody's.
+            "referrer-policy": "same-origin",
+        },
     )
+
+
+def _source(address: str) -> str:
+    """``address`` as a policy names where it is: browsers check the redirects after a form, too."""
+    if not address:
+        return ""
+    parts = urlsplit(address)
+    # A policy cannot name an IPv6 address.
+    if parts.scheme in ("https", "http") and not parts.netloc.startswith("["):
+        return f" {parts.scheme}://{parts.netloc}"
+    return f" {parts.scheme}:"
 
 
 def escaped(text: str) -> str:

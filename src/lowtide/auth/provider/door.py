@@ -1,0 +1,357 @@
+"""The way of a browser from an app's request to the code that answers it: who is it, do they agree.
+
+Nothing of a visit is kept here. The request stands in the page's address, and is read and judged anew at
+each step; a form carries the rest, sealed for this browser and this request. So a page can be loaded again,
+left and come back to, and a visitor who never signs in costs no row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from lowtide.auth.model import Ask, Proof, SecondFactorNeeded, User
+from lowtide.auth.provider.authorize import Authorization, Refused, Stray, fingerprint
+from lowtide.auth.provider.browsers import Browsers
+from lowtide.auth.provider.model import Asked, Browser, Details, OAuthError, secret
+from lowtide.auth.provider.pages import Pages, hidden
+from lowtide.auth.provider.parameters import read_parameters
+from lowtide.auth.provider.store import ProviderStore
+from lowtide.auth.signin import SignIn
+from lowtide.auth.users import Users
+from lowtide.kernel.clients import Client
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import InvalidGrant, LowtideError, SignInPending
+from lowtide.kernel.http import Request, Response
+from lowtide.storage.db import Database, Tx
+
+JUST_NOW = 600
+"""Seconds after a sign-in in which its consent page may be answered without another one."""
+
+
+class Ways(Protocol):
+    """The ways of proving who one is that fit a page: what the methods of signing in offer."""
+
+    @property
+    def passwords(self) -> bool:
+        """Can anybody have a password here?"""
+        ...
+
+    async def send(self, email: str, request: Request[Any, Any]) -> tuple[str, str]:
+        """Send a code and a link to an address: the flow's secret, and the number that the page shows.
+
+        Raises ``Malformed``, ``TooManyRequests``, ``NotSetUp``.
+        """
+        ...
+
+    async def code(self, flow: str, code: str | None, request: Request[Any, Any]) -> Proof:
+        """Whose code it is, or, without one, who confirmed the link.
+
+        Raises ``InvalidGrant``, with ``tries_left`` when another try is of use, and ``SignInPending``.
+        """
+        ...
+
+    async def password(self, email: str, password: str, request: Request[Any, Any]) -> Proof:
+        """Whose password it is. Raises ``InvalidGrant``, ``TooManyRequests``."""
+        ...
+
+    async def second(self, ticket: str, code: str, ask: Ask) -> User:
+        """Who finishes a sign-in with a second factor. Raises ``InvalidGrant``."""
+        ...
+
+
+class Visit(msgspec.Struct, frozen=True):
+    """One request of a browser to the door."""
+
+    client: Client
+    asked: Asked
+    held: str
+    """The browser's secret; one made for it when it had none."""
+    new: bool
+    """Must it be given to the browser?"""
+    browser: Browser | None
+    request: Request[Any, Any]
+    fresh: bool = False
+    """Has the user just signed in for this very request?"""
+
+    @property
+    def about(self) -> str:
+        return fingerprint(self.asked)
+
+
+class Door:
+    """Answers the authorization endpoint."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: ProviderStore,
+        users: Users,
+        sign_in: SignIn,
+        ways: Ways,
+        authorization: Authorization,
+        browsers: Browsers,
+        pages: Pages,
+        clock: Clock,
+    ):
+        self._database = database
+        self._store = store
+        self._users = users
+        self._sign_in = sign_in
+        self._ways = ways
+        self._authorization = authorization
+        self._browsers = browsers
+        self._pages = pages
+        self._clock = clock
+
+    async def open(self, request: Request[Any, bytes]) -> Response:
+        """GET: the request of an app, in the query."""
+        try:
+            visit = await self._visit(request)
+        except Stray as error:
+            return self._pages.said("This cannot go on", str(error), status=400)
+        except Refused as error:
+            return _redirect(error.location)
+        return await self._decide(visit)
+
+    async def answer(self, request: Request[bytes, bytes]) -> Response:
+        """POST: a form of ours, with the app's request in the query; or an app's request as a form."""
+        try:
+            fields = read_parameters(request.body)
+        except OAuthError as error:
+            return self._pages.said("This cannot go on", error.description, status=400)
+        if "step" not in fields:
+            # OpenID Connect Core section 3.1.2.1: a request may come as a form; the GET brings the cookie.
+            return _redirect(f"{request.path}?{request.body.decode('ascii', 'replace')}")
+        self._browsers.check_origin(request)
+        try:
+            visit = await self._visit(request)
+        except Stray as error:
+            return self._pages.said("This cannot go on", str(error), status=400)
+        except Refused as error:
+            return _redirect(error.location)
+        if visit.new or not self._browsers.sealed(fields.get("proof", ""), visit.held, "form", visit.about):
+            return self._page(visit, bad="This page was open for too long. Please try again.", status=400)
+        try:
+            return await self._step(visit, fields)
+        except LowtideError as error:
+            if error.status >= 500:
+                raise
+            # A status of 401 would have to name a scheme, and there is none for people.
+            status = 429 if error.status == 429 else 400
+            return self._page(visit, bad=error.message, email=fields.get("email", ""), status=status)
+
+    # -- steps ------------------------------------------------------------------------------------
+
+    async def _step(self, visit: Visit, fields: dict[str, str]) -> Response:
+        ask, request = _ask(visit), visit.request
+        email, flow, number = (fields.get(name, "") for name in ("email", "flow", "number"))
+        match fields["step"]:
+            case "email":
+                flow, number = await self._ways.send(email, request)
+                return self._code_page(visit, email, flow, number)
+            case "code" | "link" as step:
+                try:
+                    code = fields.get("code", "") if step == "code" else None
+                    proof = await self._ways.code(flow, code, request)
+                except SignInPending:
+                    return self._code_page(visit, email, flow, number, bad="The link was not opened yet.")
+                except InvalidGrant as error:
+                    if not error.details.get("tries_left"):
+                        raise
+                    return self._code_page(visit, email, flow, number, bad=error.message)
+                return await self._identify(visit, proof, ask)
+            case "password":
+                proof = await self._ways.password(email, fields.get("password", ""), request)
+                return await self._identify(visit, proof, ask)
+            case "second":
+                ticket = fields.get("ticket", "")
+                try:
+                    user = await self._ways.second(ticket, fields.get("code", ""), ask)
+                except InvalidGrant as error:
+                    if not error.details.get("tries_left"):
+                        raise
+                    return self._second_page(visit, ticket, recovery=True, bad=error.message)
+                return await self._enter(visit, user, ("otp", "mfa"))
+            case "consent":
+                return await self._agree(visit, fields)
+            case _:
+                return self._page(visit)
+
+    async def _identify(self, visit: Visit, proof: Proof, ask: Ask) -> Response:
+        found = await self._sign_in.identify(proof, ask)
+        if isinstance(found, SecondFactorNeeded):
+            return self._second_page(visit, found.ticket, recovery="recovery" in found.factors)
+        return await self._enter(visit, found, proof.amr)
+
+    async def _enter(self, visit: Visit, user: User, amr: tuple[str, ...]) -> Response:
+        """Sign the browser in, under a new secret, and go on."""
+        browser = Browser(user=user.id, auth_time=self._clock.now(), amr=amr)
+        held = self._browsers.fresh()
+
+        async def work(tx: Tx) -> None:
+            await self._store.end_browser(tx, visit.held)
+            await self._store.put_browser(tx, held, browser)
+
+        await self._database.write(work)
+        entered = msgspec.structs.replace(visit, held=held, new=True, browser=browser, fresh=True)
+        return await self._decide(entered)
+
+    async def _agree(self, visit: Visit, fields: dict[str, str]) -> Response:
+        browser = visit.browser
+        if browser is None:
+            return self._page(visit)
+        if fields.get("answer") != "yes":
+            return self._refuse(visit, "access_denied", "The user does not agree.")
+        scope = frozenset(visit.asked.scope)
+        user, client = browser.user, visit.client.id
+        await self._database.write(lambda tx: self._store.agree(tx, user, client, scope))
+        fresh = self._browsers.sealed(
+            fields.get("fresh", ""), visit.held, "fresh", visit.about, str(browser.auth_time)
+        )
+        recent = self._clock.now() - browser.auth_time <= JUST_NOW * 1000
+        agreed = msgspec.structs.replace(visit, fresh=fresh and recent)
+        return await self._decide(agreed, agreed=True)
+
+    # -- decisions --------------------------------------------------------------------------------
+
+    async def _decide(self, visit: Visit, *, agreed: bool = False) -> Response:
+        """What the request needs next: a sign-in, consent, or nothing but its code."""
+        asked, browser = visit.asked, visit.browser
+        silent = "none" in asked.prompt
+        user = None
+        if browser is not None and (visit.fresh or not self._stale(asked, browser)):
+            user = await self._user(browser)
+        if user is None or browser is None:
+            if silent:
+                return self._refuse(visit, "login_required", "Nobody is signed in in this browser.")
+            return self._page(visit, email=asked.login_hint)
+        if not agreed and not await self._needs_nothing(visit, user):
+            if silent:
+                return self._refuse(visit, "consent_required", "The user has not agreed to this yet.")
+            return self._consent_page(visit, user, browser)
+        return await self._give(visit, browser)
+
+    def _stale(self, asked: Asked, browser: Browser) -> bool:
+        """Must the user sign in anew for this request?"""
+        if asked.prompt & {"login", "select_account"}:
+            return True
+        return asked.max_age is not None and browser.auth_time + asked.max_age * 1000 <= self._clock.now()
+
+    async def _user(self, browser: Browser) -> User | None:
+        user = await self._database.read(lambda tx: self._users.find(tx, browser.user))
+        return user if user is not None and user.status == "active" else None
+
+    async def _needs_nothing(self, visit: Visit, user: User) -> bool:
+        """May the code be given without asking the user?"""
+        if "consent" in visit.asked.prompt:
+            return False
+        if visit.client.first_party:
+            return True
+        client = visit.client.id
+        granted = await self._database.read(lambda tx: self._store.agreed(tx, user.id, client))
+        return granted >= set(visit.asked.scope)
+
+    async def _give(self, visit: Visit, browser: Browser) -> Response:
+        """The code, on its way to the app."""
+        asked, code = visit.asked, secret()
+        details = Details(
+            redirect_uri=asked.redirect_uri,
+            scope=asked.scope,
+            challenge=asked.challenge,
+            auth_time=browser.auth_time,
+            amr=browser.amr,
+            nonce=asked.nonce,
+            jkt=asked.jkt,
+        )
+
+        async def work(tx: Tx) -> bool:
+            if asked.pushed is not None and not await self._store.take_request(tx, asked.pushed):
+                return False
+            await self._store.put_code(tx, code, asked.client_id, browser.user, details)
+            return True
+
+        if not await self._database.write(work):
+            return self._pages.said("This cannot go on", "This sign-in was finished already.", status=400)
+        return self._to_app(visit, {"code": code})
+
+    def _refuse(self, visit: Visit, error: str, description: str) -> Response:
+        return self._to_app(visit, {"error": error, "error_description": description})
+
+    def _to_app(self, visit: Visit, answer: dict[str, str]) -> Response:
+        asked = visit.asked
+        location = self._authorization.answered(asked.redirect_uri, asked.state, answer)
+        return self._given(visit, _redirect(location))
+
+    # -- pages ------------------------------------------------------------------------------------
+
+    async def _visit(self, request: Request[Any, bytes]) -> Visit:
+        client, asked = await self._authorization.read(request.query)
+        held = self._browsers.held(request)
+        browser = await self._browsers.known(held)
+        return Visit(client, asked, held or self._browsers.fresh(), held is None, browser, request)
+
+    def _page(self, visit: Visit, *, bad: str = "", email: str = "", status: int = 200) -> Response:
+        shown = self._pages.sign_in(
+            visit.client,
+            self._form(visit),
+            email=email,
+            bad=bad,
+            leads_to=visit.asked.redirect_uri,
+            password=self._ways.passwords,
+            status=status,
+        )
+        return self._given(visit, shown)
+
+    def _code_page(self, visit: Visit, email: str, flow: str, number: str, *, bad: str = "") -> Response:
+        form = self._form(visit, flow=flow, email=email, number=number)
+        return self._given(
+            visit,
+            self._pages.code(form, email=email, number=number, bad=bad, leads_to=visit.asked.redirect_uri),
+        )
+
+    def _second_page(self, visit: Visit, ticket: str, *, recovery: bool, bad: str = "") -> Response:
+        form = self._form(visit, ticket=ticket)
+        leads_to = visit.asked.redirect_uri
+        return self._given(visit, self._pages.second(form, recovery=recovery, bad=bad, leads_to=leads_to))
+
+    def _consent_page(self, visit: Visit, user: User, browser: Browser) -> Response:
+        more = {}
+        if visit.fresh:
+            about = ("fresh", visit.about, str(browser.auth_time))
+            more["fresh"] = self._browsers.seal(visit.held, *about)
+        return self._given(
+            visit,
+            self._pages.consent(
+                visit.client,
+                self._form(visit, **more),
+                who=user.email or user.name or user.phone or "somebody without a name",
+                scope=visit.asked.scope,
+                leads_to=visit.asked.redirect_uri,
+            ),
+        )
+
+    def _form(self, visit: Visit, **more: str) -> str:
+        return hidden(proof=self._browsers.seal(visit.held, "form", visit.about), **more)
+
+    def _given(self, visit: Visit, response: Response) -> Response:
+        """``response``, with the browser's secret if it has none or a new one."""
+        if not visit.new:
+            return response
+        headers = {**response.headers, "set-cookie": self._browsers.cookie(visit.held)}
+        return msgspec.structs.replace(response, headers=headers)
+
+
+def _ask(visit: Visit) -> Ask:
+    return Ask(
+        client_id=visit.client.id,
+        ip=visit.request.client,
+        request_id=visit.request.id,
+        user_agent=visit.request.header("user-agent") or "",
+    )
+
+
+def _redirect(location: str) -> Response:
+    # 303: a form that was posted is not posted on to the app (RFC 9700 section 4.12).
+    return Response(status=303, headers={"location": location, "referrer-policy": "no-referrer"})

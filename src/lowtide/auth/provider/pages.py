@@ -1,0 +1,138 @@
+"""The pages that people see: small, without script, usable with a keyboard, a thumb or a screen reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lowtide.auth.methods.pages import escaped as _e
+from lowtide.auth.methods.pages import page
+from lowtide.kernel.clients import Client
+from lowtide.kernel.http import Response
+
+WORDS = {
+    "openid": "know that it is you",
+    "profile": "see your name",
+    "email": "see your e-mail address",
+    "phone": "see your telephone number",
+    "offline_access": "stay signed in until you sign out",
+    "api": "read and change your data in this app",
+}
+"""What a scope means to whoever grants it."""
+
+
+class Pages:
+    """Makes the pages of the app called ``title``."""
+
+    def __init__(self, title: str):
+        self._title = title
+
+    def sign_in(
+        self, client: Client, form: str, *, email: str, bad: str, leads_to: str, password: bool, status: int
+    ) -> Response:
+        """Who are you? ``form`` is what every form of the page carries."""
+        to = "" if client.first_party else f'<p class="soft">to go on to {_e(client.name)}</p>'
+        field = (
+            '<label>E-mail address<input type="email" name="email" autocomplete="username" inputmode="email" '
+            f'autocapitalize="none" spellcheck="false" maxlength="254" required value="{_e(email)}"'
+        )
+        other = (
+            "<details><summary>Use a password instead</summary>"
+            f'<form method="post">{form}{_step("password")}{field}></label>'
+            '<label>Password<input type="password" name="password" autocomplete="current-password" '
+            'maxlength="1024" required></label><button>Sign in</button></form></details>'
+        )
+        return self._page(
+            "Sign in",
+            f"{self._mark()}<h1>Sign in to {_e(self._title)}</h1>{to}{_bad(bad)}"
+            f'<form method="post">{form}{_step("email")}{field} autofocus></label>'
+            f"<button>Send me a code</button></form>{other if password else ''}",
+            leads_to=leads_to,
+            status=status,
+        )
+
+    def code(self, form: str, *, email: str, number: str, bad: str, leads_to: str) -> Response:
+        """The code that was sent, or its link, for which the page shows a number."""
+        link = (
+            f"<details><summary>Use the link instead</summary><p>Open the link in the mail, and choose the "
+            f'number <strong class="shown">{_e(number)}</strong> there. Then come back.</p>'
+            f'<form method="post">{form}{_step("link")}<button class="plain">I have done that</button></form>'
+            "</details>"
+        )
+        return self._page(
+            "Your code",
+            f"{self._mark()}<h1>Look into your mailbox</h1>"
+            f"<p>A code is on its way to <strong>{_e(email)}</strong>.</p>{_bad(bad)}"
+            f'<form method="post">{form}{_step("code")}'
+            '<label>Code<input class="code" name="code" autocomplete="one-time-code" inputmode="numeric" '
+            'autocapitalize="none" maxlength="32" required autofocus></label><button>Sign in</button></form>'
+            f"{link}"
+            f'<form method="post">{form}{_step("start")}'
+            '<button class="plain">Use another address</button></form>',
+            leads_to=leads_to,
+            status=400 if bad else 200,
+        )
+
+    def second(self, form: str, *, recovery: bool, bad: str, leads_to: str) -> Response:
+        """The second factor."""
+        hint = " A recovery code is good, too." if recovery else ""
+        return self._page(
+            "Second step",
+            f"{self._mark()}<h1>One more step</h1>"
+            f"<p>Open your authenticator app and type the code that it shows.{hint}</p>{_bad(bad)}"
+            f'<form method="post">{form}{_step("second")}'
+            '<label>Code<input class="code" name="code" autocomplete="one-time-code" autocapitalize="none" '
+            'maxlength="64" required autofocus></label><button>Sign in</button></form>',
+            leads_to=leads_to,
+            status=400 if bad else 200,
+        )
+
+    def consent(
+        self, client: Client, form: str, *, who: str, scope: Sequence[str], leads_to: str
+    ) -> Response:
+        """Do you agree?"""
+        wants = "".join(f"<li>{_e(WORDS[name])}</li>" for name in scope)
+        return self._page(
+            "Do you agree?",
+            f"{self._mark()}<h1>{_e(client.name)} wants to use your account</h1>"
+            f'<p class="soft">You are signed in as {_e(who)}.</p><p>It will:</p><ul>{wants}</ul>'
+            f'<form method="post">{form}{_step("consent")}<button name="answer" value="yes">Allow</button>'
+            '<button class="plain" name="answer" value="no">Not now</button></form>',
+            leads_to=leads_to,
+        )
+
+    def sign_out(self, form: str, *, who: str, leads_to: str) -> Response:
+        """Do you want to sign out?"""
+        return self._page(
+            "Sign out",
+            f"{self._mark()}<h1>Sign out?</h1><p>You are signed in as <strong>{_e(who)}</strong> in this "
+            f'browser.</p><form method="post">{form}<button name="answer" value="yes">Sign out</button>'
+            '<button class="plain" name="answer" value="no">Stay signed in</button></form>',
+            leads_to=leads_to,
+        )
+
+    def said(self, title: str, text: str, *, status: int = 200) -> Response:
+        """A page that only says something."""
+        return self._page(
+            title, f"{self._mark()}<h1>{_e(title)}</h1><p>{_e(text)}</p>", leads_to="", status=status
+        )
+
+    def _mark(self) -> str:
+        return f'<div class="mark" aria-hidden="true">{_e(self._title[:1].upper())}</div>'
+
+    def _page(self, title: str, body: str, *, leads_to: str, status: int = 200) -> Response:
+        return page(f"{title} - {self._title}", body, status=status, leads_to=leads_to)
+
+
+def hidden(**values: str) -> str:
+    """Fields of a form that nobody sees."""
+    return "".join(
+        f'<input type="hidden" name="{name}" value="{_e(value)}">' for name, value in values.items()
+    )
+
+
+def _step(name: str) -> str:
+    return hidden(step=name)
+
+
+def _bad(text: str) -> str:
+    return f'<p class="bad" role="alert">{_e(text)}</p>' if text else ""

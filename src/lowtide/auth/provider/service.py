@@ -1,0 +1,88 @@
+"""The provider, wired together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from lowtide.auth.accounts import Accounts
+from lowtide.auth.dpop import Proofs
+from lowtide.auth.keys import KeySource
+from lowtide.auth.provider.admin import ClientAdmin
+from lowtide.auth.provider.authorize import Authorization
+from lowtide.auth.provider.browsers import Browsers
+from lowtide.auth.provider.clients import Clients
+from lowtide.auth.provider.door import Door, Ways
+from lowtide.auth.provider.grants import Grants
+from lowtide.auth.provider.inspection import Inspection
+from lowtide.auth.provider.leaving import Leaving
+from lowtide.auth.provider.pages import Pages
+from lowtide.auth.provider.routes import Endpoints, provider_routes
+from lowtide.auth.provider.store import ProviderStore
+from lowtide.auth.tokens import Tokens
+from lowtide.kernel.clients import Client
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.http import Route
+from lowtide.storage.db import Database
+from lowtide.storage.jobs import Job, Jobs
+
+SWEEP = "lowtide.sweep_oauth"
+SWEEP_EVERY = 600.0
+"""Seconds."""
+
+
+class Provider:
+    """Signs users in for apps that come through a browser."""
+
+    def __init__(
+        self,
+        database: Database,
+        jobs: Jobs,
+        accounts: Accounts,
+        keys: KeySource,
+        secrets: Callable[[], tuple[bytes, ...]],
+        tokens: Callable[[], Tokens],
+        proofs: Proofs,
+        ways: Ways,
+        clock: Clock,
+        *,
+        address: str,
+        app: str,
+        title: str,
+        clients: Iterable[Client] = (),
+    ):
+        """``address``: of the server, and so the issuer. ``app``: the audience of its access tokens.
+
+        ``secrets``: what forms are sealed with, from ``Keys.derive``.
+        ``title``: what the pages call the app. ``clients``: of the settings. Raises ``SetupError``.
+        """
+        self._database = database
+        self._issuer = address
+        self.store = ProviderStore(clock)
+        accounts.sign_in.credentials.append(self.store)
+        self.clients = Clients(database, self.store, clients)
+        users, sessions = accounts.users, accounts.sessions
+        browsers = Browsers(database, self.store, secrets, address=address)
+        pages = Pages(title)
+        authorization = Authorization(database, self.store, self.clients, issuer=address)
+        self._door = Door(
+            database, self.store, users, accounts.sign_in, ways, authorization, browsers, pages, clock
+        )
+        self._leaving = Leaving(
+            database, self.store, self.clients, users, sessions, keys, browsers, pages, issuer=address
+        )
+        grants = Grants(database, self.store, self.clients, users, sessions, keys, clock, issuer=address)
+        inspection = Inspection(database, self.clients, users, sessions, tokens, issuer=address, audience=app)
+        self._endpoints = Endpoints(database, self.store, self.clients, grants, inspection, proofs)
+        self._admin = ClientAdmin(database, self.store, self.clients, accounts.audit)
+        jobs.register(SWEEP, type(None), self._sweep)
+        jobs.every(SWEEP_EVERY, SWEEP)
+
+    def routes(self) -> list[Route]:
+        """Every address of the provider."""
+        return [
+            *provider_routes(self._issuer, self._endpoints, self._door, self._leaving),
+            *self._admin.routes(),
+        ]
+
+    async def _sweep(self, _job: Job, _payload: None) -> None:
+        await self._database.write(self.store.sweep)
