@@ -61,6 +61,7 @@ TAGS = {
     "functions": "The app's own functions.",
     "auth": "The keys with which tokens are verified.",
     "sign-in": "Ways to sign in: codes and links by mail, passwords, text messages, second factors.",
+    "oauth": "Signing in through a browser, as OAuth 2.1 and OpenID Connect say.",
     "sync": "What a device's SDK speaks: its download, its uploads, its checkpoints.",
     "devices": "Where a device is, and how to heal it.",
     "conflicts": "Values that lost a conflict, and how to bring one back.",
