@@ -238,6 +238,8 @@ class TestOperations:
             413: {"too_large"},
             415: {"unsupported_media"},
             421: {"misdirected"},
+            426: {"app_too_old"},
+            429: {"too_many_requests"},
             431: {"head_too_large"},
         }
         open_to_all = errors_of(Route("GET", "/x", plain, auth="none"))

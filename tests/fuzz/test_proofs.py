@@ -1,4 +1,4 @@
-"""Tokens and proofs of possession, given anything: nobody becomes somebody, and refusals are all that comes."""
+"""Tokens and proofs of possession, given anything: nobody becomes somebody, all else is refused."""
 
 from __future__ import annotations
 

@@ -18,8 +18,9 @@ import msgspec
 from lowtide.api import declared as app
 from lowtide.api.problems import MEDIA_TYPE, Problem
 from lowtide.api.schemas import REF, Json, Schemas, words
-from lowtide.api.table import NAME
+from lowtide.api.table import NAME, Served
 from lowtide.kernel.errors import (
+    AppTooOld,
     BadRequest,
     Busy,
     DeadlinePassed,
@@ -37,6 +38,7 @@ from lowtide.kernel.errors import (
     StorageTimeout,
     TokenExpired,
     TooLarge,
+    TooManyRequests,
     Unauthorized,
     UnknownParameter,
     UnsupportedMedia,
@@ -66,6 +68,7 @@ TAGS = {
     "devices": "Where a device is, and how to heal it.",
     "conflicts": "Values that lost a conflict, and how to bring one back.",
     "apps": "Which phone apps belong to this site.",
+    "admin": "For administrators and the app's own servers.",
     "health": "Is the server alive, and ready for requests?",
     "problems": "What an error means.",
     "reference": "This description.",
@@ -222,7 +225,9 @@ def errors_of(route: Route) -> dict[int, list[type[LowtideError]]]:
     """Every error that ``route`` may answer, by status: its own, and those of every address of its kind."""
     kinds: list[type[LowtideError]] = [BadRequest, Malformed, UnknownParameter, HeadTooLarge, DeadlinePassed]
     if not route.vital:
-        kinds += [Misdirected, Busy, StorageLost, StorageFull, StorageTimeout]
+        kinds += [Misdirected, Busy, StorageLost, StorageFull, StorageTimeout, TooManyRequests]
+    if not Served(route).old_apps:
+        kinds += [AppTooOld]
     if route.auth != "none":
         kinds += [Unauthorized, TokenExpired, SessionRevoked, ProofInvalid, NonceNeeded]
     if route.auth not in ("none", "user"):
@@ -246,9 +251,10 @@ class _Operation:
 
     def described(self) -> Json:
         route, address = self._route, self._address
-        limits = f"Limits: {route.deadline:g} s" + (
-            f", a body of {_size(route.max_body)}." if route.body is not None else "."
-        )
+        limits = f"Limits: {route.deadline:g} s"
+        if route.body is not None:
+            limits += f", a body of {_size(route.max_body)}"
+        limits += f", rate class `{Served(route).rate}`."
         operation: Json = {
             "tags": list(address.tags or route.tags),
             "summary": address.summary,
@@ -264,6 +270,7 @@ class _Operation:
         operation["responses"] = self._answers()
         role = [] if route.auth in ("none", "user") else [route.auth]
         operation["security"] = [] if route.auth == "none" else [{"bearer": role}, {"dpop": role}]
+        operation["x-rate-class"] = Served(route).rate
         operation["x-deadline-seconds"] = route.deadline
         if route.body is not None:
             operation["x-max-body-bytes"] = route.max_body
