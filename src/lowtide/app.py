@@ -27,7 +27,10 @@ from lowtide.audit.keys import AuditKeys
 from lowtide.audit.routes import audit_routes
 from lowtide.auth import COMPONENT as AUTH
 from lowtide.auth import Accounts, Keys, Proofs, Tokens, auth_routes
+from lowtide.auth.account_routes import account_routes
 from lowtide.auth.accounts import SEALED as SEALED_SESSIONS
+from lowtide.auth.admin import Admin
+from lowtide.auth.admin_routes import admin_routes
 from lowtide.auth.keys import SEALED as SEALED_KEYS
 from lowtide.auth.methods import COMPONENT as METHODS
 from lowtide.auth.methods import (
@@ -42,6 +45,7 @@ from lowtide.auth.methods import (
 )
 from lowtide.auth.provider import COMPONENT as PROVIDER
 from lowtide.auth.provider import PageWays, Provider
+from lowtide.auth.own import Own
 from lowtide.auth.tokens import Change
 from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
 from lowtide.declare.app import App
@@ -202,7 +206,6 @@ class Lowtide:
         await self.audit_keys.load()
         self.audit.pepper = self.audit_keys.pepper
         await self.keys.load()
-        self.tokens = open_tokens(self.keys, self.clock, self._name)
         opened.push_async_callback(self.chain.close)
         self._background(self.chain.keep(), "lowtide-audit")
         self.tokens = open_tokens(self.keys, self.clock, self._name, self.accounts.revocations.changes)
@@ -231,6 +234,8 @@ class Lowtide:
             *auth_routes(self.keys),
             *self.methods.routes(),
             *self.provider.routes(),
+            *account_routes(self.accounts, Own(self.database, self.accounts), self.proofs, self.rates),
+            *admin_routes(Admin(self.database, self.accounts)),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync),
             *audit_routes(self.audit, self.checkpoints, self.database),

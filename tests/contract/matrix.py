@@ -120,7 +120,19 @@ async def new_record(people: People) -> Sample:
     return Sample(target="/v1/records/note", json=sent)
 
 
+def ones_user(path: str = "", json: Any = None) -> Callable[[People], Awaitable[Sample]]:
+    """A request about a user with an account, who is none of those who ask."""
+
+    async def sample(people: People) -> Sample:
+        return Sample(target=f"/v1/admin/users/{await people.user()}{path}", json=json)
+
+    return sample
+
+
 OPEN = "200 200 200 200 200 200 200 200"
+NO_SESSION = "403 403 403 401 401 401 403 403"
+ADMINS = "403 403 403 401 401 401 200 200"
+ADMINS_204 = "403 403 403 401 401 401 204 204"
 USERS = "200 200 200 401 401 401 200 200"
 
 
@@ -162,6 +174,27 @@ ROWS = [
     public("/docs/reference.css"),
     public("/docs/reference.js"),
     Row("POST", "/v1/functions/{name}", at("/v1/functions/add", {"left": 1}), USERS),
+    # A token without a session, such as those here, has no account; tests/auth has those that do.
+    Row("POST", "/v1/auth/token/refresh", at("/v1/auth/token/refresh", {"refresh_token": "x"}),
+                                                            "401   401  401  401  401  401  401  401"),
+    Row("POST", "/v1/auth/anonymous", at("/v1/auth/anonymous", {}),
+                                                            "201   201  201  201  201  201  201  201"),
+    Row("GET", "/v1/auth/me", at("/v1/auth/me"),            "404   404  404  401  401  401  404  404"),
+    Row("PATCH", "/v1/auth/me", at("/v1/auth/me", {"name": "x"}), NO_SESSION),
+    Row("GET", "/v1/auth/sessions", at("/v1/auth/sessions"), NO_SESSION),
+    Row("DELETE", "/v1/auth/sessions/{id}", at("/v1/auth/sessions/x"), NO_SESSION),
+    Row("POST", "/v1/auth/sessions/end-others", at("/v1/auth/sessions/end-others", {}), NO_SESSION),
+    Row("POST", "/v1/auth/sign-out", at("/v1/auth/sign-out"), NO_SESSION),
+    Row("GET", "/v1/auth/identities", at("/v1/auth/identities"), NO_SESSION),
+    Row("DELETE", "/v1/auth/identities/{provider}/{subject}", at("/v1/auth/identities/a/b"), NO_SESSION),
+    Row("GET", "/v1/admin/users", at("/v1/admin/users"),    ADMINS),
+    Row("POST", "/v1/admin/users", at("/v1/admin/users", {}),
+                                                            "403   403  403  401  401  401  201  201"),
+    Row("GET", "/v1/admin/users/{id}", ones_user(),         ADMINS),
+    Row("PATCH", "/v1/admin/users/{id}", ones_user(json={"name": "x"}), ADMINS),
+    Row("POST", "/v1/admin/users/{id}/end-sessions", ones_user("/end-sessions", {}), ADMINS),
+    Row("PUT", "/v1/admin/users/{id}/spaces/{space}", ones_user("/spaces/acme", {}), ADMINS_204),
+    Row("DELETE", "/v1/admin/users/{id}/spaces/{space}", ones_user("/spaces/acme"), ADMINS_204),
     Row("POST", "/v1/sync/pull", pulled,                    "200+  200  200  401  401  401  200  200"),
     Row("POST", "/v1/records/{model}", new_record,          "201!  403  403  401  401  401  403  201!"),
     Row("GET", "/v1/records/{model}/{id}", ones_record,     "200+  404  404  401  401  401  404  200+"),

@@ -99,6 +99,11 @@ class People:
         await self.expect(200, "POST", "/v1/sync/batches", self.token("owner"), json=body)
         return str(body["client_id"])
 
+    async def user(self) -> str:
+        """A user with an account: its id."""
+        made = await self.expect(201, "POST", "/v1/admin/users", self.token("server"), json={})
+        return str(made.json()["id"])
+
     async def conflict(self) -> tuple[str, str]:
         """A note of ann's and a value that it lost: two of her devices changed it without knowing."""
         note = await self.note()

@@ -64,6 +64,8 @@ TAGS = {
     "auth": "The keys with which tokens are verified.",
     "sign-in": "Ways to sign in: codes and links by mail, passwords, text messages, second factors.",
     "oauth": "Signing in through a browser, as OAuth 2.1 and OpenID Connect say.",
+    "accounts": "Signing in and out, tokens, devices, and the user's own account.",
+    "users": "Users, for admins and for the app's own servers.",
     "sync": "What a device's SDK speaks: its download, its uploads, its checkpoints.",
     "devices": "Where a device is, and how to heal it.",
     "conflicts": "Values that lost a conflict, and how to bring one back.",

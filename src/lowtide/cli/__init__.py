@@ -144,6 +144,10 @@ def _add_operation(commands: Any) -> None:
     requeue.add_argument("id")
 
     _add_audit(commands)
+    users = _command(commands, "users", None, "Look after who may do what.")
+    steps = users.add_subparsers(title="commands", metavar="command", required=True)
+    admin = _command(steps, "admin", "users:admin", "Make whoever proves an e-mail address an admin.")
+    admin.add_argument("email")
 
     devices = _command(commands, "devices", "devices:run", "Print who has synchronised, when, and how far.")
     devices.add_argument("--space", default="main", help="default: main")

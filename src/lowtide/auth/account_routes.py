@@ -1,0 +1,262 @@
+"""A user's own addresses: tokens, devices, what is known of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Protocol
+
+import msgspec
+
+from lowtide.auth.accounts import Accounts
+from lowtide.auth.answers import (
+    Account,
+    Device,
+    SignedIn,
+    WayIn,
+    account,
+    ask_of,
+    device,
+    own_session,
+    signed_in,
+    way_in,
+)
+from lowtide.auth.model import DeviceFacts
+from lowtide.auth.own import Own
+from lowtide.auth.refresh import MAX_REFRESH_TOKEN, MAX_ROTATION_ID
+from lowtide.kernel.errors import (
+    Conflict,
+    FunctionFailed,
+    InvalidGrant,
+    NonceNeeded,
+    NotFound,
+    ProofInvalid,
+    ProofMismatch,
+    SessionRevoked,
+    SignInRefused,
+    TooManyRequests,
+)
+from lowtide.kernel.http import KIB, Header, Request, Route
+from lowtide.kernel.rates import Decision, Limit
+
+DPOP = Header("dpop", "A proof of the key that the session is bound to (RFC 9449).")
+ANONYMOUS_STARTS = Limit(120, 3600.0, burst=30)
+"""New anonymous users from one network address: a mobile operator's customers share one."""
+
+
+class Proving(Protocol):
+    """Checks proofs of possession: ``lowtide.auth.dpop.Proofs``."""
+
+    def of(self, request: Request[Any, Any], *, token: str | None = None) -> str | None: ...
+
+
+class Counting(Protocol):
+    """Counts what is scarce: ``lowtide.storage.rates.SharedRates``."""
+
+    async def take(self, name: str, key: str, limit: Limit, cost: int = 1) -> Decision: ...
+
+
+class Refreshing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A refresh. Keep ``rotation_id`` before sending, and send it again with every repeat."""
+
+    refresh_token: Annotated[str, msgspec.Meta(max_length=MAX_REFRESH_TOKEN)]
+    rotation_id: Annotated[str, msgspec.Meta(min_length=16, max_length=MAX_ROTATION_ID)] | None = None
+    space: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
+    """Act in this space with the new access token; the session's own otherwise."""
+
+
+class Starting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A user who has proved nothing yet."""
+
+    device: DeviceFacts = DeviceFacts()
+    space: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] = "main"
+
+
+class Naming(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str | None
+
+
+class Ending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    wipe: bool = False
+    """Ask the devices to delete what they hold, too."""
+
+
+class EndQuery(msgspec.Struct, frozen=True):
+    wipe: bool = False
+    """Ask the device to delete what it holds, too."""
+
+
+class Devices(msgspec.Struct, frozen=True):
+    sessions: list[Device]
+
+
+class WaysIn(msgspec.Struct, frozen=True):
+    identities: list[WayIn]
+
+
+def account_routes(accounts: Accounts, own: Own, proofs: Proving, rates: Counting) -> list[Route]:
+    """Every address that a user has for themselves, whatever they signed in with."""
+
+    async def refresh(request: Request[Refreshing, None]) -> SignedIn:
+        """New tokens for a refresh token.
+
+        A repeat with the same `rotation_id` gets the same refresh token, at any time. Sign out only on
+        `session_revoked` and `invalid_grant`; delete what the device holds only if `wipe` is true. After any
+        other error send the same request again, later.
+        """
+        body = request.body
+        signed = await accounts.sessions.refresh(
+            body.refresh_token,
+            rotation_id=body.rotation_id,
+            jkt=proofs.of(request),
+            space=body.space,
+            ip=request.client,
+            request_id=request.id,
+        )
+        return signed_in(signed)
+
+    async def anonymous(request: Request[Starting, None]) -> SignedIn:
+        """A new user without a name: the app can be used at once, and the account be claimed later."""
+        jkt = proofs.of(request)
+        taken = await rates.take("auth.anonymous", request.client, ANONYMOUS_STARTS)
+        if not taken.allowed:
+            raise TooManyRequests(
+                "Too many new users from this network.", retry_after=round(taken.retry_after + 1)
+            )
+        ask = ask_of(request, device=request.body.device, space=request.body.space, jkt=jkt)
+        return signed_in(await accounts.sign_in.anonymous(ask))
+
+    async def me(request: Request[None, None]) -> Account:
+        """Who the token stands for."""
+        return account(await own.user(request.principal))
+
+    async def rename(request: Request[Naming, None]) -> Account:
+        """Change the user's name; null takes it away."""
+        return account(await own.rename(request.principal, request.body.name, request.id))
+
+    async def sessions(request: Request[None, None]) -> Devices:
+        """Where the user is signed in, the newest first."""
+        found = await own.sessions(request.principal)
+        return Devices([device(session, request.principal.session) for session in found])
+
+    async def end(request: Request[None, EndQuery]) -> None:
+        """Sign one device out, this one or another: at once, wherever it is online."""
+        await own.end(request.principal, request.params["id"], wipe=request.query.wipe, request=request.id)
+
+    async def end_others(request: Request[Ending, None]) -> None:
+        """Sign every other device out."""
+        await own.end_others(request.principal, wipe=request.body.wipe, request=request.id)
+
+    async def sign_out(request: Request[None, None]) -> None:
+        """End this session."""
+        who = request.principal
+        await own.end(who, who.session, by="sign_out", request=request.id)
+
+    async def identities(request: Request[None, None]) -> WaysIn:
+        """The ways in that the user has."""
+        return WaysIn([way_in(one) for one in await own.identities(request.principal)])
+
+    async def unlink(request: Request[None, None]) -> None:
+        """Take one way in away; never the last one."""
+        who = own_session(request.principal)
+        named = request.params
+        await accounts.sign_in.unlink(who, named["provider"], named["subject"], ask_of(request))
+
+    revoked = (SessionRevoked,)
+    return [
+        Route(
+            "POST",
+            "/v1/auth/token/refresh",
+            refresh,
+            body=Refreshing,
+            response=SignedIn,
+            auth="none",
+            max_body=16 * KIB,
+            headers=(DPOP,),
+            summary="New tokens for a refresh token",
+            errors=(InvalidGrant, SessionRevoked, ProofMismatch, ProofInvalid, NonceNeeded),
+            tags=("accounts",),
+        ),
+        Route(
+            "POST",
+            "/v1/auth/anonymous",
+            anonymous,
+            body=Starting,
+            response=SignedIn,
+            auth="none",
+            status=201,
+            max_body=16 * KIB,
+            headers=(DPOP,),
+            summary="Begin without a name",
+            errors=(TooManyRequests, SignInRefused, FunctionFailed, ProofInvalid, NonceNeeded),
+            tags=("accounts",),
+        ),
+        Route(
+            "GET",
+            "/v1/auth/me",
+            me,
+            response=Account,
+            summary="The user's account",
+            errors=(NotFound,),
+            tags=("accounts",),
+        ),
+        Route(
+            "PATCH",
+            "/v1/auth/me",
+            rename,
+            body=Naming,
+            response=Account,
+            max_body=16 * KIB,
+            summary="Change the user's name",
+            errors=(NotFound,),
+            tags=("accounts",),
+        ),
+        Route(
+            "GET",
+            "/v1/auth/sessions",
+            sessions,
+            response=Devices,
+            summary="Where the user is signed in",
+            tags=("accounts",),
+        ),
+        Route(
+            "DELETE",
+            "/v1/auth/sessions/{id}",
+            end,
+            query=EndQuery,
+            summary="Sign a device out",
+            errors=(NotFound, *revoked),
+            tags=("accounts",),
+        ),
+        Route(
+            "POST",
+            "/v1/auth/sessions/end-others",
+            end_others,
+            body=Ending,
+            max_body=16 * KIB,
+            summary="Sign every other device out",
+            tags=("accounts",),
+        ),
+        Route(
+            "POST",
+            "/v1/auth/sign-out",
+            sign_out,
+            summary="End this session",
+            errors=(NotFound,),
+            tags=("accounts",),
+        ),
+        Route(
+            "GET",
+            "/v1/auth/identities",
+            identities,
+            response=WaysIn,
+            summary="The user's ways in",
+            tags=("accounts",),
+        ),
+        Route(
+            "DELETE",
+            "/v1/auth/identities/{provider}/{subject}",
+            unlink,
+            summary="Take a way in away",
+            errors=(NotFound, Conflict),
+            tags=("accounts",),
+        ),
+    ]
