@@ -37,6 +37,7 @@ from lowtide.kernel.errors import (
 from lowtide.kernel.http import KIB, Header, Request, Route
 from lowtide.kernel.rates import Decision, Limit
 
+AGENT = Header("user-agent", "Shown to the user in the list of devices.")
 DPOP = Header("dpop", "A proof of the key that the session is bound to (RFC 9449).")
 ANONYMOUS_STARTS = Limit(120, 3600.0, burst=30)
 """New anonymous users from one network address: a mobile operator's customers share one."""
@@ -184,7 +185,7 @@ def account_routes(accounts: Accounts, own: Own, proofs: Proving, rates: Countin
             auth="none",
             status=201,
             max_body=16 * KIB,
-            headers=(DPOP,),
+            headers=(DPOP, AGENT),
             summary="Begin without a name",
             errors=(TooManyRequests, SignInRefused, FunctionFailed, ProofInvalid, NonceNeeded),
             tags=("accounts",),
@@ -255,6 +256,7 @@ def account_routes(accounts: Accounts, own: Own, proofs: Proving, rates: Countin
             "DELETE",
             "/v1/auth/identities/{provider}/{subject}",
             unlink,
+            headers=(AGENT,),
             summary="Take a way in away",
             errors=(NotFound, Conflict),
             tags=("accounts",),
