@@ -43,9 +43,9 @@ from lowtide.auth.methods import (
     mail_server,
     outbox_routes,
 )
+from lowtide.auth.own import Own
 from lowtide.auth.provider import COMPONENT as PROVIDER
 from lowtide.auth.provider import PageWays, Provider
-from lowtide.auth.own import Own
 from lowtide.auth.tokens import Change
 from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
 from lowtide.declare.app import App
