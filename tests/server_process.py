@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from lowtide.app import open_vault
-from lowtide.auth import Keys, Tokens
+from lowtide.auth import Tokens
+from lowtide.cli.keys import open_keys
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.ids import SystemIds
 from lowtide.settings import Settings
@@ -200,10 +200,7 @@ class ServerProcess:
         await database.start()
         try:
             settings = Settings(database=self._database, secret_key=self._settings.get("secret_key", ""))
-            vault = open_vault(settings, database, clock, SystemIds(clock), make=False)
-            await vault.load()
-            keys = Keys(database, clock, vault)
-            await keys.load()
+            keys = await open_keys(settings, database)
         finally:
             await database.close()
         return Tokens(keys, clock, audience=self.name, issuer=f"lowtide/{self.name}")

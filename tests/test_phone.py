@@ -172,6 +172,19 @@ def test_numbers_used_before_start_a_new_lineage_that_is_kept() -> None:
     assert device.upload()[1]["lineage"] == "name1"
 
 
+def test_what_another_copy_of_the_phone_uploaded_leaves_the_queue() -> None:
+    """It counts once; what was written since the copy was made is sent under the new lineage."""
+    device = Device()
+    phone = device.phone
+    for id in ("t", "u", "v"):
+        phone.write(phone.insert("task", id, title=id))
+    upload, body = device.upload()
+    assert numbers(body) == [[1], [2], [3]]
+    assert phone.uploaded(upload, 409, problem("batch_repeated", known=2)) is Verdict.AGAIN
+    _, body = device.upload()
+    assert (numbers(body), body["lineage"]) == ([[3]], "name1")
+
+
 def test_an_expired_token_is_asked_for_and_the_batch_kept() -> None:
     """401 fetches a token and sends the same batch."""
     device = Device()

@@ -46,6 +46,7 @@ from lowtide.auth.methods import (
 from lowtide.auth.own import Own
 from lowtide.auth.provider import COMPONENT as PROVIDER
 from lowtide.auth.provider import PageWays, Provider
+from lowtide.auth.routes import key_routes
 from lowtide.auth.tokens import Change
 from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
 from lowtide.declare.app import App
@@ -102,7 +103,7 @@ class Lowtide:
         self.checkpoints.schedule(self.jobs)
         self.rates = SharedRates(self.database, clock)
         self.rates.schedule(self.jobs)
-        self.keys = Keys(self.database, clock, self.vault)
+        self.keys = Keys(self.database, clock, self.vault, self.audit)
         self.tokens: Tokens
         self.proofs = Proofs(clock, lambda: self.keys.derive("dpop"), public_url=settings.public_url)
         self.accounts = Accounts(
@@ -236,6 +237,7 @@ class Lowtide:
             *self.provider.routes(),
             *account_routes(self.accounts, Own(self.database, self.accounts), self.proofs, self.rates),
             *admin_routes(Admin(self.database, self.accounts)),
+            *key_routes(self.keys),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync),
             *audit_routes(self.audit, self.checkpoints, self.database),

@@ -134,6 +134,7 @@ NO_SESSION = "403 403 403 401 401 401 403 403"
 ADMINS = "403 403 403 401 401 401 200 200"
 ADMINS_204 = "403 403 403 401 401 401 204 204"
 USERS = "200 200 200 401 401 401 200 200"
+ADMINS = "403 403 403 401 401 401 200 200"
 
 
 def all_get(status: int) -> str:
@@ -173,6 +174,9 @@ ROWS = [
     public("/docs"),
     public("/docs/reference.css"),
     public("/docs/reference.js"),
+    Row("GET", "/v1/admin/keys", at("/v1/admin/keys"), ADMINS),
+    Row("POST", "/v1/admin/keys/rotate", at("/v1/admin/keys/rotate"), ADMINS.replace("200", "409")),
+    Row("DELETE", "/v1/admin/keys/{kid}", at("/v1/admin/keys/none"), ADMINS.replace("200", "404")),
     Row("POST", "/v1/functions/{name}", at("/v1/functions/add", {"left": 1}), USERS),
     # A token without a session, such as those here, has no account; tests/auth has those that do.
     Row("POST", "/v1/auth/token/refresh", at("/v1/auth/token/refresh", {"refresh_token": "x"}),

@@ -99,7 +99,14 @@ export class LowtideConnector {
       } else if (status === 409 && answer.code === 'batch_gap' && !gap) {
         gap = true;
       } else if (status === 409 && answer.code === 'batch_repeated') {
-        // This database was copied or put back: its numbers have meant something else before.
+        // This database was copied or put back: its numbers have meant something else before. What it held
+        // then may have been uploaded by the other, and is not sent again.
+        let applied = null;
+        for await (const transaction of db.getCrudTransactions()) {
+          if (transaction.crud.at(-1).clientId > answer.known) break;
+          applied = transaction;
+        }
+        await applied?.complete();
         const sql = `INSERT OR REPLACE INTO lowtide_upload VALUES ('lineage', lower(hex(randomblob(16))))`;
         await db.execute(sql);
       } else if ([400, 413, 422].includes(status) && batch.transactions > 1) {

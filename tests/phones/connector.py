@@ -126,8 +126,11 @@ class Connector:
             self._gap = True
             return Verdict.AGAIN
         if status == 409 and code == "batch_repeated":
-            # This database was copied or restored: its numbers have meant something else before.
-            self._set_lineage(self._new_lineage())
+            # This database was copied or restored: its numbers have meant something else before. What it
+            # held then may have been uploaded by the other, and is not sent again.
+            with self._database:
+                self._database.execute("DELETE FROM ps_crud WHERE id <= ?", (_field(body, "known", 0),))
+                self._set_lineage(self._new_lineage())
             return Verdict.AGAIN
         if status in (400, 413, 422):
             # Something in here is beyond the server. Halve, until the one transaction at fault is alone;

@@ -128,6 +128,10 @@ def _counter(
 def _set(
     key: RecordKey, field: Field, written: list[Change], losers: set[str], final: Any, minutes: str
 ) -> None:
+    # Copies of a phone send what was in its queue under lineages of their own.
+    written = list(
+        {(*change.key[:3], change.key[4], canonical(change.data)): change for change in written}.values()
+    )
     added, removed = _items(field, written)
     present = Counter(map(canonical, _array(final)))
     if any(count > 1 for count in present.values()):

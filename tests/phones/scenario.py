@@ -32,7 +32,7 @@ class Scenario(Stage):
 
     def play(self) -> str:
         """The whole run."""
-        with _small_pages(self.random.choice((2, 3, 5, 30))), Alarm() as alarm:
+        with self.opened, _small_pages(self.random.choice((2, 3, 5, 30))), Alarm() as alarm:
             self.world.play(self._play())
             if alarm.heard:
                 raise Violation(f"the server logged an error: {alarm.heard[0]}")

@@ -63,11 +63,14 @@ class Stage:
         self._names = 0
         self.server: Server
         self.database: InlineDatabase
+        self.opened = contextlib.ExitStack()
+        """What ends with the run: a database that Python's collector cannot see through stays for ever."""
 
     # -- setting up -----------------------------------------------------------------------------------
 
     async def begin(self) -> None:
         self.database = new_database(self.world, Random(self.seed + 3))
+        self.opened.callback(self.database.end)
         self.database.committed = self.history.committed
         await self.start_server()
         for user, team in (("ann", "red"), ("ann", "blue"), ("bob", "red"), ("cat", "blue")):
@@ -107,6 +110,7 @@ class Stage:
             old_only_changed=self.random.random() < 0.7,
             max_mutations=self.random.choice((2, 10, 5_000)),
         )
+        self.opened.callback(phone.close)
         return Link(Holder(phone, user, space), self.random, self.weather)
 
     def name(self) -> str:
@@ -325,6 +329,7 @@ class Stage:
         await self.server.kill()
         database = InlineDatabase(self.world.clock, Random(self._names), content or self.database.content())
         database.committed = self.history.committed
+        self.opened.callback(database.end)
         self.database = database
         for link in self.links:
             if link.download is not None:

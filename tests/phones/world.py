@@ -109,6 +109,10 @@ class InlineDatabase:
     async def close(self) -> None:
         """Nothing to finish."""
 
+    def end(self) -> None:
+        """Give the memory back."""
+        self._connection.close(True)
+
     def content(self) -> bytes:
         """The database as bytes: what the disk holds."""
         return self._connection.serialize("main")

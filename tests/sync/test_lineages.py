@@ -81,6 +81,37 @@ async def test_a_repeat_may_be_cut_into_other_batches(open_engine: Open) -> None
         await engine.send("ann", "phone", [vote(3, by=9)])
 
 
+@pytest.mark.parametrize("differs", [{"at": 5}, {"base": {"votes": 1}}, {"metadata": "mine"}])
+async def test_an_equal_value_written_by_another_copy_is_no_repeat(
+    open_engine: Open, differs: dict[str, Any]
+) -> None:
+    """Two phones from one backup each count one up: the same number, the same value, two votes."""
+    engine = await start(open_engine)
+    (first,) = vote(1)
+    await engine.send("ann", "phone", [[first | {"at": 4}]])
+    with pytest.raises(BatchRepeated) as caught:
+        await engine.send("ann", "phone", [[first | {"at": 4} | differs]])
+    assert caught.value.details == {"expected": 2, "known": 0}
+    assert await votes(engine) == 1
+
+
+async def test_a_copy_hears_which_of_its_changes_the_other_has_uploaded(open_engine: Open) -> None:
+    """What stood in the queue when the phone was copied counts once, whole transactions only."""
+    engine = await start(open_engine)
+    pair = [*vote(3), *vote(4)]
+    await engine.send("ann", "phone", [vote(1), vote(2), pair])
+    for sent, known in (
+        ([vote(1), vote(2), vote(3, by=9)], 2),
+        ([vote(2), [*vote(3), *vote(4, by=9)], vote(5)], 2),
+        ([vote(2), [*vote(3), *vote(4), *vote(5)]], 2),
+        ([vote(2, by=9), pair], 0),
+    ):
+        with pytest.raises(BatchRepeated) as caught:
+            await engine.send("ann", "phone", sent)
+        assert caught.value.details["known"] == known
+    assert await votes(engine) == 4
+
+
 async def test_lineages_that_are_kept_are_bounded(open_engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that invents lineages without end costs a bounded row."""
     monkeypatch.setattr(writer, "MAX_LINEAGES", 3)

@@ -13,6 +13,7 @@ from lowtide.app import Lowtide, build
 from lowtide.settings import Settings
 from lowtide.storage.db import Dialect
 from tests.api.client import Client
+from tests.server_process import SECRET_KEY
 
 app = App("odd")
 
@@ -32,7 +33,7 @@ app.stream("notes", carries=[Note], keys=everyone)
 def built(dialect: Dialect, tmp_path: Path, request: pytest.FixtureRequest) -> Lowtide:
     """The whole server, not started."""
     place = request.getfixturevalue("postgres_dsn") if dialect == "postgres" else str(tmp_path / "data.db")
-    return build(Settings(database=place), app)
+    return build(Settings(database=place, secret_key=SECRET_KEY), app)
 
 
 @pytest.fixture
@@ -80,6 +81,18 @@ async def test_a_mutation_that_holds_nul_is_refused_alone(client: Client, odd: d
     rows = {row["id"]: row["data"] for row in pulled.json()["rows"]}
     assert rows["good"]["title"] == r"no \u0000 here"
     assert set(rows) == {"good"}
+
+
+@pytest.mark.anyio
+async def test_what_a_device_held_before_may_hold_nul(client: Client) -> None:
+    """A value that was refused stands on the device until it is mended: mending it is no reason to refuse."""
+    made = {"client_id": "phone", "transactions": [{"mutations": [put(1, title="sound")]}]}
+    assert (await client.post("/v1/sync/batches", json=made)).status == 200
+    mended = {"n": 2, "op": "patch", "model": "note", "id": "note"}
+    mended |= {"data": {"title": "mended"}, "base": {"title": "a\0b"}}
+    body = {"client_id": "phone", "transactions": [{"mutations": [mended]}]}
+    answer = await client.post("/v1/sync/batches", json=body)
+    assert [result["status"] for result in answer.json()["results"]] == ["applied"]
 
 
 @pytest.mark.anyio

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from lowtide.audit import Audit, Entry
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, NotFound, Unavailable
 from lowtide.kernel.ids import Ids
@@ -39,6 +40,8 @@ LEEWAY = 120
 """Seconds for which an old key is kept beyond that; more than clocks may differ."""
 REFRESH = 60.0
 """Seconds between two looks at the database."""
+ROTATED = 90 * 24 * 3600
+"""Seconds after which the next key takes over by itself."""
 
 PURPOSE = "auth.signing_key"
 SEALED = (Kept("signing_key", "kid", "private_pem", PURPOSE),)
@@ -80,11 +83,14 @@ class KeySource(Protocol):
 class Keys:
     """The app's signing keys. Call ``load`` before anything else, and let ``keep`` run."""
 
-    def __init__(self, database: Database, clock: Clock, vault: Vault, *, longest: int = LONGEST):
+    def __init__(
+        self, database: Database, clock: Clock, vault: Vault, audit: Audit, *, longest: int = LONGEST
+    ):
         """``vault``: loaded before the keys are. ``longest``: seconds for which a token may be valid."""
         self._database = database
         self._clock = clock
         self._vault = vault
+        self._audit = audit
         self._longest = longest
         self._keys: Mapping[str, SigningKey] = {}
         self._current: SigningKey | None = None
@@ -102,6 +108,10 @@ class Keys:
     def generation(self) -> int:
         """Grows whenever the set of keys has changed."""
         return self._generation
+
+    def all(self) -> list[SigningKey]:
+        """Every key, the oldest first."""
+        return sorted(self._keys.values(), key=lambda key: key.created_at)
 
     def find(self, kid: str) -> SigningKey | None:
         """The key named ``kid``; None for one that is unknown, revoked or long retired."""
@@ -165,19 +175,30 @@ class Keys:
             await self._change(work)
 
     async def keep(self, ids: Ids) -> None:
-        """``refresh`` about once a minute, until cancelled. A database that is away is waited for."""
+        """``refresh`` about once a minute, until cancelled, and ``rotate`` every 90 days.
+
+        A database that is away is waited for.
+        """
         while True:
             await asyncio.sleep(ids.jitter(0.8, 1.2) * REFRESH)
             try:
                 await self.refresh()
+                await self.rotate_when_due()
             except Unavailable as error:
                 _LOG.warning("the signing keys could not be refreshed: %s", error)
 
-    async def rotate(self) -> str:
+    async def rotate_when_due(self) -> None:
+        """``rotate`` if the last time was more than 90 days ago."""
+        # The next key was made when the current one began to sign.
+        made = next((key.created_at for key in self._keys.values() if key.state == "next"), None)
+        if made is not None and self._clock.now() - made > ROTATED * 1000:
+            await self.rotate("system")
+
+    async def rotate(self, actor: str, *, via: str = "", request: str = "") -> str:
         """Let the next key sign from now on; returns its kid. What the old one signed stays good.
 
-        Raises ``Conflict`` when the next key was published less than ten minutes ago: another node may
-        just have rotated.
+        ``actor``, ``via`` and ``request`` are for the audit log, see ``Entry``. Raises ``Conflict`` when the
+        next key was published less than ten minutes ago: another node may just have rotated.
         """
         now = self._clock.now()
         retires_at = now + (self._longest + LEEWAY) * 1000
@@ -194,15 +215,19 @@ class Keys:
             await tx.execute(_QUERIES["retire_key"], kids["current"][0], retires_at)
             await tx.execute(_QUERIES["promote_key"], following)
             await tx.execute(_QUERIES["add_key"], *made.next)
+            entry = Entry(
+                action="key.rotate", actor=actor, via=via, target=f"key:{following}", request=request
+            )
+            await self._audit.write(tx, entry)
             return str(following)
 
         return await self._change(work)
 
-    async def revoke(self, kid: str) -> None:
+    async def revoke(self, kid: str, actor: str, *, via: str = "", request: str = "") -> None:
         """Make every token that ``kid`` signed invalid: here at once, on other nodes within a refresh.
 
         For a key that may have been copied. If it is the current one, the next takes over without the
-        wait of ``rotate``. Raises ``NotFound``.
+        wait of ``rotate``. ``actor``, ``via`` and ``request`` are for the audit log. Raises ``NotFound``.
         """
 
         async def work(tx: Tx, made: _Made) -> None:
@@ -215,6 +240,8 @@ class Keys:
                 await tx.execute(_QUERIES["promote_key"], following)
             if states[kid] != "old":
                 await tx.execute(_QUERIES["add_key"], *made.next)
+            entry = Entry(action="key.revoke", actor=actor, via=via, target=f"key:{kid}", request=request)
+            await self._audit.write(tx, entry)
 
         await self._change(work)
 

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
-from lowtide.auth.keys import Keys
+from typing import Any
+
+import msgspec
+
+from lowtide.auth.keys import Keys, State
+from lowtide.kernel.errors import Conflict, NotFound
 from lowtide.kernel.http import Request, Response, Route
 
 JWKS = "/.well-known/jwks.json"
+
+
+class ShownKey(msgspec.Struct, frozen=True):
+    """A signing key, without what it signs with. Times are milliseconds since 1970."""
+
+    kid: str
+    state: State
+    created_at: int
+    retires_at: int | None
+    """When an old key is forgotten; null for one in use."""
+
+
+class ShownKeys(msgspec.Struct, frozen=True):
+    """Every signing key, the oldest first."""
+
+    keys: list[ShownKey]
 
 
 def auth_routes(keys: Keys) -> list[Route]:
@@ -30,3 +51,64 @@ def auth_routes(keys: Keys) -> list[Route]:
             tags=("auth",),
         )
     ]
+
+
+def key_routes(keys: Keys) -> list[Route]:
+    """What admins do with the signing keys."""
+
+    def shown() -> ShownKeys:
+        return ShownKeys([ShownKey(k.kid, k.state, k.created_at, k.retires_at) for k in keys.all()])
+
+    async def listed(_: Request[None, None]) -> ShownKeys:
+        """One key signs (current), one is published and waits (next), old ones only verify."""
+        return shown()
+
+    async def rotate(request: Request[None, None]) -> ShownKeys:
+        """The next key signs from now on; what the one before it signed stays good. It happens by itself
+        every ninety days. At most once in ten minutes: every verifier must have heard of the next key."""
+        actor, via = _by(request)
+        await keys.rotate(actor, via=via, request=request.id)
+        return shown()
+
+    async def revoke(request: Request[None, None]) -> None:
+        """Every token that the key signed becomes invalid, on other nodes within a minute. For a key that
+        may have been copied. Apps fetch new tokens with their refresh tokens, and nobody is signed out."""
+        actor, via = _by(request)
+        await keys.revoke(request.params["kid"], actor, via=via, request=request.id)
+
+    return [
+        Route(
+            "GET",
+            "/v1/admin/keys",
+            listed,
+            response=ShownKeys,
+            auth="admin",
+            summary="The signing keys",
+            tags=("admin",),
+        ),
+        Route(
+            "POST",
+            "/v1/admin/keys/rotate",
+            rotate,
+            response=ShownKeys,
+            auth="admin",
+            summary="Let the next key sign",
+            errors=(Conflict,),
+            tags=("admin",),
+        ),
+        Route(
+            "DELETE",
+            "/v1/admin/keys/{kid}",
+            revoke,
+            auth="admin",
+            summary="Make every token that a key signed invalid",
+            errors=(NotFound,),
+            tags=("admin",),
+        ),
+    ]
+
+
+def _by(request: Request[Any, Any]) -> tuple[str, str]:
+    """(actor, via) of an audit entry."""
+    who = request.principal
+    return f"{'server' if who.server else 'user'}:{who.user}", f"session:{who.session}" if who.session else ""

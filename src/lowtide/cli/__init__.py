@@ -129,6 +129,12 @@ def _add_operation(commands: Any) -> None:
     _command(steps, "status", "db:status", "Print every migration, done or to do.")
     _command(steps, "migrate", "db:migrate", "Apply what is missing, as a starting server does.")
 
+    keys = _command(commands, "keys", "keys:show", "Print the keys that sign tokens, or change them.")
+    steps = keys.add_subparsers(title="commands", metavar="command")
+    _command(steps, "rotate", "keys:rotate", "Let the next key sign from now on.")
+    revoke = _command(steps, "revoke", "keys:revoke", "Make every token that a key signed invalid.")
+    revoke.add_argument("key")
+
     secrets = _command(commands, "secrets", None, "Make the key that seals secrets, or change it.")
     steps = secrets.add_subparsers(title="commands", metavar="command", required=True)
     make = _command(steps, "new", "secrets:new", "Write a new secret key into a file.")

@@ -7,13 +7,12 @@ import json
 import re
 from typing import Any
 
-from lowtide.app import open_tokens, open_vault
-from lowtide.auth import Keys
+from lowtide.app import open_tokens
+from lowtide.cli.keys import open_keys
 from lowtide.cli.opened import with_reader
 from lowtide.cli.project import open_project
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.errors import SetupError
-from lowtide.kernel.ids import SystemIds
 from lowtide.storage.db import Database
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -26,11 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     async def sign(database: Database) -> str:
         clock = SystemClock()
-        vault = open_vault(settings, database, clock, SystemIds(clock), make=False)
-        await vault.load()
-        keys = Keys(database, clock, vault)
-        await keys.load()
-        tokens = open_tokens(keys, clock, app.name)
+        tokens = open_tokens(await open_keys(settings, database), clock, app.name)
         try:
             return tokens.sign(
                 arguments.user, space=arguments.space, ttl=ttl, claims=claims, server=arguments.server

@@ -387,7 +387,7 @@ class _Uploads:
             and list(upload.digests[:shared]) == answer.digests[known]
         )
         if not same or _transactions_of(batch, shared) < 0:
-            return BatchRepeated(expected=last_n + 1)
+            return BatchRepeated(expected=last_n + 1, known=_repeated_up_to(batch, upload, answer))
         if len(numbers) == shared:
             return Applied(answer.group, answer.results[known], last_n)
         return batch, shared
@@ -479,6 +479,21 @@ def _known(answer: Answer, upload: Upload) -> slice:
     """Which part of ``answer`` speaks of the numbers that ``upload`` begins with."""
     at = bisect.bisect_left(answer.numbers, upload.numbers[0])
     return slice(at, at + len(upload.numbers))
+
+
+def _repeated_up_to(batch: Batch, upload: Upload, answer: Answer) -> int:
+    """The n up to which whole transactions of ``batch`` are the stored ones; 0 for none."""
+    applied = dict(zip(answer.numbers, answer.digests, strict=True))
+    at = last = 0
+    for transaction in batch.transactions:
+        end = at + len(transaction.mutations)
+        if any(
+            applied.get(n) != digest
+            for n, digest in zip(upload.numbers[at:end], upload.digests[at:end], strict=True)
+        ):
+            break
+        at, last = end, upload.numbers[end - 1]
+    return last
 
 
 def _transactions_of(batch: Batch, mutations: int) -> int:

@@ -16,6 +16,7 @@ from lowtide.api.health import health_routes
 from lowtide.api.limits import Load
 from lowtide.api.logs import AccessLog
 from lowtide.api.origins import Hosts
+from lowtide.audit import Audit
 from lowtide.auth import auth_routes
 from lowtide.auth.dpop import Proofs
 from lowtide.auth.keys import Keys
@@ -309,7 +310,7 @@ async def housed(
     """A provider at work."""
     world = World(database, clock, ids)
     await world.start()
-    keys = Keys(database, clock, world.vault)
+    keys = Keys(database, clock, world.vault, Audit(clock, ids))
     await keys.load()
     try:
         yield House(world, keys, clients)
