@@ -42,6 +42,13 @@ class TestWhatCounts:
         device = Device(edwards=edwards)
         assert check(proofs, device.proof()) == device.jkt
 
+    def test_ed25519_has_two_names(self, proofs: Proofs) -> None:
+        """RFC 9864's, which new clients say, and the older one."""
+        device = Device(edwards=True)
+        assert check(proofs, device.proof(header={"alg": "Ed25519"})) == device.jkt
+        with pytest.raises(ProofInvalid):
+            check(proofs, Device().proof(header={"alg": "Ed25519"}))
+
     def test_the_thumbprint_is_the_standard_s(self, proofs: Proofs) -> None:
         """The example of RFC 9449 section 4.1 and 6.1: this key has this thumbprint."""
         from lowtide.auth.jws import read_jwk

@@ -76,7 +76,7 @@ def _headers(error: LowtideError, retry_after: int) -> dict[str, str]:
         return {"retry-after": str(max(1, math.ceil(seconds)))}
     if isinstance(error, ProofInvalid):
         # RFC 9449 section 7.1, and section 9 for the nonce.
-        headers = {"www-authenticate": f'DPoP error="{error.code}", algs="ES256 EdDSA"'}
+        headers = {"www-authenticate": f'DPoP error="{error.code}", algs="ES256 Ed25519 EdDSA"'}
         nonce = error.details.get("nonce")
         return headers if nonce is None else headers | {"dpop-nonce": nonce}
     if isinstance(error, ScopeMissing):

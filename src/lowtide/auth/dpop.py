@@ -25,7 +25,8 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import NonceNeeded, ProofInvalid
 from lowtide.kernel.http import Request
 
-ALGORITHMS = ("ES256", "EdDSA")
+ALGORITHMS = ("ES256", "Ed25519", "EdDSA")
+"""The last two are one: RFC 9864 gave it the name before the last."""
 MAX_PROOF = 4096
 """Characters of a proof."""
 MAX_JTI = 256
@@ -87,9 +88,10 @@ class Proofs:
                 raise ValueError("its typ is not dpop+jwt")
             key, thumbprint = jws.read_jwk(signed.header["jwk"])
             # The key decides what is verified; the name must fit it and cannot choose another.
-            named = "EdDSA" if isinstance(key, ed25519.Ed25519PublicKey) else "ES256"
-            if signed.header["alg"] != named:
-                raise ValueError(f"its alg is not {named}, which its key is for")
+            edwards = isinstance(key, ed25519.Ed25519PublicKey)
+            names = ("Ed25519", "EdDSA") if edwards else ("ES256",)
+            if signed.header["alg"] not in names:
+                raise ValueError(f"its alg is not {names[0]}, which its key is for")
             if not jws.verified(signed, key):
                 raise ValueError("its signature is wrong")
             number = self._read(signed.claims, method, host, path, token)

@@ -1,0 +1,87 @@
+"""A certified OpenID client and a real browser against a real server, on both databases."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance import scenarios
+from tests.server_process import ServerProcess
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def clients(secret: str) -> list[dict[str, Any]]:
+    """The app itself, somebody else's, and a server's."""
+    back = {"redirect_uris": ["http://127.0.0.1/cb"]}
+    scopes = ["openid", "email", "offline_access", "api"]
+    left = {"post_logout_redirect_uris": ["http://127.0.0.1/bye"]}
+    return [
+        {"id": "app", "name": "Crew", "first_party": True, "scopes": scopes, **back, **left},
+        {"id": "other", "name": "Tide Tables", **back},
+        {
+            "id": "server",
+            "name": "Reports",
+            "secret_sha256": hashlib.sha256(secret.encode()).hexdigest(),
+            **back,
+        },
+    ]
+
+
+class Signing(ServerProcess):
+    """A server that knows its clients, and mails to a port of this machine."""
+
+    def __init__(self, folder: Path, postgres: str | None):
+        self.smtp, self.secret = free_port(), secrets.token_urlsafe(32)
+        settings = {
+            "smtp_url": f"smtp://127.0.0.1:{self.smtp}?tls=none",
+            "mail_from": "Crew <no-reply@crew.example>",
+            "clients": json.dumps(clients(self.secret)),
+        }
+        super().__init__(folder, scenarios.APPS["crew"], "crew", postgres=postgres, settings=settings)
+        self._settings["public_url"] = self.url
+
+
+def test_a_certified_client_signs_its_users_in(database: Callable[[], str | None], tmp_path: Path) -> None:
+    """Discovery, code and PKCE, PAR, refresh, DPoP with a wrong clock, consent, and every way to the end."""
+    with Signing(tmp_path / "server", database()) as server:
+        given = {"smtp": server.smtp, "secret": server.secret}
+        seen = scenarios.run("oauth", server, tmp_path, given=given)
+        assert server.stop() == 0
+        assert server.faults() == []
+    claims = ["amr", "at_hash", "aud", "auth_time", "exp", "iat", "iss", "nonce", "sid", "sub"]
+    assert seen["first"] == {"type": "bearer", "claims": claims, "scope": "openid email offline_access"}
+    assert {**seen["userinfo"], "sub": ""} == {"sub": "", "email": "ann@example.com", "email_verified": True}
+    assert seen["refreshed"] == [True, True]
+    assert seen["rotated"] == 3
+    assert seen["pushed"] is True
+    for bound in seen["bound"]:
+        assert bound == {
+            "type": "dpop",
+            "who": True,
+            "used": 200,
+            "stolen": 401,
+            "thief": "invalid_dpop_proof",
+            "alone": "invalid_dpop_proof",
+        }
+    assert len(seen["bound"]) == 2
+    assert seen["wants"] == 3
+    assert seen["other"] == {"sub": True, "records": 403}
+    assert seen["refused"] == "access_denied"
+    mine = {"active": True, "client_id": "server", "sub": True}
+    assert seen["introspected"] == {"own": mine, "refresh": mine, "foreign": {"active": False, "sub": False}}
+    assert seen["revoked"] == "invalid_grant"
+    assert seen["others"] is True
+    assert seen["left"] == "/bye?state=left"
+    assert seen["after"] == {"silent": "login_required", "refresh": "invalid_grant"}
+    assert seen["faults"] == []
