@@ -33,6 +33,7 @@ from lowtide.auth.admin import Admin
 from lowtide.auth.admin_routes import admin_routes
 from lowtide.auth.keys import SEALED as SEALED_KEYS
 from lowtide.auth.methods import COMPONENT as METHODS
+from lowtide.auth.methods import SEALED as SEALED_METHODS
 from lowtide.auth.methods import (
     Carrier,
     Channel,
@@ -75,7 +76,7 @@ JOBS = Component("jobs", "lowtide.storage.jobs")
 COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, PROVIDER, SYNC)
 """Everything that keeps tables, in the order in which they are made."""
 
-SEALED = (*SEALED_AUDIT, *SEALED_KEYS, *SEALED_SESSIONS)
+SEALED = (*SEALED_AUDIT, *SEALED_KEYS, *SEALED_SESSIONS, *SEALED_METHODS)
 """Every column that the vault seals, to be sealed anew after a rotation of its keys."""
 
 JOBS_AT_ONCE = 16
@@ -213,6 +214,7 @@ class Lowtide:
         await self.accounts.load()
         self._background(self.accounts.revocations.keep(), "lowtide-sessions")
         self._background(self.keys.keep(self.ids), "lowtide-keys")
+        opened.push_async_callback(self.methods.close)
         await self.sync.start()
         opened.push_async_callback(self.sync.close)
         if self.settings.worker:

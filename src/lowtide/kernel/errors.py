@@ -5,6 +5,7 @@ The tree::
     LowtideError
     ├── BadRequest            400  what was sent cannot be read
     │   ├── Malformed             not JSON, wrong types, too deep, NUL, lone surrogates
+    │   ├── PasswordRefused       too short, or one that others would try first: ``reason``
     │   ├── UnknownParameter      a name that the server does not know
     │   └── AddressRefused        another server's address that this one does not ask
     ├── Unauthorized          401  who is asking is not known
@@ -106,6 +107,13 @@ class AddressRefused(BadRequest):
 
     code = "address_refused"
     hint = "Use a public https address, or name the host in the setting 'egress_allowed'."
+
+
+class PasswordRefused(BadRequest):
+    """This password may not be one."""
+
+    code = "password_refused"
+    hint = "Choose another one: 'reason' is too_short, common, leaked or predictable."
 
 
 class Unauthorized(LowtideError):

@@ -86,6 +86,22 @@ class House:
         query = Query("test", sql, sql)
         return await self.lowtide.database.read(lambda tx: tx.fetch(query))
 
+    async def write(self, sql: str, *params: Any) -> None:
+        """Change what the database holds."""
+        query = Query("test", re.sub(r"\$(\d)", r"?\1", sql), sql)
+        await self.lowtide.database.write(lambda tx: tx.execute(query, *params))
+
+    async def ended(self, session: str) -> bool:
+        """Is a session over?"""
+        found = await self.lowtide.database.read(lambda tx: self.lowtide.accounts.sessions.find(tx, session))
+        assert found is not None
+        return found.ended_at is not None
+
+    async def refreshed(self, session: dict[str, Any]) -> str:
+        """A new access token of a session."""
+        signed = await self.lowtide.accounts.sessions.refresh(session["refresh_token"])
+        return signed.access_token
+
     async def audited(self, action: str) -> int:
         """How many entries of the audit log say this."""
         return len([row for row in await self.rows("SELECT action FROM audit_entry") if row[0] == action])

@@ -8,7 +8,8 @@ import re
 import pytest
 
 from lowtide.auth.methods.codes import GOOD_FOR, MAX_TRIES
-from lowtide.auth.methods.email import PER_ADDRESS, PER_NETWORK, network, shown
+from lowtide.auth.methods.email import PER_ADDRESS, PER_NETWORK, shown
+from lowtide.auth.methods.tries import network
 from lowtide.auth.model import Ask
 from tests.api.client import Answer
 from tests.auth.methods.conftest import House

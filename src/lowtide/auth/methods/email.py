@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from lowtide.auth.methods.codes import MAX_SECRET, Asked, Charge, Codes, Flow, P
 from lowtide.auth.methods.letters import code_letter
 from lowtide.auth.methods.pages import escaped, page
 from lowtide.auth.methods.signing import HEADERS, Answered, Asking, Signing
+from lowtide.auth.methods.tries import network
 from lowtide.auth.model import MAX_EMAIL, DeviceFacts, Proof
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import (
@@ -210,19 +210,6 @@ class Email:
                 tags=("sign-in",),
             ),
         ]
-
-
-def network(ip: str) -> str:
-    """Whose limits count for ``ip``: an IPv4 address, or the /64 that an IPv6 one is of."""
-    try:
-        found = ipaddress.ip_address(ip)
-    except ValueError:
-        return ip
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
 
 
 def shown(text: str) -> str:

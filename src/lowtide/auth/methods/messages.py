@@ -84,6 +84,10 @@ class Messages:
                 hint=f"The operator sets {SETTINGS[channel]} in lowtide.toml; 'lowtide dev' needs neither.",
             )
 
+    def able(self, channel: Channel) -> bool:
+        """Does anything here carry ``channel``?"""
+        return channel in self._carriers
+
     async def send(self, tx: Tx, message: Message) -> None:
         """Enqueue ``message`` in the caller's transaction; call ``wake`` after the commit.
 

@@ -48,3 +48,49 @@ UPDATE code_flow SET ended_at = $2 WHERE link = $1 AND ended_at IS NULL AND conf
 -- name: purge_flows
 DELETE FROM code_flow WHERE id IN (SELECT id FROM code_flow WHERE expires_at < $1 LIMIT $2)
 RETURNING 1
+
+-- name: password
+SELECT hash, short FROM password WHERE user_id = $1
+
+-- name: set_password
+INSERT INTO password (user_id, hash, short, set_at) VALUES ($1, $2, $3, $4)
+ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, short = excluded.short, set_at = excluded.set_at
+
+-- name: rehash_password
+UPDATE password SET hash = $3 WHERE user_id = $1 AND hash = $2
+
+-- name: delete_password
+DELETE FROM password WHERE user_id = $1
+
+-- name: totp
+SELECT secret, confirmed_at FROM totp WHERE user_id = $1
+
+-- name: start_totp
+INSERT INTO totp (user_id, secret, started_at, confirmed_at, last_step) VALUES ($1, $2, $3, NULL, 0)
+ON CONFLICT (user_id) DO UPDATE SET secret = excluded.secret, started_at = excluded.started_at
+WHERE totp.confirmed_at IS NULL
+RETURNING 1
+
+-- name: confirm_totp
+UPDATE totp SET confirmed_at = $2, last_step = $3 WHERE user_id = $1 AND secret = $4 AND confirmed_at IS NULL
+RETURNING 1
+
+-- name: use_totp
+UPDATE totp SET last_step = $2 WHERE user_id = $1 AND last_step < $2 AND confirmed_at IS NOT NULL
+RETURNING 1
+
+-- name: delete_totp
+DELETE FROM totp WHERE user_id = $1
+
+-- name: add_recovery
+INSERT INTO recovery_code (user_id, hash) VALUES ($1, $2)
+
+-- name: use_recovery
+DELETE FROM recovery_code WHERE user_id = $1 AND hash = $2
+RETURNING 1
+
+-- name: count_recovery
+SELECT count(*) FROM recovery_code WHERE user_id = $1
+
+-- name: delete_recovery
+DELETE FROM recovery_code WHERE user_id = $1

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from lowtide.audit import Audit
 from lowtide.auth.accounts import Accounts
 from lowtide.auth.dpop import Proofs
+from lowtide.auth.methods.blocklist import Blocklist
 from lowtide.auth.methods.codes import Codes
 from lowtide.auth.methods.email import Email
+from lowtide.auth.methods.hashing import Hasher
 from lowtide.auth.methods.messages import Carrier, Channel, Messages, Seals
+from lowtide.auth.methods.password_routes import password_routes
+from lowtide.auth.methods.passwords import Passwords
+from lowtide.auth.methods.secondfactor import SecondFactors
+from lowtide.auth.methods.secondfactor_routes import second_factor_routes
 from lowtide.auth.methods.signing import Signing
+from lowtide.auth.methods.tries import Tries
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.http import Request, Route
 from lowtide.kernel.ids import Ids
@@ -41,9 +49,10 @@ class Methods:
         app: str,
         public_url: str,
         dev: bool,
+        leaked: Path | None = None,
     ):
         """``app``: what messages call it. ``public_url``: where links lead; ``dev``: or whence they were
-        asked for."""
+        asked for. ``leaked``: passwords that nobody may choose. Raises ``SetupError``."""
 
         def address(request: Request[Any, Any]) -> str | None:
             if public_url:
@@ -52,10 +61,37 @@ class Methods:
             return f"http://{host}" if dev and host else None
 
         self.messages = Messages(jobs, vault, clock, carriers)
-        signing = Signing(accounts.sign_in, proofs, authenticate)
+        signing = Signing(accounts.sign_in, proofs, authenticate, clock)
         codes = Codes(database, jobs, self.messages, rates, audit, clock, ids)
         self.email = Email(codes, signing, clock, app=app, address=address)
+        tries = Tries(database, rates)
+        self.hasher = Hasher(ids)
+        self.passwords = Passwords(
+            database,
+            accounts.users,
+            accounts.sessions,
+            tries,
+            self.messages,
+            audit,
+            clock,
+            self.hasher,
+            Blocklist(leaked),
+            app=app,
+        )
+        self.seconds = SecondFactors(
+            database, accounts.users, self.passwords, vault, tries, audit, clock, ids, app=app
+        )
+        accounts.sign_in.credentials += [self.passwords, self.seconds]
+        self._routes = [
+            *self.email.routes(),
+            *password_routes(database, self.passwords, self.seconds, self.email, signing),
+            *second_factor_routes(self.seconds, signing),
+        ]
 
     def routes(self) -> list[Route]:
         """``/v1/auth/...``"""
-        return self.email.routes()
+        return self._routes
+
+    async def close(self) -> None:
+        """Let the hashes that run finish."""
+        self.hasher.close()

@@ -9,9 +9,10 @@ import msgspec
 
 from lowtide.auth.answers import SecondFactor, SignedIn, ask_of, told
 from lowtide.auth.dpop import Proofs
-from lowtide.auth.model import Ask, DeviceFacts, Proof
+from lowtide.auth.model import Ask, DeviceFacts, Proof, Signed, User
 from lowtide.auth.signin import SignIn
-from lowtide.kernel.errors import Unauthorized
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import StepUpRequired, Unauthorized
 from lowtide.kernel.http import Header, Request
 from lowtide.kernel.schema import Principal
 
@@ -23,6 +24,9 @@ HEADERS = (
     Header("user-agent", "Kept with the session, and shown to the user among their devices."),
 )
 """What every address reads that signs in."""
+
+FRESH = 600
+"""Seconds for which a sign-in counts as a proof of who is there."""
 
 Answered = SignedIn | SecondFactor
 
@@ -37,11 +41,14 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Signing:
     """Signs in whoever a method has proved."""
 
-    def __init__(self, sign_in: SignIn, proofs: Proofs, authenticate: Callable[[str], Principal]):
+    def __init__(
+        self, sign_in: SignIn, proofs: Proofs, authenticate: Callable[[str], Principal], clock: Clock
+    ):
         """``authenticate``: a token to whom it stands for."""
         self._sign_in = sign_in
         self._proofs = proofs
         self._authenticate = authenticate
+        self._clock = clock
 
     def ask(self, request: Request[Any, Any], body: Asking) -> Ask:
         """Who wants to sign in, and where. Raises ``Unauthorized`` for a token that is sent and not good."""
@@ -65,6 +72,22 @@ class Signing:
         if who.jkt or who.client or who.server:
             raise Unauthorized("Only the app's own token of a user helps to sign in.")
         return who
+
+    def fresh(self, who: Principal) -> Principal:
+        """``who``, if they have proved who they are lately. Raises ``StepUpRequired``."""
+        if self._clock.now() - who.auth_time > FRESH * 1000:
+            raise StepUpRequired
+        return who
+
+    async def waiting(self, ticket: str) -> User:
+        """Whose second factor ``ticket`` waits for. Raises ``InvalidGrant``."""
+        return await self._sign_in.waiting(ticket)
+
+    async def finish(
+        self, ticket: str, amr: tuple[str, ...], request: Request[Any, Any], body: Asking
+    ) -> Signed:
+        """A session for whom ``ticket`` is of, whose second factor was right. Raises as ``SignIn.finish``."""
+        return await self._sign_in.finish(ticket, self.ask(request, body), amr)
 
     async def complete(self, proof: Proof, request: Request[Any, Any], body: Asking) -> Answered:
         """A session for whom ``proof`` is of, or what is missing. Raises as ``SignIn.complete``."""

@@ -1,0 +1,145 @@
+"""``/v1/auth/password``: sign in with one, set a first or a new one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from lowtide.auth.answers import SignedIn, own_session
+from lowtide.auth.methods.addresses import email_address
+from lowtide.auth.methods.codes import MAX_SECRET
+from lowtide.auth.methods.email import Email, email_proof
+from lowtide.auth.methods.passwords import MAX_PASSWORD_BYTES, MIN_ALONE, Passwords
+from lowtide.auth.methods.secondfactor import SecondFactors
+from lowtide.auth.methods.signing import HEADERS, Answered, Asking, Signing
+from lowtide.auth.model import MAX_EMAIL
+from lowtide.kernel.errors import (
+    Busy,
+    Conflict,
+    InvalidGrant,
+    PasswordRefused,
+    SignInPending,
+    StepUpRequired,
+    TooManyRequests,
+)
+from lowtide.kernel.http import KIB, Request, Route
+from lowtide.storage.db import Database
+
+Secret = Annotated[str, msgspec.Meta(max_length=MAX_SECRET)]
+Typed = Annotated[str, msgspec.Meta(max_length=MAX_PASSWORD_BYTES)]
+
+
+class PasswordSignIn(Asking, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An address and a password."""
+
+    email: Annotated[str, msgspec.Meta(max_length=2 * MAX_EMAIL)]
+    password: Typed
+
+
+class PasswordSet(Asking, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The end of a flow that proves an address, and the password that it shall have."""
+
+    flow_id: Secret
+    code: Secret | None = None
+    password: Typed
+
+
+class PasswordChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new password; with the present one, unless the user has just signed in."""
+
+    password: Typed
+    current: Typed | None = None
+
+
+def password_routes(
+    database: Database, passwords: Passwords, seconds: SecondFactors, email: Email, signing: Signing
+) -> list[Route]:
+    """``/v1/auth/password``, ``/v1/auth/password/set``, ``/v1/auth/me/password``."""
+
+    async def sign_in(request: Request[PasswordSignIn, None]) -> Answered:
+        """Sign in. The answer to a wrong password and to an unknown address is the same."""
+        body = request.body
+        address = email_address(body.email)
+        await passwords.check(address, body.password, ip=request.client, request=request.id)
+        return await signing.complete(email_proof(address, "pwd"), request, body)
+
+    async def set_first(request: Request[PasswordSet, None]) -> Answered:
+        """Set a password with a code from a mail: to sign up, or because the old one is forgotten.
+
+        Whoever has a second factor is asked for it first; the password then stays as it was, to be changed
+        once they are signed in.
+        """
+        body = request.body
+        given = await passwords.screened(body.password, email=None, beside=False)
+        kept = await passwords.hash(given)
+        proof = await email.prove(body.flow_id, body.code, request.id)
+        done = await signing.complete(proof, request, body)
+        if isinstance(done, SignedIn):
+            await passwords.keep(
+                done.user.id,
+                kept,
+                short=False,
+                session=done.session_id,
+                ip=request.client,
+                request=request.id,
+            )
+        return done
+
+    async def change(request: Request[PasswordChange, None]) -> None:
+        """Set a new password, and end every other session. 8 characters suffice beside a second factor."""
+        who, body = own_session(request.principal), request.body
+        user, enrolled = await database.read(lambda tx: seconds.of(tx, who.user))
+        if user.email is None or not user.email_verified:
+            raise Conflict(
+                "A password belongs to an address, and this user has none that is verified.",
+                hint="Link an e-mail address first.",
+            )
+        if body.current is not None:
+            await passwords.check_own(who, body.current, ip=request.client, request=request.id)
+        else:
+            signing.fresh(who)
+        given = await passwords.screened(body.password, email=user.email, beside=enrolled)
+        await passwords.keep(
+            user.id,
+            await passwords.hash(given),
+            short=len(given) < MIN_ALONE,
+            session=who.session,
+            ip=request.client,
+            request=request.id,
+        )
+
+    def route(method: Any, path: str, handler: Any, body: Any, summary: str, **more: Any) -> Route:
+        return Route(
+            method, path, handler, body=body, max_body=16 * KIB, summary=summary, tags=("sign-in",), **more
+        )
+
+    opens = {"auth": "none", "response": Answered, "headers": HEADERS}
+    return [
+        route(
+            "POST",
+            "/v1/auth/password",
+            sign_in,
+            PasswordSignIn,
+            "Sign in with a password",
+            errors=(InvalidGrant, TooManyRequests, Busy),
+            **opens,
+        ),
+        route(
+            "POST",
+            "/v1/auth/password/set",
+            set_first,
+            PasswordSet,
+            "Set a password with a code from a mail",
+            errors=(PasswordRefused, InvalidGrant, SignInPending, Busy),
+            **opens,
+        ),
+        route(
+            "PUT",
+            "/v1/auth/me/password",
+            change,
+            PasswordChange,
+            "Change the password",
+            errors=(PasswordRefused, InvalidGrant, StepUpRequired, TooManyRequests, Busy, Conflict),
+        ),
+    ]

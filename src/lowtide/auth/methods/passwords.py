@@ -1,0 +1,211 @@
+"""Passwords: what may be one, what is kept of it, and who knows it.
+
+NIST SP 800-63B-4: 15 characters, or 8 beside a second factor; any character, no rules of composition, no
+expiry; compared with what others would try first. Nothing tells a known address from an unknown one: the
+answers are the same, and so is the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import unicodedata
+
+from lowtide.audit import Audit, Entry
+from lowtide.auth.methods.blocklist import Blocklist
+from lowtide.auth.methods.hashing import Hasher
+from lowtide.auth.methods.letters import notice
+from lowtide.auth.methods.messages import Messages
+from lowtide.auth.methods.tries import Tries
+from lowtide.auth.model import User
+from lowtide.auth.sessions import Sessions
+from lowtide.auth.users import Users
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import InvalidGrant, Malformed, PasswordRefused
+from lowtide.kernel.schema import Principal
+from lowtide.storage.db import Database, Tx, load_queries
+
+_QUERIES = load_queries("lowtide.auth.methods")
+
+MIN_ALONE = 15
+"""Characters of a password that is the only factor."""
+MIN_BESIDE = 8
+"""Characters of one beside a second factor."""
+MAX_PASSWORD = 256
+"""Characters, after normalisation; 1 KiB as UTF-8."""
+MAX_PASSWORD_BYTES = 1024
+NOTICE = 24 * 3600
+"""Seconds for which it is worth telling that a password was changed."""
+
+
+class Passwords:
+    """Keeps passwords."""
+
+    def __init__(
+        self,
+        database: Database,
+        users: Users,
+        sessions: Sessions,
+        tries: Tries,
+        messages: Messages,
+        audit: Audit,
+        clock: Clock,
+        hasher: Hasher,
+        blocklist: Blocklist,
+        *,
+        app: str,
+    ):
+        self._database = database
+        self._users = users
+        self._sessions = sessions
+        self._tries = tries
+        self._messages = messages
+        self._audit = audit
+        self._clock = clock
+        self._hasher = hasher
+        self._blocklist = blocklist
+        self._app = app
+
+    async def check(self, email: str, password: str, *, ip: str, request: str = "") -> User:
+        """The user with that address, verified, and password. One hash, whoever is asked for.
+
+        Raises ``InvalidGrant``, the same for each thing that is wrong, ``TooManyRequests``, ``Busy``.
+        """
+        self._hasher.check()
+        given = normalised(password)
+        await self._tries.take("password", email, ip)
+
+        async def work(tx: Tx) -> tuple[User | None, str | None]:
+            user = await self._users.by_email(tx, email)
+            if user is None or not user.email_verified:
+                return None, None
+            rows = await tx.fetch(_QUERIES["password"], user.id)
+            return user, str(rows[0][0]) if rows else None
+
+        user, kept = await self._database.read(work)
+        if await self._hasher.verify(kept, given) and user is not None and kept is not None:
+            if self._hasher.stale(kept):
+                await self._renew(user.id, kept, given)
+            return user
+        if user is not None:
+            await self._failed(user.id, request, ip)
+        raise InvalidGrant(
+            "The address or the password is wrong.", hint="Try again, or ask for a code by mail."
+        )
+
+    async def check_own(self, who: Principal, password: str, *, ip: str, request: str = "") -> None:
+        """The same for the user who is signed in already, who is not slowed down by strangers."""
+        self._hasher.check()
+        given = normalised(password)
+        await self._tries.take("password", who.user, ip, session=who.session)
+        rows = await self._database.read(lambda tx: tx.fetch(_QUERIES["password"], who.user))
+        if not await self._hasher.verify(str(rows[0][0]) if rows else None, given):
+            await self._failed(who.user, request, ip)
+            raise InvalidGrant("The present password is wrong.")
+
+    async def screened(self, password: str, *, email: str | None, beside: bool) -> str:
+        """``password`` as it is hashed, if it may be one. Raises ``PasswordRefused`` with a ``reason``.
+
+        ``beside``: a second factor stands beside it, and has to.
+        """
+        given = normalised(password)
+        least = MIN_BESIDE if beside else MIN_ALONE
+        if len(given) < least:
+            raise PasswordRefused(
+                f"A password has at least {least} characters.",
+                hint="Four or five words that do not belong together are easy to remember.",
+                reason="too_short",
+                least=least,
+            )
+        context = (self._app, email or "")
+        if weakness := await asyncio.to_thread(self._blocklist.weakness, given, context):
+            raise PasswordRefused(
+                "Others would try this password first.",
+                hint="Four or five words that do not belong together are easy to remember.",
+                reason=weakness,
+            )
+        return given
+
+    async def hash(self, given: str) -> str:
+        """What is kept of a ``screened`` password. Raises ``Busy``."""
+        return await self._hasher.hash(given)
+
+    async def keep(
+        self, user: str, kept: str, *, short: bool, session: str, ip: str = "", request: str = ""
+    ) -> None:
+        """Give ``user`` a password. Every session but ``session`` ends, and the user is told by mail."""
+        now = self._clock.now()
+
+        async def work(tx: Tx) -> None:
+            found = await self._users.get(tx, user)
+            await tx.execute(_QUERIES["set_password"], user, kept, int(short), now)
+            ended = await self._sessions.revoke_all(tx, user, "user", but=session)
+            await self._audit.write(
+                tx,
+                Entry(
+                    action="password.set",
+                    actor=f"user:{user}",
+                    via=f"session:{session}" if session else "",
+                    target=f"user:{user}",
+                    after={"sessions_ended": len(ended)},
+                    request=request,
+                    personal={"ip": ip} if ip else {},
+                ),
+            )
+            if found.email is not None and self._messages.able("mail"):
+                what = "Your password was changed."
+                await self._messages.send(tx, notice(self._app, found.email, what, now + NOTICE * 1000))
+
+        await self._database.write(work)
+        self._messages.wake()
+        await self._sessions.revocations.committed()
+
+    async def has_short(self, tx: Tx, user: str) -> bool:
+        """Has ``user`` a password that may not stand alone?"""
+        rows = await tx.fetch(_QUERIES["password"], user)
+        return bool(rows and rows[0][1])
+
+    async def factors(self, tx: Tx, user: str) -> tuple[str, ...]:
+        """None: a password is a first factor."""
+        return ()
+
+    async def forget(self, tx: Tx, user: str) -> None:
+        """Delete the password of ``user``."""
+        await tx.execute(_QUERIES["delete_password"], user)
+
+    async def _renew(self, user: str, kept: str, given: str) -> None:
+        again = await self._hasher.hash(given)
+        await self._database.write(lambda tx: tx.execute(_QUERIES["rehash_password"], user, kept, again))
+
+    async def _failed(self, user: str, request: str, ip: str) -> None:
+        entry = Entry(
+            action="password.wrong",
+            actor="system",
+            target=f"user:{user}",
+            request=request,
+            personal={"ip": ip} if ip else {},
+        )
+
+        async def work(tx: Tx) -> None:
+            await self._audit.write(tx, entry)
+
+        await self._database.write(work)
+
+
+def normalised(password: str) -> str:
+    """``password`` as every device and keyboard writes it: NFKC, every space the same. Raises ``Malformed``.
+
+    RFC 8265 (OpaqueString) with the normalisation that NIST SP 800-63B-4 names.
+    """
+    if len(password) > MAX_PASSWORD_BYTES:
+        raise _too_long()
+    spaced = "".join(" " if unicodedata.category(c) == "Zs" else c for c in password)
+    text = unicodedata.normalize("NFKC", spaced)
+    if not text or any(unicodedata.category(c) in ("Cc", "Cs", "Cn") for c in text):
+        raise Malformed("A password holds characters that can be typed, and at least one.")
+    if len(text) > MAX_PASSWORD or len(text.encode()) > MAX_PASSWORD_BYTES:
+        raise _too_long()
+    return text
+
+
+def _too_long() -> Malformed:
+    return Malformed(f"A password is at most {MAX_PASSWORD} characters, and {MAX_PASSWORD_BYTES} bytes.")
