@@ -61,6 +61,6 @@ def test_the_tutorial_works_as_it_is_written(tmp_path: Path) -> None:
     pinned = json.loads((ROOT / "tests/package.json").read_text("utf-8"))["dependencies"]
     assert installed[0] == "install"
     asked_for = dict(word.rsplit("@", 1) for word in installed[1:])
-    assert asked_for.keys() == pinned.keys()
+    assert asked_for.keys() <= pinned.keys()
     for name, version in asked_for.items():
         assert pinned[name].lstrip("^").startswith(f"{version}."), name
