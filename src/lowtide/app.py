@@ -31,6 +31,7 @@ from lowtide.auth.account_routes import account_routes
 from lowtide.auth.accounts import SEALED as SEALED_SESSIONS
 from lowtide.auth.admin import Admin
 from lowtide.auth.admin_routes import admin_routes
+from lowtide.auth.challenges import Challenges
 from lowtide.auth.keys import SEALED as SEALED_KEYS
 from lowtide.auth.methods import COMPONENT as METHODS
 from lowtide.auth.methods import SEALED as SEALED_METHODS
@@ -45,6 +46,8 @@ from lowtide.auth.methods import (
     outbox_routes,
 )
 from lowtide.auth.own import Own
+from lowtide.auth.passkeys import COMPONENT as PASSKEYS
+from lowtide.auth.passkeys import Passkeys, passkey_routes, passkey_site
 from lowtide.auth.provider import COMPONENT as PROVIDER
 from lowtide.auth.provider import PageWays, Provider
 from lowtide.auth.routes import key_routes
@@ -73,7 +76,7 @@ from lowtide.sync.retention import Retention
 log = logging.getLogger("lowtide")
 
 JOBS = Component("jobs", "lowtide.storage.jobs")
-COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, PROVIDER, SYNC)
+COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, PROVIDER, PASSKEYS, SYNC)
 """Everything that keeps tables, in the order in which they are made."""
 
 SEALED = (*SEALED_AUDIT, *SEALED_KEYS, *SEALED_SESSIONS, *SEALED_METHODS)
@@ -159,6 +162,22 @@ class Lowtide:
         self._versions = read_versions(settings.min_app_versions)
         self._android = read_android_apps(settings.android_apps)
         self._apple = check_apple_apps(settings.apple_apps)
+        self.challenges = Challenges(self.vault, clock, ids)
+        self.passkeys = Passkeys(
+            self.database,
+            self.challenges,
+            self.accounts.users,
+            self.accounts.sessions,
+            self.audit,
+            clock,
+            ids,
+            passkey_site(
+                settings.passkey_rp_id,
+                app.name,
+                (*settings.passkey_origins, *(one.origin for one in self._android)),
+            ),
+        )
+        self.accounts.sign_in.credentials.append(self.passkeys)
         self.asgi: Edge
         self._dev = dev
         self._name = app.name
@@ -240,6 +259,7 @@ class Lowtide:
             *account_routes(self.accounts, Own(self.database, self.accounts), self.proofs, self.rates),
             *admin_routes(Admin(self.database, self.accounts)),
             *key_routes(self.keys),
+            *passkey_routes(self.passkeys, self.accounts.sign_in, self.methods.signing),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync),
             *audit_routes(self.audit, self.checkpoints, self.database),

@@ -77,6 +77,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long values that lost a conflict can be restored."""
     audit_checkpoints: str = ""
     """A folder for the hourly signed checkpoints of the audit log, best on another machine's disk."""
+    passkey_rp_id: str = "localhost"
+    """The host name for which passkeys are made: the site's, or a domain above it. It cannot be changed
+    later without losing every passkey."""
+    passkey_origins: tuple[str, ...] = ()
+    """Web pages that may use passkeys, besides ``https://`` and ``passkey_rp_id``; Android apps are
+    known by ``android_apps``."""
     android_apps: tuple[str, ...] = ()
     """Android apps of this site: ``com.example.app=AB:CD:...``, the SHA-256 of the signing certificate."""
     apple_apps: tuple[str, ...] = ()

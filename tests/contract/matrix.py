@@ -133,6 +133,13 @@ OPEN = "200 200 200 200 200 200 200 200"
 NO_SESSION = "403 403 403 401 401 401 403 403"
 ADMINS = "403 403 403 401 401 401 200 200"
 ADMINS_204 = "403 403 403 401 401 401 204 204"
+PASSKEY = {
+    "credential": {
+        "id": "AAAA",
+        "rawId": "AAAA",
+        "response": {"clientDataJSON": "AAAA", "attestationObject": "AAAA"},
+    }
+}
 USERS = "200 200 200 401 401 401 200 200"
 ADMINS = "403 403 403 401 401 401 200 200"
 
@@ -182,6 +189,15 @@ ROWS = [
                                                             "403  403  403  401  401  401  403  403")
       for method, rest, sent in (("POST", "", None), ("DELETE", "", None), ("POST", "/recovery-codes", None),
                                  ("POST", "/confirm", {"code": "1"}))),
+    # Only a session of the app's own makes and deletes passkeys; the tokens here have none.
+    Row("POST", "/v1/auth/passkeys/begin", at("/v1/auth/passkeys/begin"), NO_SESSION),
+    Row("POST", "/v1/auth/passkeys", at("/v1/auth/passkeys", PASSKEY), NO_SESSION),
+    Row("GET", "/v1/auth/passkeys", at("/v1/auth/passkeys"), NO_SESSION),
+    Row("PATCH", "/v1/auth/passkeys/{passkey}", at("/v1/auth/passkeys/x", {"name": "x"}), NO_SESSION),
+    Row("DELETE", "/v1/auth/passkeys/{passkey}", at("/v1/auth/passkeys/x"), NO_SESSION),
+    Row("POST", "/v1/auth/passkeys/sign-in/begin", at("/v1/auth/passkeys/sign-in/begin", {}), OPEN),
+    Row("POST", "/v1/auth/passkeys/sign-in", at("/v1/auth/passkeys/sign-in", {}),
+                                                            "400  400  400  400  400  400  400  400"),
     public("/v1/openapi.json"),
     public("/docs"),
     public("/docs/reference.css"),
