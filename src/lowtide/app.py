@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import lowtide
 from lowtide.api.contract import Contract
 from lowtide.api.edge import Edge
@@ -20,7 +22,7 @@ from lowtide.api.problems import problem_routes
 from lowtide.api.rates import Rates
 from lowtide.api.versions import read_versions
 from lowtide.audit import COMPONENT as AUDIT
-from lowtide.audit import Audit, Chain
+from lowtide.audit import Audit, Chain, Entry
 from lowtide.audit.checkpoints import Checkpoints
 from lowtide.audit.keys import SEALED as SEALED_AUDIT
 from lowtide.audit.keys import AuditKeys
@@ -59,7 +61,7 @@ from lowtide.kernel.clock import Clock, SystemClock
 from lowtide.kernel.errors import SetupError
 from lowtide.kernel.ids import Ids, SystemIds
 from lowtide.records import Records, records_routes
-from lowtide.settings import Settings
+from lowtide.settings import Settings, without_secrets
 from lowtide.storage.bus import Bus, MemoryBus
 from lowtide.storage.db import Database
 from lowtide.storage.db.migrate import Component, migrate
@@ -217,18 +219,19 @@ class Lowtide:
         await self.database.start()
         opened.push_async_callback(self.database.close)
         await migrate(self.database, COMPONENTS, self.clock)
-        for change in await deploy(self.database, self._schema, self.clock, _report):
-            log.warning("the app changed: %s", change)
-        opened.callback(self.egress.close)
-        await self.bus.start()
-        opened.push_async_callback(self.bus.close)
         await self.vault.load()
         self._background(self.vault.keep(), "lowtide-vault")
         await self.audit_keys.load()
         self.audit.pepper = self.audit_keys.pepper
-        await self.keys.load()
         opened.push_async_callback(self.chain.close)
         self._background(self.chain.keep(), "lowtide-audit")
+        await self._note_settings()
+        for change in await deploy(self.database, self._schema, self.clock, _report, self.audit):
+            log.warning("the app changed: %s", change)
+        opened.callback(self.egress.close)
+        await self.bus.start()
+        opened.push_async_callback(self.bus.close)
+        await self.keys.load()
         self.tokens = open_tokens(self.keys, self.clock, self._name, self.accounts.revocations.changes)
         await self.accounts.load()
         self._background(self.accounts.revocations.keep(), "lowtide-sessions")
@@ -241,6 +244,13 @@ class Lowtide:
             opened.push_async_callback(self._worker.stop)
         self.asgi = self._edge()
         self.accounts.revocations.on_change = self.asgi.end_sessions
+
+    async def _note_settings(self) -> None:
+        # A command that holds the database runs no jobs: that is no other setting.
+        chosen = msgspec.to_builtins(without_secrets(msgspec.structs.replace(self.settings, worker=True)))
+        entry = Entry(action="settings.change", actor="system", via="start", target="settings", after=chosen)
+        if await self.database.write(lambda tx: self.audit.write_change(tx, entry)):
+            log.info("the settings are not those of the last start")
 
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._opened.push_async_callback(_end, asyncio.create_task(work, name=name))
@@ -261,7 +271,7 @@ class Lowtide:
             *key_routes(self.keys),
             *passkey_routes(self.passkeys, self.accounts.sign_in, self.methods.signing),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
-            *sync_routes(self.sync),
+            *sync_routes(self.sync, self.audit),
             *audit_routes(self.audit, self.checkpoints, self.database),
             *records_routes(Records(self.sync, self.clock, self.ids)),
         ]

@@ -7,6 +7,7 @@ A key that nobody knows is an error, in the file as in the environment: a typing
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,6 +105,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def postgres(self) -> bool:
         """Is the database PostgreSQL, rather than a SQLite file?"""
         return self.database.startswith(("postgresql://", "postgres://"))
+
+
+def without_secrets(settings: Settings) -> Settings:
+    """``settings`` without the secret key and without the passwords in addresses."""
+    shown = {
+        field.name: _without_password(value)
+        for field in msgspec.structs.fields(settings)
+        if isinstance(value := getattr(settings, field.name), str)
+    }
+    return msgspec.structs.replace(settings, **shown | dict.fromkeys(ENVIRONMENT_ONLY, ""))
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(?<=://)([^/@\s]*:)[^/\s]*(?=@)", r"\1...", text)
 
 
 def load(folder: Path, environ: Mapping[str, str]) -> Settings:
