@@ -40,6 +40,7 @@ from lowtide.auth.methods import SEALED as SEALED_METHODS
 from lowtide.auth.methods import (
     Carrier,
     Channel,
+    HttpSms,
     Methods,
     Outbox,
     Smtp,
@@ -134,10 +135,13 @@ class Lowtide:
             self.accounts,
             self.proofs,
             lambda token: self.tokens.verify(token),
-            open_carriers(settings, self.database, clock, dev),
+            open_carriers(settings, self.database, clock, self.egress, dev),
             app=app.name,
             public_url=settings.public_url,
             dev=dev,
+            leaked=Path(settings.leaked_passwords) if settings.leaked_passwords else None,
+            sms_prefixes=settings.sms_prefixes,
+            sms_per_hour=settings.sms_per_hour,
         )
         self.provider = Provider(
             self.database,
@@ -312,9 +316,15 @@ def build(settings: Settings, app: App, *, dev: bool = False) -> Lowtide:
     return Lowtide(settings, app, clock, SystemIds(clock), dev=dev)
 
 
-def open_carriers(settings: Settings, database: Database, clock: Clock, dev: bool) -> dict[Channel, Carrier]:
+def open_carriers(
+    settings: Settings, database: Database, clock: Clock, egress: Egress, dev: bool
+) -> dict[Channel, Carrier]:
     """What carries each kind of message. ``SetupError`` for settings that cannot be."""
-    carriers: dict[Channel, Carrier] = {"mail": Outbox(database, clock)} if dev else {}
+    carriers: dict[Channel, Carrier] = {}
+    if dev:
+        carriers = {"mail": Outbox(database, clock), "sms": Outbox(database, clock)}
+    if settings.sms_url:
+        carriers["sms"] = HttpSms(egress, settings.sms_url, settings.sms_body, settings.sms_authorization)
     if settings.smtp_url:
         carriers["mail"] = Smtp(mail_server(settings.smtp_url), mail_sender(settings.mail_from), clock)
     return carriers

@@ -72,6 +72,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The mail server: ``smtp://user:password@host:587``, or ``smtps://`` for TLS from the start."""
     mail_from: str = ""
     """The sender of mails: ``Notes <no-reply@example.com>``."""
+    sms_url: str = ""
+    """Where text messages are handed over, by a POST each."""
+    sms_body: str = '{"to": "$to", "text": "$text"}'
+    """What is posted: JSON, or a form such as ``From=+15005550006&To=$to&Body=$text``."""
+    sms_authorization: str = ""
+    """The ``Authorization`` header of these requests, such as ``Bearer`` and a key."""
+    sms_prefixes: tuple[str, ...] = ()
+    """The numbers that get text messages, such as ``+41`` and ``+49``; all if empty."""
+    sms_per_hour: Annotated[int, msgspec.Meta(ge=1)] = 100
+    """Text messages to the numbers of one country, in an hour."""
+    leaked_passwords: str = ""
+    """A file of passwords that nobody may choose: what ``lowtide passwords build`` wrote."""
     removals_kept_days: Days = 90
     """A device that was away for longer than this downloads its data anew."""
     journal_kept_days: Days = 90
@@ -145,6 +157,8 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
     settings = Settings(**chosen)
     if settings.secret_key_file:
         settings = msgspec.structs.replace(settings, secret_key_file=str(folder / settings.secret_key_file))
+    if settings.leaked_passwords:
+        settings = msgspec.structs.replace(settings, leaked_passwords=str(folder / settings.leaked_passwords))
     if settings.audit_checkpoints:
         settings = msgspec.structs.replace(
             settings, audit_checkpoints=str(folder / settings.audit_checkpoints)

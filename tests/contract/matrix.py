@@ -186,6 +186,9 @@ ROWS = [
     # Nothing that sends mail is set up, and the flow and the link are none.
     Row("POST", "/v1/auth/email/start", at("/v1/auth/email/start", {"email": "a@b.example"}), all_get(501)),
     Row("POST", "/v1/auth/email/finish", at("/v1/auth/email/finish", {"flow_id": "x"}), all_get(401)),
+    Row("POST", "/v1/auth/sms/start", at("/v1/auth/sms/start", {"phone": "+41446681800"}), all_get(501)),
+    Row("POST", "/v1/auth/sms/finish",
+        at("/v1/auth/sms/finish", {"flow_id": "x", "code": ""}), all_get(401)),
     Row("GET", "/v1/auth/email/link", at("/v1/auth/email/link?token=x"), all_get(410)),
     Row("POST", "/v1/auth/email/link", form("/v1/auth/email/link", b"token=x&number=10"), all_get(400)),
     Row("POST", "/v1/auth/password", at("/v1/auth/password", {"email": "a@b.example", "password": "x"}),
