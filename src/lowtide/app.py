@@ -151,7 +151,7 @@ class Lowtide:
             lambda: self.keys.derive("forms"),
             lambda: self.tokens,
             self.proofs,
-            PageWays(self.methods.email),
+            PageWays(self.accounts.sign_in, self.methods.email, self.methods.passwords, self.methods.seconds),
             clock,
             address=settings.address,
             app=app.name,

@@ -88,11 +88,11 @@ class Mailbox:
             raise InvalidGrant("The address or the password is wrong.")
         return Proof(provider="email", subject=email, email=email, email_verified=True, amr=("pwd",))
 
-    async def second(self, ticket: str, given: str, ask: Any) -> User:
+    async def second(self, ticket: str, given: str, ask: Any) -> tuple[User, tuple[str, ...]]:
         await self._world.sign_in.waiting(ticket)
         if given != "123456":
             raise InvalidGrant("The code is wrong.", tries_left=2)
-        return await self._world.sign_in.finish_identify(ticket, ask, ("otp",))
+        return await self._world.sign_in.finish_identify(ticket, ask, ("otp",)), ("otp", "mfa")
 
     def newest(self) -> str:
         """The code of the last letter."""

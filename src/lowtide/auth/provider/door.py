@@ -22,7 +22,7 @@ from lowtide.auth.signin import SignIn
 from lowtide.auth.users import Users
 from lowtide.kernel.clients import Client
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.errors import InvalidGrant, LowtideError, SignInPending
+from lowtide.kernel.errors import InvalidGrant, LowtideError, SignInPending, TooManyRequests
 from lowtide.kernel.http import Request, Response
 from lowtide.storage.db import Database, Tx
 
@@ -56,8 +56,11 @@ class Ways(Protocol):
         """Whose password it is. Raises ``InvalidGrant``, ``TooManyRequests``."""
         ...
 
-    async def second(self, ticket: str, code: str, ask: Ask) -> User:
-        """Who finishes a sign-in with a second factor. Raises ``InvalidGrant``."""
+    async def second(self, ticket: str, code: str, ask: Ask) -> tuple[User, tuple[str, ...]]:
+        """Who finishes a sign-in with a second factor, and how (RFC 8176).
+
+        Raises ``InvalidGrant``, with ``tries_left`` when another try is of use, and ``TooManyRequests``.
+        """
         ...
 
 
@@ -168,12 +171,12 @@ class Door:
             case "second":
                 ticket = fields.get("ticket", "")
                 try:
-                    user = await self._ways.second(ticket, fields.get("code", ""), ask)
-                except InvalidGrant as error:
-                    if not error.details.get("tries_left"):
+                    user, amr = await self._ways.second(ticket, fields.get("code", ""), ask)
+                except (InvalidGrant, TooManyRequests) as error:
+                    if isinstance(error, InvalidGrant) and not error.details.get("tries_left"):
                         raise
                     return self._second_page(visit, ticket, recovery=True, bad=error.message)
-                return await self._enter(visit, user, ("otp", "mfa"))
+                return await self._enter(visit, user, amr)
             case "consent":
                 return await self._agree(visit, fields)
             case _:
@@ -182,6 +185,9 @@ class Door:
     async def _identify(self, visit: Visit, proof: Proof, ask: Ask) -> Response:
         found = await self._sign_in.identify(proof, ask)
         if isinstance(found, SecondFactorNeeded):
+            if "totp" not in found.factors:
+                bad = "The second factor of this account is a passkey: sign in in the app instead."
+                return self._page(visit, bad=bad, status=400)
             return self._second_page(visit, found.ticket, recovery="recovery" in found.factors)
         return await self._enter(visit, found, proof.amr)
 
