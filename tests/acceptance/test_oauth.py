@@ -84,4 +84,8 @@ def test_a_certified_client_signs_its_users_in(database: Callable[[], str | None
     assert seen["others"] is True
     assert seen["left"] == "/bye?state=left"
     assert seen["after"] == {"silent": "login_required", "refresh": "invalid_grant"}
+    assert seen["wrong"] == "The address or the password is wrong."
+    assert seen["again"].startswith("The code is wrong")
+    assert seen["second"]["ben"] is True
+    assert set(seen["second"]["amr"]) == {"otp", "recovery", "mfa"}
     assert seen["faults"] == []

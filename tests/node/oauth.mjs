@@ -1,5 +1,6 @@
 // An app that signs its users in through Lowtide's pages, with a certified client and a real browser.
 
+import { createHmac } from 'node:crypto';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import * as oidc from 'openid-client';
@@ -60,6 +61,27 @@ const refusal = (promise) =>
     () => 'nothing',
     (error) => error.error ?? error.cause?.error ?? error.code ?? String(error)
   );
+
+/** One request of the app itself. */
+async function api(path, body, token) {
+  const response = await fetch(new URL(path, url), {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) },
+    body: body && JSON.stringify(body)
+  });
+  if (!response.ok) throw new Error(`${path}: ${await response.text()}`);
+  return response.json();
+}
+
+/** What an authenticator app shows now (RFC 6238). */
+function shown(secret) {
+  const bits = [...secret].map((c) => 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567'.indexOf(c).toString(2).padStart(5, '0')).join('');
+  const key = Buffer.from(bits.match(/.{8}/g).map((byte) => parseInt(byte, 2)));
+  const step = Buffer.alloc(8);
+  step.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30_000)));
+  const mac = createHmac('sha1', key).update(step).digest();
+  return String((mac.readUInt32BE(mac[19] & 15) & 0x7fffffff) % 1_000_000).padStart(6, '0');
+}
 
 const report = {};
 const { browser, page } = await open({ javascript: false });
@@ -160,7 +182,33 @@ try {
     silent: await refusal(signIn(app, silently, { prompt: 'none' })),
     refresh: await refusal(oidc.refreshTokenGrant(app, third.refresh_token))
   };
-  report.faults = page.faults;
+
+  // Another user, with a password and an authenticator app.
+  const { flow_id } = await api('/v1/auth/email/start', { email: 'ben@example.com' });
+  const password = 'seven herons walk on mud';
+  const made = await api('/v1/auth/password/set', { flow_id, code: await mail.code('ben@example.com'), password });
+  const { secret } = await api('/v1/auth/me/second-factor', undefined, made.access_token);
+  const { recovery_codes } = await api('/v1/auth/me/second-factor/confirm', { code: shown(secret) }, made.access_token);
+  const byPassword = await signIn(app, async (address) => {
+    await page.goto(address);
+    await page.click('summary');
+    await picture('password');
+    await page.type('details input[type=email]', 'ben@example.com');
+    await page.type('input[type=password]', 'six herons walk on mud');
+    await press('details button');
+    report.wrong = await page.$eval('[role=alert]', (said) => said.textContent);
+    await page.click('summary');
+    await page.type('input[type=password]', password);
+    await press('details button');
+    await picture('second');
+    await page.keyboard.type('000000');
+    await Promise.all([page.waitForNavigation(), page.keyboard.press('Enter')]);
+    report.again = await page.$eval('[role=alert]', (said) => said.textContent);
+    await page.keyboard.type(recovery_codes[0]);
+    await Promise.all([page.waitForNavigation(), page.keyboard.press('Enter')]);
+  });
+  report.second = { amr: byPassword.claims().amr, ben: byPassword.claims().sub === made.user.id };
+  report.faults = page.faults.filter((fault) => !fault.includes('status of 400'));
   process.stdout.write(`report ${JSON.stringify(report)}\n`);
 } catch (error) {
   console.error(error, page.url(), await page.content().catch(() => ''));
