@@ -70,7 +70,7 @@ class Task(Model):
 
     @staticmethod
     def before_write(me: Any, before: Any, after: Any) -> None:
-        if after is not None and after.title.startswith("rude"):
+        if after is not None and (after.title or "").startswith("rude"):
             raise Refused("Mind your language.", code="rude", hint="Choose another title.")
 
 

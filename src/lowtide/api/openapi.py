@@ -69,7 +69,6 @@ TAGS = {
     "sync": "What a device's SDK speaks: its download, its uploads, its checkpoints.",
     "devices": "Where a device is, and how to heal it.",
     "conflicts": "Values that lost a conflict, and how to bring one back.",
-    "passkeys": "Signing in with what a device holds: made, used, named and deleted.",
     "apps": "Which phone apps belong to this site.",
     "admin": "For administrators and the app's own servers.",
     "health": "Is the server alive, and ready for requests?",
@@ -233,7 +232,8 @@ def errors_of(route: Route) -> dict[int, list[type[LowtideError]]]:
         kinds += [AppTooOld]
     if route.auth != "none":
         kinds += [Unauthorized, TokenExpired, SessionRevoked, ProofInvalid, NonceNeeded]
-    if route.auth not in ("none", "user"):
+    # A user's own account is for the app itself: an OAuth client's token does not count there.
+    if route.auth not in ("none", "user") or (route.auth == "user" and Served(route).rate == "auth"):
         kinds += [Forbidden]
     if route.body is not None:
         kinds += [RequestTimeout, TooLarge, UnsupportedMedia]
@@ -319,9 +319,10 @@ class _Operation:
         answers = {str(usual.status): self._answer(usual)}
         for answer in route.answers:
             answers[str(answer.status)] = self._answer(answer)
-        for status, kinds in errors_of(route).items():
-            answers[str(status)] = self._problem(status, kinds)
-        answers["500"] = self._problem(500, [])
+        for status, kinds in (errors_of(route) | {500: []}).items():
+            problem = self._problem(status, kinds)
+            own = answers.get(str(status))
+            answers[str(status)] = problem if own is None else self._either(own, problem)
         return dict(sorted(answers.items()))
 
     def _answer(self, answer: Answer) -> Json:
@@ -336,6 +337,15 @@ class _Operation:
             textual = answer.media_type.startswith("text/")
             found["content"] = {answer.media_type: {"schema": {"type": "string"}} if textual else {}}
         return found
+
+    def _either(self, own: Json, problem: Json) -> Json:
+        """An address's own answer, or the problem that is answered before the address is asked."""
+        usual = self._responses[problem["$ref"].rpartition("/")[2]]
+        return {
+            "description": f"{own['description']}\n\nOr: {usual['description']}",
+            "headers": usual["headers"] | own.get("headers", {}),
+            "content": own.get("content", {}) | usual["content"],
+        }
 
     def _problem(self, status: int, kinds: Sequence[type[LowtideError]]) -> Json:
         codes = sorted(kind.code for kind in kinds) or [INTERNAL]
@@ -391,11 +401,20 @@ def _specialised(schema: Json, schemas: Schemas, declared: Callable[[str], Json]
                 schemas.components[name + suffix] = mine
                 mine.update(of(copy.deepcopy(schemas.components[name])))
                 mine["title"] = name + suffix
+                _need_what_is_needed(mine, schemas)
             return part | {"$ref": target + suffix}
         return {key: of(value) for key, value in part.items()}
 
     found: Json = of(schema)
     return found
+
+
+def _need_what_is_needed(schema: Json, schemas: Schemas) -> None:
+    """A new record's fields must be given where one of them has no default."""
+    for name, field in schema.get("properties", {}).items():
+        target = field.get("$ref", "").removeprefix(REF)
+        if target.endswith(".new") and schemas.components[target]["required"]:
+            schema["required"] = sorted({*schema.get("required", []), name})
 
 
 def _holds_marker(schemas: Schemas, name: str, seen: set[str]) -> bool:

@@ -24,6 +24,7 @@ from lowtide.auth.own import Own
 from lowtide.auth.refresh import MAX_REFRESH_TOKEN, MAX_ROTATION_ID
 from lowtide.kernel.errors import (
     Conflict,
+    Forbidden,
     FunctionFailed,
     InvalidGrant,
     NonceNeeded,
@@ -187,7 +188,7 @@ def account_routes(accounts: Accounts, own: Own, proofs: Proving, rates: Countin
             max_body=16 * KIB,
             headers=(DPOP, AGENT),
             summary="Begin without a name",
-            errors=(TooManyRequests, SignInRefused, FunctionFailed, ProofInvalid, NonceNeeded),
+            errors=(TooManyRequests, Forbidden, SignInRefused, FunctionFailed, ProofInvalid, NonceNeeded),
             tags=("accounts",),
         ),
         Route(
@@ -207,7 +208,10 @@ def account_routes(accounts: Accounts, own: Own, proofs: Proving, rates: Countin
             response=Account,
             max_body=16 * KIB,
             summary="Change the user's name",
-            errors=(NotFound,),
+            errors=(
+                Forbidden,
+                NotFound,
+            ),
             tags=("accounts",),
         ),
         Route(
@@ -216,6 +220,7 @@ def account_routes(accounts: Accounts, own: Own, proofs: Proving, rates: Countin
             sessions,
             response=Devices,
             summary="Where the user is signed in",
+            errors=(Forbidden,),
             tags=("accounts",),
         ),
         Route(
@@ -224,7 +229,7 @@ def account_routes(accounts: Accounts, own: Own, proofs: Proving, rates: Countin
             end,
             query=EndQuery,
             summary="Sign a device out",
-            errors=(NotFound, *revoked),
+            errors=(Forbidden, NotFound, *revoked),
             tags=("accounts",),
         ),
         Route(
@@ -234,6 +239,7 @@ def account_routes(accounts: Accounts, own: Own, proofs: Proving, rates: Countin
             body=Ending,
             max_body=16 * KIB,
             summary="Sign every other device out",
+            errors=(Forbidden,),
             tags=("accounts",),
         ),
         Route(
@@ -241,7 +247,10 @@ def account_routes(accounts: Accounts, own: Own, proofs: Proving, rates: Countin
             "/v1/auth/sign-out",
             sign_out,
             summary="End this session",
-            errors=(NotFound,),
+            errors=(
+                Forbidden,
+                NotFound,
+            ),
             tags=("accounts",),
         ),
         Route(
@@ -250,6 +259,7 @@ def account_routes(accounts: Accounts, own: Own, proofs: Proving, rates: Countin
             identities,
             response=WaysIn,
             summary="The user's ways in",
+            errors=(Forbidden,),
             tags=("accounts",),
         ),
         Route(
@@ -258,7 +268,7 @@ def account_routes(accounts: Accounts, own: Own, proofs: Proving, rates: Countin
             unlink,
             headers=(AGENT,),
             summary="Take a way in away",
-            errors=(NotFound, Conflict),
+            errors=(Forbidden, NotFound, Conflict),
             tags=("accounts",),
         ),
     ]

@@ -5,7 +5,6 @@ from lowtide.auth.methods.messages import Carrier, Channel, Message, Messages
 from lowtide.auth.methods.outbox import Outbox, outbox_routes
 from lowtide.auth.methods.secondfactor import SEALED as SEALED_TOTP
 from lowtide.auth.methods.service import Methods
-from lowtide.auth.methods.sms import HttpSms
 from lowtide.storage.db.migrate import Component
 
 SEALED = SEALED_TOTP
@@ -17,7 +16,6 @@ __all__ = [
     "SEALED",
     "Carrier",
     "Channel",
-    "HttpSms",
     "Message",
     "Messages",
     "Methods",

@@ -24,7 +24,7 @@ from lowtide.kernel.errors import (
     SignInPending,
     TooManyRequests,
 )
-from lowtide.kernel.http import KIB, Request, Response, Route
+from lowtide.kernel.http import KIB, Answer, Request, Response, Route
 from lowtide.kernel.rates import Limit
 
 LINK = "/v1/auth/email/link"
@@ -37,6 +37,12 @@ FORM = "application/x-www-form-urlencoded"
 Secret = Annotated[str, msgspec.Meta(max_length=MAX_SECRET)]
 Address = Callable[[Request[Any, Any]], str | None]
 """The beginning of links: where the user's browser reaches this server; None if that is not known."""
+
+
+PAGES = (
+    Answer(400, "A page that says what is wrong.", media_type="text/html"),
+    Answer(410, "A page that says that the link is over.", media_type="text/html"),
+)
 
 
 class EmailStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -194,6 +200,7 @@ class Email:
                 query=LinkOpened,
                 auth="none",
                 produces="text/html",
+                answers=PAGES,
                 summary="The page behind a mail's link",
                 tags=("sign-in",),
             ),
@@ -206,6 +213,7 @@ class Email:
                 max_body=4 * KIB,
                 consumes=(FORM,),
                 produces="text/html",
+                answers=PAGES,
                 summary="Confirm a mail's link",
                 tags=("sign-in",),
             ),

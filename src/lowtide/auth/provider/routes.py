@@ -19,7 +19,7 @@ from lowtide.auth.provider.model import REQUEST_SECONDS, OAuthError, secret
 from lowtide.auth.provider.parameters import read_parameters
 from lowtide.auth.provider.store import ProviderStore
 from lowtide.kernel.errors import Forbidden, NonceNeeded, ProofInvalid, ScopeMissing
-from lowtide.kernel.http import KIB, Header, Request, Response, Route
+from lowtide.kernel.http import KIB, Answer, Header, Request, Response, Route
 from lowtide.storage.db import Database
 
 FORM = ("application/x-www-form-urlencoded",)
@@ -41,6 +41,9 @@ BROWSER = (
     Header("cookie", "The browser's secret."),
     Header("user-agent", "Shown to the user."),
 )
+
+
+LOCATION = Header("location", "Where to go on.")
 
 
 class Wrong(msgspec.Struct, frozen=True):
@@ -173,6 +176,10 @@ def provider_routes(issuer: str, endpoints: Endpoints, door: Door, leaving: Leav
             response=response,
             status=status,
             headers=CLIENT,
+            answers=(
+                Answer(400, "The request is wrong (RFC 6749 section 5.2).", Wrong),
+                Answer(401, "The client is not who it says.", Wrong),
+            ),
             summary=summary,
             tags=("oauth",),
         )
@@ -189,6 +196,10 @@ def provider_routes(issuer: str, endpoints: Endpoints, door: Door, leaving: Leav
             headers=BROWSER,
             auth="none",
             produces="text/html",
+            answers=(
+                Answer(303, "On, to another page or back to the app.", headers=(LOCATION,)),
+                Answer(400, "A page that says what is wrong.", media_type="text/html"),
+            ),
             summary=summary,
             errors=(Forbidden,) if method == "POST" else (),
             tags=("oauth",),

@@ -1,1 +1,0 @@
-"""Signing in with what others know: Apple, Google, and any OpenID provider."""

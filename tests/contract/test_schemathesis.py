@@ -1,0 +1,109 @@
+"""The whole API against its own description: thousands of requests that keep to it, or do not, as two users.
+
+Every check of schemathesis counts: no fault, no undocumented status, type, header or schema, nothing accepted
+that the description forbids, no address without the token that it asks for, and no user who reads another's
+objects. ``ann`` and ``eve`` have the same rights in two spaces.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.server_process import ServerProcess
+
+SECONDS = 40
+SHOP = Path(__file__).parent / "shop.py"
+ENDLESS = ("/sync/stream", "/v1/changes")
+"""Answers without an end: the matrix asks for them."""
+OPAQUE = {
+    "^/(sync|v1/sync|write-checkpoint2)": "names of devices, and cursors that the server gave out",
+    "^/v1/records": "ids of printable characters, and 64 bits for integers inside free JSON",
+    "^/v1/oauth/": "registered clients, codes and tokens",
+    "^/v1/auth/": "addresses, flows, codes and tokens",
+}
+"""Addresses that want what no schema can say, and may refuse what fits theirs."""
+CONFIG = """\
+[auth.wfc]
+path = "{wfc}"
+peers = ["ann", "eve"]
+
+[generation]
+allow-x00 = false
+
+[output.truncation]
+enabled = false
+"""
+EXCEPT = """
+[[operations]]
+include-path-regex = '{}'
+checks.positive_data_acceptance.expected-statuses = ["2xx", "3xx", "4xx", "501"]
+"""
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
+    """The shop behind a socket, on both databases; nobody has anything to complain about at the end."""
+    dsn: str | None = request.getfixturevalue("postgres_dsn") if request.param == "postgres" else None
+    with ServerProcess(tmp_path / "server", SHOP, "shop", postgres=dsn) as running:
+        yield running
+        assert running.stop() == 0
+
+
+def post(server: ServerProcess, path: str, token: str, body: dict[str, Any]) -> None:
+    request = Request(
+        server.url + path,
+        json.dumps(body).encode(),
+        {"authorization": f"Bearer {token}", "content-type": "application/json"},
+    )
+    with urlopen(request, timeout=10) as answer:
+        assert answer.status in (200, 201)
+
+
+def settle(server: ServerProcess, folder: Path) -> Path:
+    """Let both into a team of the same name, each in a space of their own; the configuration for it."""
+    auth = []
+    for user, space in (("ann", "main"), ("eve", "elsewhere")):
+        boss = server.token("app", space=space, server=True)
+        post(server, "/v1/records/membership", boss, {"data": {"user_id": user, "team_id": "red"}})
+        post(server, "/v1/records/city", boss, {"data": {"name": f"The city of {user}"}})
+        token = server.token(user, space=space)
+        for number in range(2):
+            post(server, "/v1/records/note", token, {"data": {"owner_id": user, "title": f"{user} {number}"}})
+        header = {"name": "Authorization", "value": f"Bearer {token}"}
+        auth.append({"name": user, "fixedHeaders": [header]})
+    wfc = folder / "auth.json"
+    wfc.write_text(json.dumps({"auth": auth}))
+    config = folder / "schemathesis.toml"
+    config.write_text(CONFIG.format(wfc=wfc) + "".join(map(EXCEPT.format, OPAQUE)))
+    return config
+
+
+def test_the_api_keeps_to_its_description(server: ServerProcess, tmp_path: Path) -> None:
+    """No check of schemathesis finds anything, and the server's log holds no error."""
+    config = settle(server, tmp_path)
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run"]
+    command += [f"{server.url}/v1/openapi.json", "--checks", "all", "--seed", "1", "--no-color"]
+    command += [
+        "--max-time",
+        str(SECONDS),
+        "--max-examples",
+        "15",
+        "--request-timeout",
+        "10",
+        "--workers",
+        "1",
+    ]
+    for path in ENDLESS:
+        command += ["--exclude-path", path]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-4000:]
+    assert "passed" in ran.stdout
+    assert server.faults() == []
