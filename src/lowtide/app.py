@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import lowtide
 from lowtide.api.contract import Contract
 from lowtide.api.edge import Edge
@@ -20,7 +22,7 @@ from lowtide.api.problems import problem_routes
 from lowtide.api.rates import Rates
 from lowtide.api.versions import read_versions
 from lowtide.audit import COMPONENT as AUDIT
-from lowtide.audit import Audit, Chain
+from lowtide.audit import Audit, Chain, Entry
 from lowtide.audit.checkpoints import Checkpoints
 from lowtide.audit.keys import SEALED as SEALED_AUDIT
 from lowtide.audit.keys import AuditKeys
@@ -31,12 +33,14 @@ from lowtide.auth.account_routes import account_routes
 from lowtide.auth.accounts import SEALED as SEALED_SESSIONS
 from lowtide.auth.admin import Admin
 from lowtide.auth.admin_routes import admin_routes
+from lowtide.auth.challenges import Challenges
 from lowtide.auth.keys import SEALED as SEALED_KEYS
 from lowtide.auth.methods import COMPONENT as METHODS
 from lowtide.auth.methods import SEALED as SEALED_METHODS
 from lowtide.auth.methods import (
     Carrier,
     Channel,
+    HttpSms,
     Methods,
     Outbox,
     Smtp,
@@ -45,6 +49,8 @@ from lowtide.auth.methods import (
     outbox_routes,
 )
 from lowtide.auth.own import Own
+from lowtide.auth.passkeys import COMPONENT as PASSKEYS
+from lowtide.auth.passkeys import Passkeys, passkey_routes, passkey_site
 from lowtide.auth.provider import COMPONENT as PROVIDER
 from lowtide.auth.provider import PageWays, Provider
 from lowtide.auth.routes import key_routes
@@ -56,7 +62,7 @@ from lowtide.kernel.clock import Clock, SystemClock
 from lowtide.kernel.errors import SetupError
 from lowtide.kernel.ids import Ids, SystemIds
 from lowtide.records import Records, records_routes
-from lowtide.settings import Settings
+from lowtide.settings import Settings, without_secrets
 from lowtide.storage.bus import Bus, MemoryBus
 from lowtide.storage.db import Database
 from lowtide.storage.db.migrate import Component, migrate
@@ -73,7 +79,7 @@ from lowtide.sync.retention import Retention
 log = logging.getLogger("lowtide")
 
 JOBS = Component("jobs", "lowtide.storage.jobs")
-COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, PROVIDER, SYNC)
+COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, PROVIDER, PASSKEYS, SYNC)
 """Everything that keeps tables, in the order in which they are made."""
 
 SEALED = (*SEALED_AUDIT, *SEALED_KEYS, *SEALED_SESSIONS, *SEALED_METHODS)
@@ -129,10 +135,13 @@ class Lowtide:
             self.accounts,
             self.proofs,
             lambda token: self.tokens.verify(token),
-            open_carriers(settings, self.database, clock, dev),
+            open_carriers(settings, self.database, clock, self.egress, dev),
             app=app.name,
             public_url=settings.public_url,
             dev=dev,
+            leaked=Path(settings.leaked_passwords) if settings.leaked_passwords else None,
+            sms_prefixes=settings.sms_prefixes,
+            sms_per_hour=settings.sms_per_hour,
         )
         self.provider = Provider(
             self.database,
@@ -159,6 +168,22 @@ class Lowtide:
         self._versions = read_versions(settings.min_app_versions)
         self._android = read_android_apps(settings.android_apps)
         self._apple = check_apple_apps(settings.apple_apps)
+        self.challenges = Challenges(self.vault, clock, ids)
+        self.passkeys = Passkeys(
+            self.database,
+            self.challenges,
+            self.accounts.users,
+            self.accounts.sessions,
+            self.audit,
+            clock,
+            ids,
+            passkey_site(
+                settings.passkey_rp_id,
+                app.name,
+                (*settings.passkey_origins, *(one.origin for one in self._android)),
+            ),
+        )
+        self.accounts.sign_in.credentials.append(self.passkeys)
         self.asgi: Edge
         self._dev = dev
         self._name = app.name
@@ -198,18 +223,19 @@ class Lowtide:
         await self.database.start()
         opened.push_async_callback(self.database.close)
         await migrate(self.database, COMPONENTS, self.clock)
-        for change in await deploy(self.database, self._schema, self.clock, _report):
-            log.warning("the app changed: %s", change)
-        opened.callback(self.egress.close)
-        await self.bus.start()
-        opened.push_async_callback(self.bus.close)
         await self.vault.load()
         self._background(self.vault.keep(), "lowtide-vault")
         await self.audit_keys.load()
         self.audit.pepper = self.audit_keys.pepper
-        await self.keys.load()
         opened.push_async_callback(self.chain.close)
         self._background(self.chain.keep(), "lowtide-audit")
+        await self._note_settings()
+        for change in await deploy(self.database, self._schema, self.clock, _report, self.audit):
+            log.warning("the app changed: %s", change)
+        opened.callback(self.egress.close)
+        await self.bus.start()
+        opened.push_async_callback(self.bus.close)
+        await self.keys.load()
         self.tokens = open_tokens(self.keys, self.clock, self._name, self.accounts.revocations.changes)
         await self.accounts.load()
         self._background(self.accounts.revocations.keep(), "lowtide-sessions")
@@ -222,6 +248,13 @@ class Lowtide:
             opened.push_async_callback(self._worker.stop)
         self.asgi = self._edge()
         self.accounts.revocations.on_change = self.asgi.end_sessions
+
+    async def _note_settings(self) -> None:
+        # A command that holds the database runs no jobs: that is no other setting.
+        chosen = msgspec.to_builtins(without_secrets(msgspec.structs.replace(self.settings, worker=True)))
+        entry = Entry(action="settings.change", actor="system", via="start", target="settings", after=chosen)
+        if await self.database.write(lambda tx: self.audit.write_change(tx, entry)):
+            log.info("the settings are not those of the last start")
 
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._opened.push_async_callback(_end, asyncio.create_task(work, name=name))
@@ -240,8 +273,9 @@ class Lowtide:
             *account_routes(self.accounts, Own(self.database, self.accounts), self.proofs, self.rates),
             *admin_routes(Admin(self.database, self.accounts)),
             *key_routes(self.keys),
+            *passkey_routes(self.passkeys, self.accounts.sign_in, self.methods.signing),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
-            *sync_routes(self.sync),
+            *sync_routes(self.sync, self.audit),
             *audit_routes(self.audit, self.checkpoints, self.database),
             *records_routes(Records(self.sync, self.clock, self.ids)),
         ]
@@ -282,9 +316,15 @@ def build(settings: Settings, app: App, *, dev: bool = False) -> Lowtide:
     return Lowtide(settings, app, clock, SystemIds(clock), dev=dev)
 
 
-def open_carriers(settings: Settings, database: Database, clock: Clock, dev: bool) -> dict[Channel, Carrier]:
+def open_carriers(
+    settings: Settings, database: Database, clock: Clock, egress: Egress, dev: bool
+) -> dict[Channel, Carrier]:
     """What carries each kind of message. ``SetupError`` for settings that cannot be."""
-    carriers: dict[Channel, Carrier] = {"mail": Outbox(database, clock)} if dev else {}
+    carriers: dict[Channel, Carrier] = {}
+    if dev:
+        carriers = {"mail": Outbox(database, clock), "sms": Outbox(database, clock)}
+    if settings.sms_url:
+        carriers["sms"] = HttpSms(egress, settings.sms_url, settings.sms_body, settings.sms_authorization)
     if settings.smtp_url:
         carriers["mail"] = Smtp(mail_server(settings.smtp_url), mail_sender(settings.mail_from), clock)
     return carriers

@@ -7,6 +7,7 @@ A key that nobody knows is an error, in the file as in the environment: a typing
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,12 +72,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The mail server: ``smtp://user:password@host:587``, or ``smtps://`` for TLS from the start."""
     mail_from: str = ""
     """The sender of mails: ``Notes <no-reply@example.com>``."""
+    sms_url: str = ""
+    """Where text messages are handed over, by a POST each."""
+    sms_body: str = '{"to": "$to", "text": "$text"}'
+    """What is posted: JSON, or a form such as ``From=+15005550006&To=$to&Body=$text``."""
+    sms_authorization: str = ""
+    """The ``Authorization`` header of these requests, such as ``Bearer`` and a key."""
+    sms_prefixes: tuple[str, ...] = ()
+    """The numbers that get text messages, such as ``+41`` and ``+49``; all if empty."""
+    sms_per_hour: Annotated[int, msgspec.Meta(ge=1)] = 100
+    """Text messages to the numbers of one country, in an hour."""
+    leaked_passwords: str = ""
+    """A file of passwords that nobody may choose: what ``lowtide passwords build`` wrote."""
     removals_kept_days: Days = 90
     """A device that was away for longer than this downloads its data anew."""
     journal_kept_days: Days = 90
     """How long values that lost a conflict can be restored."""
     audit_checkpoints: str = ""
     """A folder for the hourly signed checkpoints of the audit log, best on another machine's disk."""
+    passkey_rp_id: str = "localhost"
+    """The host name for which passkeys are made: the site's, or a domain above it. It cannot be changed
+    later without losing every passkey."""
+    passkey_origins: tuple[str, ...] = ()
+    """Web pages that may use passkeys, besides ``https://`` and ``passkey_rp_id``; Android apps are
+    known by ``android_apps``."""
     android_apps: tuple[str, ...] = ()
     """Android apps of this site: ``com.example.app=AB:CD:...``, the SHA-256 of the signing certificate."""
     apple_apps: tuple[str, ...] = ()
@@ -98,6 +117,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def postgres(self) -> bool:
         """Is the database PostgreSQL, rather than a SQLite file?"""
         return self.database.startswith(("postgresql://", "postgres://"))
+
+
+def without_secrets(settings: Settings) -> Settings:
+    """``settings`` without the secret key and without the passwords in addresses."""
+    shown = {
+        field.name: _without_password(value)
+        for field in msgspec.structs.fields(settings)
+        if isinstance(value := getattr(settings, field.name), str)
+    }
+    return msgspec.structs.replace(settings, **shown | dict.fromkeys(ENVIRONMENT_ONLY, ""))
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(?<=://)([^/@\s]*:)[^/\s]*(?=@)", r"\1...", text)
 
 
 def load(folder: Path, environ: Mapping[str, str]) -> Settings:
@@ -124,6 +157,8 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
     settings = Settings(**chosen)
     if settings.secret_key_file:
         settings = msgspec.structs.replace(settings, secret_key_file=str(folder / settings.secret_key_file))
+    if settings.leaked_passwords:
+        settings = msgspec.structs.replace(settings, leaked_passwords=str(folder / settings.leaked_passwords))
     if settings.audit_checkpoints:
         settings = msgspec.structs.replace(
             settings, audit_checkpoints=str(folder / settings.audit_checkpoints)

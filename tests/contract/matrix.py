@@ -129,10 +129,28 @@ def ones_user(path: str = "", json: Any = None) -> Callable[[People], Awaitable[
     return sample
 
 
+async def ones_records(people: People) -> Sample:
+    await people.note()
+    return Sample(target="/v1/records/note?sort=-created&count=true")
+
+
+async def several_records(people: People) -> Sample:
+    new = {"op": "create", "model": "note", "data": {"owner_id": "ann", "title": "plain"}}
+    old = {"op": "update", "model": "note", "id": await people.note(), "data": {"title": "mine now"}}
+    return Sample(target="/v1/records", json={"writes": [old, new]})
+
+
 OPEN = "200 200 200 200 200 200 200 200"
 NO_SESSION = "403 403 403 401 401 401 403 403"
 ADMINS = "403 403 403 401 401 401 200 200"
 ADMINS_204 = "403 403 403 401 401 401 204 204"
+PASSKEY = {
+    "credential": {
+        "id": "AAAA",
+        "rawId": "AAAA",
+        "response": {"clientDataJSON": "AAAA", "attestationObject": "AAAA"},
+    }
+}
 USERS = "200 200 200 401 401 401 200 200"
 ADMINS = "403 403 403 401 401 401 200 200"
 
@@ -168,6 +186,9 @@ ROWS = [
     # Nothing that sends mail is set up, and the flow and the link are none.
     Row("POST", "/v1/auth/email/start", at("/v1/auth/email/start", {"email": "a@b.example"}), all_get(501)),
     Row("POST", "/v1/auth/email/finish", at("/v1/auth/email/finish", {"flow_id": "x"}), all_get(401)),
+    Row("POST", "/v1/auth/sms/start", at("/v1/auth/sms/start", {"phone": "+41446681800"}), all_get(501)),
+    Row("POST", "/v1/auth/sms/finish",
+        at("/v1/auth/sms/finish", {"flow_id": "x", "code": ""}), all_get(401)),
     Row("GET", "/v1/auth/email/link", at("/v1/auth/email/link?token=x"), all_get(410)),
     Row("POST", "/v1/auth/email/link", form("/v1/auth/email/link", b"token=x&number=10"), all_get(400)),
     Row("POST", "/v1/auth/password", at("/v1/auth/password", {"email": "a@b.example", "password": "x"}),
@@ -182,6 +203,15 @@ ROWS = [
                                                             "403  403  403  401  401  401  403  403")
       for method, rest, sent in (("POST", "", None), ("DELETE", "", None), ("POST", "/recovery-codes", None),
                                  ("POST", "/confirm", {"code": "1"}))),
+    # Only a session of the app's own makes and deletes passkeys; the tokens here have none.
+    Row("POST", "/v1/auth/passkeys/begin", at("/v1/auth/passkeys/begin"), NO_SESSION),
+    Row("POST", "/v1/auth/passkeys", at("/v1/auth/passkeys", PASSKEY), NO_SESSION),
+    Row("GET", "/v1/auth/passkeys", at("/v1/auth/passkeys"), NO_SESSION),
+    Row("PATCH", "/v1/auth/passkeys/{passkey}", at("/v1/auth/passkeys/x", {"name": "x"}), NO_SESSION),
+    Row("DELETE", "/v1/auth/passkeys/{passkey}", at("/v1/auth/passkeys/x"), NO_SESSION),
+    Row("POST", "/v1/auth/passkeys/sign-in/begin", at("/v1/auth/passkeys/sign-in/begin", {}), OPEN),
+    Row("POST", "/v1/auth/passkeys/sign-in", at("/v1/auth/passkeys/sign-in", {}),
+                                                            "400  400  400  400  400  400  400  400"),
     public("/v1/openapi.json"),
     public("/docs"),
     public("/docs/reference.css"),
@@ -212,6 +242,8 @@ ROWS = [
     Row("PUT", "/v1/admin/users/{id}/spaces/{space}", ones_user("/spaces/acme", {}), ADMINS_204),
     Row("DELETE", "/v1/admin/users/{id}/spaces/{space}", ones_user("/spaces/acme"), ADMINS_204),
     Row("POST", "/v1/sync/pull", pulled,                    "200+  200  200  401  401  401  200  200"),
+    Row("POST", "/v1/records", several_records,             "200+! 404  404  401  401  401  404  200+!"),
+    Row("GET", "/v1/records/{model}", ones_records,         "200+  200  200  401  401  401  200  200+"),
     Row("POST", "/v1/records/{model}", new_record,          "201!  403  403  401  401  401  403  201!"),
     Row("GET", "/v1/records/{model}/{id}", ones_record,     "200+  404  404  401  401  401  404  200+"),
     Row("PATCH", "/v1/records/{model}/{id}", ones_record_changed,

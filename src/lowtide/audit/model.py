@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from lowtide.kernel.codec import canonical_json
+from lowtide.kernel.schema import Principal
 
 MAX_NAME = 500
 """Characters of each text of an entry; what is longer is cut, and ends in an ellipsis."""
@@ -63,6 +64,16 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     before: bytes | None
     after: bytes | None
     personal: bytes | None
+
+
+def actor_of(who: Principal) -> str:
+    """How an entry names ``who``."""
+    return f"{'server' if who.server else 'user'}:{who.user}"
+
+
+def via_of(who: Principal) -> str:
+    """With what ``who`` came: a session, or a token that has none."""
+    return f"session:{who.session}" if who.session else "token"
 
 
 def link(previous: bytes, kept: Kept) -> bytes:

@@ -106,3 +106,7 @@ FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
 WHERE e.target = $5 AND e.id < $1 AND e.id >= $2 AND substr(e.action, 1, length($3::text)) = $3
 AND ($4::text = '' OR e.actor = $4) AND ($6::text = '' OR e.request = $6) AND ($7::text = '' OR e.space = $7)
 ORDER BY e.id DESC LIMIT $8
+
+-- name: last
+SELECT e.after_hash, d.salt FROM audit_entry e JOIN audit_detail d ON d.entry = e.id
+WHERE e.action = $1 AND e.target = $2 ORDER BY e.id DESC LIMIT 1

@@ -5,12 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from lowtide.audit.checkpoints import Checkpoints
-from lowtide.audit.model import Entry
+from lowtide.audit.model import Entry, actor_of, via_of
 from lowtide.audit.service import Audit
 from lowtide.audit.store import Page, Search, search
 from lowtide.kernel.errors import Malformed
 from lowtide.kernel.http import Request, Response, Route
-from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Database
 
 ENTRIES = "/v1/admin/audit"
@@ -70,13 +69,3 @@ def audit_routes(audit: Audit, checkpoints: Checkpoints, database: Database) -> 
             tags=("admin",),
         ),
     ]
-
-
-def actor_of(who: Principal) -> str:
-    """How an entry names ``who``."""
-    return f"{'server' if who.server else 'user'}:{who.user}"
-
-
-def via_of(who: Principal) -> str:
-    """With what ``who`` came: a session, or a token that has none."""
-    return f"session:{who.session}" if who.session else "token"

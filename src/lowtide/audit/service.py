@@ -52,6 +52,19 @@ class Audit:
         self.wrote = True
         return id
 
+    async def write_change(self, tx: Tx, entry: Entry) -> bool:
+        """``write``, unless the last entry of this action and target had the same ``after``. Was it written?
+
+        For what is looked at every start, such as the settings: only a change is worth an entry.
+        """
+        last = await tx.fetch(_SQL["last"], cut(entry.action), cut(entry.target))
+        if last and last[0][1] is not None:
+            [(hash, salt)] = last
+            if seal_value(self.pepper, salt, entry.after) == bytes(hash):
+                return False
+        await self.write(tx, entry)
+        return True
+
     async def erase(
         self, tx: Tx, subject: str, *, actor: str = "system", via: str = "", request: str = ""
     ) -> int:

@@ -319,9 +319,10 @@ class SignIn:
 
     async def _cleanse(self, tx: Tx, user: User, ask: Ask) -> None:
         """Whoever made this row never proved its address: nothing of theirs may open it."""
-        await self._users.unlink_all(tx, user.id)
+        # First what is kept for the ways in: it is found by them.
         for kind in self.credentials:
             await kind.forget(tx, user.id)
+        await self._users.unlink_all(tx, user.id)
         await tx.execute(QUERIES["delete_tickets"], user.id)
         await self._sessions.revoke_all(tx, user.id, "operator")
         await self._write(tx, "user.reclaim", user, ask)
@@ -334,7 +335,10 @@ class SignIn:
         await self._users.save(tx, msgspec.structs.replace(holder, email=None))
 
     async def _factors(self, tx: Tx, user: User) -> tuple[str, ...]:
-        return tuple([name for kind in self.credentials for name in await kind.factors(tx, user.id)])
+        found = tuple([name for kind in self.credentials for name in await kind.factors(tx, user.id)])
+        # A passkey is a way in. It stands for another factor, and alone makes no second one necessary: else
+        # whoever adds one for its ease is locked out with the phone that holds it.
+        return () if set(found) == {"passkey"} else found
 
     async def _wait(self, tx: Tx, user: User, proof: Proof, factors: tuple[str, ...]) -> SecondFactorNeeded:
         ticket = self._ids.token() + self._ids.token()

@@ -124,6 +124,15 @@ def _add_data(commands: Any) -> None:
 def _add_operation(commands: Any) -> None:
     _command(commands, "serve", "serve:run", "Serve this folder's app in production.")
 
+    passwords = _command(commands, "passwords", None, "Look after the passwords that nobody may choose.")
+    steps = passwords.add_subparsers(title="commands", metavar="command", required=True)
+    built = _command(
+        steps, "build", "passwords:make", "Make a file of leaked passwords from a published list."
+    )
+    built.add_argument("source", help="lines of SHA-1[:count], or of passwords; - for standard input")
+    built.add_argument("-o", "--file", default="leaked-passwords", help="default: leaked-passwords")
+    built.add_argument("--least", type=int, default=1, metavar="N", help="leave out what was seen less often")
+
     db = _command(commands, "db", None, "Look at the database's version, or bring it up to date.")
     steps = db.add_subparsers(title="commands", metavar="command", required=True)
     _command(steps, "status", "db:status", "Print every migration, done or to do.")

@@ -14,7 +14,7 @@ from lowtide.audit.keys import PublicKey, parse_key, public_keys, read_keys
 from lowtide.audit.store import Found, Search, search
 from lowtide.audit.verify import Fault, Verdict, verify
 from lowtide.cli.db import moment
-from lowtide.cli.opened import with_backend, with_reader
+from lowtide.cli.opened import by_hand, with_backend, with_reader
 from lowtide.cli.project import open_project
 from lowtide.kernel.errors import SetupError
 from lowtide.storage.db import Database, Tx
@@ -73,6 +73,8 @@ def key(arguments: argparse.Namespace) -> None:
         return public_keys(await database.read(read_keys), audit_origin(app.name))
 
     async def rotate(lowtide: Lowtide) -> list[PublicKey]:
+        entry = by_hand("audit.rotate_key", "audit")
+        await lowtide.database.write(lambda tx: lowtide.audit.write(tx, entry))
         await lowtide.audit_keys.rotate()
         return list(lowtide.audit_keys.public)
 

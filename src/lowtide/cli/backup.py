@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 from lowtide.app import Lowtide
-from lowtide.cli.opened import with_backend
+from lowtide.cli.opened import by_hand, with_backend, with_reader
 from lowtide.cli.project import open_project, open_settings
 from lowtide.kernel.errors import SetupError
+from lowtide.storage.db import Database, Tx
 from lowtide.storage.db.sqlite_backup import back_up, put_back
 from lowtide.sync.store import begin_epoch
 
@@ -26,6 +27,10 @@ def backup(arguments: argparse.Namespace) -> None:
     if target.exists():
         raise SetupError(f"{target} is there already.", hint="Choose another name.")
 
+    async def nothing(_: Database) -> None:
+        """The entry alone is written: the copy is made by SQLite."""
+
+    with_reader(settings, nothing, by_hand("backup.make", f"file:{target.name}"))
     try:
         back_up(Path(settings.database), target)
     except OSError as error:
@@ -60,7 +65,13 @@ def restore(arguments: argparse.Namespace) -> None:
 
     async def anew(lowtide: Lowtide) -> None:
         epoch = lowtide.ids.token()[:8]
-        await lowtide.database.write(lambda tx: begin_epoch(tx, epoch))
+        entry = by_hand("backup.restore", f"file:{Path(arguments.file).name}" if arguments.file else "")
+
+        async def work(tx: Tx) -> None:
+            await begin_epoch(tx, epoch)
+            await lowtide.audit.write(tx, entry)
+
+        await lowtide.database.write(work)
 
     with_backend(settings, app, anew)
     print("Restored. Devices download everything anew when they next connect.")

@@ -6,7 +6,7 @@ import argparse
 
 from lowtide.app import Lowtide
 from lowtide.cli.db import moment
-from lowtide.cli.opened import with_backend, with_reader
+from lowtide.cli.opened import by_hand, with_backend, with_reader
 from lowtide.cli.project import open_project
 from lowtide.storage.db import Database, Tx
 from lowtide.storage.jobs import Count, Job, store
@@ -42,7 +42,11 @@ def requeue(arguments: argparse.Namespace) -> None:
     settings, app = open_project()
 
     async def again(lowtide: Lowtide) -> None:
-        await lowtide.database.write(lambda tx: lowtide.jobs.requeue(tx, arguments.id))
+        async def work(tx: Tx) -> None:
+            await lowtide.jobs.requeue(tx, arguments.id)
+            await lowtide.audit.write(tx, by_hand("job.requeue", f"job:{arguments.id}"))
+
+        await lowtide.database.write(work)
 
     with_backend(settings, app, again)
     print(f"{arguments.id} waits to run again.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from lowtide.app import Lowtide, build, open_database
+from lowtide.audit import Audit, Entry
 from lowtide.declare.app import App
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.ids import SystemIds
@@ -20,8 +23,13 @@ from lowtide.storage.db.sqlite_beside import SqliteBeside
 T = TypeVar("T")
 
 
-def with_reader(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
-    """Run ``work`` on a database that may be served meanwhile. Raises ``SetupError``, ``StorageLost``."""
+def with_reader(
+    settings: Settings, work: Callable[[Database], Awaitable[T]], entry: Entry | None = None
+) -> T:
+    """Run ``work`` on a database that may be served meanwhile. Raises ``SetupError``, ``StorageLost``.
+
+    ``entry`` is written into the audit log before: without it, no work.
+    """
 
     clock = SystemClock()
     database: Database = (
@@ -33,11 +41,24 @@ def with_reader(settings: Settings, work: Callable[[Database], Awaitable[T]]) ->
     async def opened() -> T:
         await database.start()
         try:
+            if entry is not None:
+                audit = Audit(clock, SystemIds(clock))
+                write = database.append if isinstance(database, SqliteBeside) else database.write
+                await write(lambda tx: audit.write(tx, entry))
             return await work(database)
         finally:
             await database.close()
 
     return asyncio.run(opened())
+
+
+def by_hand(action: str, target: str = "", space: str = "main") -> Entry:
+    """The entry of a command: ``action``, done by the account that runs it."""
+    try:
+        account = getpass.getuser()
+    except (KeyError, OSError):
+        account = str(os.getuid())
+    return Entry(action=action, actor=f"cli:{account}", via="cli", target=target, space=space)
 
 
 def with_backend(settings: Settings, app: App, work: Callable[[Lowtide], Awaitable[T]]) -> T:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from lowtide.app import Lowtide
-from lowtide.cli.opened import with_backend
+from lowtide.cli.opened import by_hand, with_backend
 from lowtide.cli.project import open_project
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.errors import SetupError
@@ -35,6 +35,8 @@ def rotate(arguments: argparse.Namespace) -> None:
         raise SetupError(f"There is no {path}.", hint=f"Make it first: lowtide secrets new {path}")
 
     async def work(lowtide: Lowtide) -> None:
+        entry = by_hand("secrets.rotate", "master" if master is not None else "data key")
+        await lowtide.database.write(lambda tx: lowtide.audit.write(tx, entry))
         await lowtide.rotate_secrets()
         if master is not None:
             await lowtide.vault.rewrap(master)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lowtide.app import open_tokens
 from lowtide.cli.keys import open_keys
-from lowtide.cli.opened import with_reader
+from lowtide.cli.opened import by_hand, with_reader
 from lowtide.cli.project import open_project
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.errors import SetupError
@@ -33,7 +33,9 @@ def run(arguments: argparse.Namespace) -> None:
         except ValueError as error:
             raise SetupError(f"There can be no such token: {error}.", hint="Change the arguments.") from error
 
-    print(with_reader(settings, sign))
+    kind = "server" if arguments.server else "user"
+    entry = by_hand("token.issue", f"{kind}:{arguments.user}", arguments.space)
+    print(with_reader(settings, sign, entry))
 
 
 def seconds(text: str) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lowtide.app import Lowtide
-from lowtide.cli.opened import with_backend, with_reader
+from lowtide.cli.opened import by_hand, with_backend, with_reader
 from lowtide.cli.project import open_project
 from lowtide.kernel.errors import SetupError
 from lowtide.storage.db import Database
@@ -37,7 +37,8 @@ def export_records(arguments: argparse.Namespace) -> None:
         )
 
     with _output(arguments.output) as out:
-        count = with_reader(settings, write)
+        entry = by_hand("records.export", f"model:{arguments.model}", arguments.space)
+        count = with_reader(settings, write, entry)
     print(f"{count} records exported.", file=sys.stderr)
 
 
@@ -45,7 +46,10 @@ def import_records(arguments: argparse.Namespace) -> int:
     """Create or update a record for each line; 1 if some were refused, which are told with their reasons."""
     settings, app = open_project()
 
+    entry = by_hand("records.import", f"model:{arguments.model}", arguments.space)
+
     async def write(lowtide: Lowtide) -> Imported:
+        await lowtide.database.write(lambda tx: lowtide.audit.write(tx, entry))
         return await import_(
             lowtide.sync.apply,
             lowtide.sync.schema,

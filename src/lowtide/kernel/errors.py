@@ -7,7 +7,8 @@ The tree::
     │   ├── Malformed             not JSON, wrong types, too deep, NUL, lone surrogates
     │   ├── PasswordRefused       too short, or one that others would try first: ``reason``
     │   ├── UnknownParameter      a name that the server does not know
-    │   └── AddressRefused        another server's address that this one does not ask
+    │   ├── AddressRefused        another server's address that this one does not ask
+    │   └── BadFilter             a list's filter; ``position`` says where it goes wrong
     ├── Unauthorized          401  who is asking is not known
     │   ├── TokenExpired          the token was good once
     │   ├── InvalidGrant          a refresh token, code or ticket that is none, or is used up
@@ -114,6 +115,13 @@ class PasswordRefused(BadRequest):
 
     code = "password_refused"
     hint = "Choose another one: 'reason' is too_short, common, leaked or predictable."
+
+
+class BadFilter(BadRequest):
+    """The filter cannot be read."""
+
+    code = "bad_filter"
+    hint = 'Write it like: done = false and (title ~ "roof" or due < "2026-12-01").'
 
 
 class Unauthorized(LowtideError):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any, Literal
+
 import msgspec
 
-from lowtide.kernel.http import KIB, Changes, NewContent
+from lowtide.kernel.http import KIB, MIB, Changes, NewContent
 from lowtide.kernel.values import MAX_RECORD_BYTES
+from lowtide.records.shape import AnyRecord
 
 MAX_RECORD_BODY = 2 * MAX_RECORD_BYTES + 64 * KIB
 """Bytes of a body that holds one record, and what it replaces."""
@@ -34,3 +37,45 @@ class Unseen(msgspec.Struct, frozen=True):
 
     id: str
     data: None = None
+
+
+MAX_WRITES = 500
+"""Writes of one request."""
+
+MAX_WRITES_BODY = 8 * MIB
+"""Bytes of a body with several writes."""
+
+
+class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of several writes."""
+
+    op: Literal["create", "update", "delete"]
+    model: str
+    id: str | None = None
+    """Only a creation may go without."""
+    data: dict[str, Any] = {}
+    base: dict[str, Any] | None = None
+    """Of an update: the values that ``data`` replaces, as the writer saw them."""
+    if_match: str | None = None
+    """The ``etag`` of the only version to which an update or deletion may happen."""
+
+
+class Writes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Writes that happen together, in this order, or not at all."""
+
+    writes: Annotated[list[Write], msgspec.Meta(min_length=1, max_length=MAX_WRITES)]
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What became of one write."""
+
+    id: str
+    status: Literal["created", "changed", "unchanged", "deleted"]
+    record: AnyRecord | None
+    """As it stands after all of the writes; null: it is deleted, or its writer does not receive it."""
+
+
+class WritesAnswer(msgspec.Struct, frozen=True):
+    """What became of the writes, one for each, in their order."""
+
+    results: list[Written]

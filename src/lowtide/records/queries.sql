@@ -2,3 +2,16 @@
 
 -- name: record
 SELECT data, op, created, updated FROM record WHERE space = $1 AND model = $2 AND id = $3 AND deleted = 0
+
+-- name: records
+SELECT r.space, r.model, r.id, r.data, r.op, r.created, r.updated
+FROM json_each($1) j JOIN record r
+ON r.space = json_extract(j.value, '$[0]') AND r.model = json_extract(j.value, '$[1]')
+AND r.id = json_extract(j.value, '$[2]') WHERE r.deleted = 0
+-- postgres
+SELECT r.space, r.model, r.id, r.data, r.op, r.created, r.updated
+FROM jsonb_array_elements($1::jsonb) j JOIN record r
+ON r.space = j->>0 AND r.model = j->>1 AND r.id = j->>2 WHERE r.deleted = 0
+
+-- name: index_width
+SELECT count(*) FROM (SELECT 1 FROM record_index WHERE space = $1 AND name = $2 AND value = $3 LIMIT $4) found

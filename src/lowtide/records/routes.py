@@ -7,6 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from lowtide.kernel.errors import (
+    BadFilter,
     Busy,
     Conflict,
     Forbidden,
@@ -16,9 +17,20 @@ from lowtide.kernel.errors import (
     NotUnique,
     PreconditionFailed,
     TooLarge,
+    TooManyBuckets,
 )
 from lowtide.kernel.http import Answer, Header, Request, Response, Route
-from lowtide.records.model import MAX_RECORD_BODY, Change, NewRecord, Unseen
+from lowtide.records.lists import ListQuery, Lists, Page
+from lowtide.records.model import (
+    MAX_RECORD_BODY,
+    MAX_WRITES_BODY,
+    Change,
+    NewRecord,
+    Unseen,
+    Writes,
+    WritesAnswer,
+    Written,
+)
 from lowtide.records.service import Kept, Records
 from lowtide.records.shape import Record
 from lowtide.records.tags import etag, is_known, wanted_ops
@@ -28,6 +40,7 @@ PRIVATE = "private, no-cache"
 """A browser may keep an answer for this user, and asks again before it uses it."""
 
 IF_MATCH = Header("If-Match", "The record's ETag: the write happens only to this version.")
+LOCATION = Header("Location", "The record's address.")
 ETAG = Header("ETag", "The record's version: a strong validator.")
 
 _encode = msgspec.json.Encoder().encode
@@ -35,6 +48,12 @@ _encode = msgspec.json.Encoder().encode
 
 def routes(records: Records) -> list[Route]:
     """Every address of the REST API."""
+    lists = Lists(records)
+
+    async def list_(request: Request[None, ListQuery]) -> Page:
+        """Only what the user receives is listed. The next page is asked for with `cursor` and otherwise the
+        same query; it begins behind the last record, whatever was written meanwhile."""
+        return await lists.page(request.principal, request.params["model"], request.query)
 
     async def get(request: Request[None, None]) -> Response:
         """A record that the user does not receive is 404, like one that never was."""
@@ -54,7 +73,7 @@ def routes(records: Records) -> list[Route]:
         intent = records.creation(name, request.body.id, request.body.data)
         (kept,) = await records.write(request.principal, [intent])
         headers = _version(kept) | {"location": f"/v1/records/{name}/{quote(kept.id, safe='')}"}
-        return Response(status=201 if kept.created else 200, body=_body(kept), headers=headers)
+        return Response(status=201 if kept.status == "created" else 200, body=_body(kept), headers=headers)
 
     async def change(request: Request[Change, None]) -> Response:
         """With `If-Match` the change is exact or refused; with `base` it merges as a device's does; with
@@ -71,7 +90,36 @@ def routes(records: Records) -> list[Route]:
         intent = records.deletion(request.params["model"], request.params["id"], ops)
         await records.write(request.principal, [intent])
 
+    async def write(request: Request[Writes, None]) -> WritesAnswer:
+        """One refused write refuses them all; `index` in the error says which it is, from 0. Creations with
+        ids may be sent again as a whole, like a single one."""
+        intents = [records.wanted(write) for write in request.body.writes]
+        kept = await records.write(request.principal, intents)
+        return WritesAnswer([Written(one.id, one.status, one.record) for one in kept])
+
     return [
+        Route(
+            "POST",
+            "/v1/records",
+            write,
+            body=Writes,
+            response=WritesAnswer,
+            max_body=MAX_WRITES_BODY,
+            summary="Write several records, all or none",
+            errors=(*WRITE_ERRORS, PreconditionFailed),
+            tags=("records",),
+        ),
+        Route(
+            "GET",
+            "/v1/records/{model}",
+            list_,
+            query=ListQuery,
+            response=Page,
+            summary="List records",
+            errors=(BadFilter, NotFound, TooLarge, TooManyBuckets),
+            tags=("records",),
+            each="model",
+        ),
         Route(
             "POST",
             "/v1/records/{model}",

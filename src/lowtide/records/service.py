@@ -7,7 +7,7 @@ sync engine's writer. What a user does not receive does not exist here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -26,14 +26,26 @@ from lowtide.kernel.errors import (
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Data, Lookup, Model, Principal, Schema
 from lowtide.records.denial import Denials
-from lowtide.records.shape import Record, Shape, given_fields, given_id
-from lowtide.storage.db import Row, Tx, load_queries
+from lowtide.records.model import Write
+from lowtide.records.shape import AnyRecord, Shape, given_fields, given_id
+from lowtide.records.store import queries
+from lowtide.records.tags import wanted_ops
+from lowtide.storage.db import Row, Tx
 from lowtide.sync import Sync, store
-from lowtide.sync.model import Batch, Key, Mutation, Op, Result, Transaction, Version
+from lowtide.sync.model import (
+    VERSION_CHANGED,
+    VERSION_EXISTS,
+    VERSION_NONE,
+    Batch,
+    Key,
+    Mutation,
+    Op,
+    Result,
+    Transaction,
+    Version,
+)
 from lowtide.sync.streams import Holding
 from lowtide.sync.writer import Applied, Written
-
-queries = load_queries("lowtide.records")
 
 Holdings = Mapping[Lookup, Holding]
 
@@ -54,9 +66,8 @@ class Kept(msgspec.Struct, frozen=True):
 
     id: str
     op: int
-    record: Record | None
-    result: Result
-    created: bool = False
+    record: AnyRecord | None
+    status: Literal["created", "changed", "unchanged", "deleted"]
 
 
 class Records:
@@ -99,7 +110,7 @@ class Records:
         holdings: Holdings = {}
         if not principal.server:
             holdings = await self.holdings(tx, principal)
-        for space in self._spaces(principal, model.name):
+        for space in self.spaces(principal, model.name):
             for row in await tx.fetch(queries["record"], space, model.name, id):
                 data = {} if principal.server else store.restore(model, row[0])
                 if self._streams.sees(principal, space, model.name, id, data, holdings):
@@ -111,7 +122,8 @@ class Records:
         who = (principal.space, principal.user)
         return (await store.read_holdings(tx, self._schema, self._streams.lookups, [who]))[who]
 
-    def _spaces(self, principal: Principal, model: str) -> Sequence[str]:
+    def spaces(self, principal: Principal, model: str) -> Sequence[str]:
+        """The spaces whose records of ``model`` the user may receive, the user's own first."""
         if principal.server:
             return (principal.space,)
         return self._streams.spaces(principal, model)
@@ -137,6 +149,21 @@ class Records:
         seen = None if base is None else given_fields(model, base)
         return Intent(op="patch", model=name, id=id, data=given_fields(model, given), base=seen, ops=ops)
 
+    def wanted(self, write: Write) -> Intent:
+        """One of several writes. Raises ``NotFound``, ``Invalid``."""
+        if write.op == "create":
+            if write.base is not None or write.if_match is not None:
+                raise Invalid("A creation has no base and no if_match.")
+            return self.creation(write.model, write.id, write.data)
+        if write.id is None:
+            raise Invalid(f"{write.op} needs the record's id.")
+        ops = None if write.if_match is None else wanted_ops(f'"{write.if_match}"')
+        if write.op == "update":
+            return self.change(write.model, write.id, write.data, write.base, ops)
+        if write.data or write.base is not None:
+            raise Invalid("A deletion has no data and no base.")
+        return self.deletion(write.model, write.id, ops)
+
     def deletion(self, name: str, id: str, ops: tuple[int, ...] | None) -> Intent:
         """The record's deletion. Raises ``NotFound``."""
         self.shape(name)
@@ -155,8 +182,10 @@ class Records:
         )
         if refused is not None:
             intent = intents[refused.n - 1]
-            if refused.code == "version:exists" and len(intents) == 1:
-                return [await self._repeated(principal, intent)]
+            if refused.code == VERSION_EXISTS and all(one.op == "put" for one in intents):
+                repeated = await self._repeated(principal, intents)
+                if repeated is not None:
+                    return repeated
             error = refusal(intent, refused)
             self.denials.explain(principal, error, refused)
             if len(intents) > 1:
@@ -172,6 +201,8 @@ class Records:
         for n, intent in enumerate(intents, 1):
             first = (intent.model, intent.id) not in named
             named.add((intent.model, intent.id))
+            if intent.op == "put" and not first:
+                raise _taken(intent, index=n - 1)
             if first or intent.ops is not None:
                 versions.append(
                     Version(n=n, model=intent.model, id=intent.id, ops=intent.ops, absent=intent.op == "put")
@@ -215,7 +246,7 @@ class Records:
                     intent.id, now.json, now.op, now.created, now.updated
                 )
             op = 0 if now is None else now.op
-            kept.append(Kept(intent.id, op, record, result, intent.op == "put"))
+            kept.append(Kept(intent.id, op, record, _status(intent, result)))
         return kept
 
     async def _standing(self, tx: Tx, principal: Principal, keys: Sequence[Key]) -> dict[Key, Written]:
@@ -228,19 +259,30 @@ class Records:
                 found[key] = Written(text, False, op, created, updated, True)
         return found
 
-    async def _repeated(self, principal: Principal, intent: Intent) -> Kept:
-        """A creation whose id is taken: by itself, or by another record."""
-        model = self._schema.models[intent.model]
-        row, _ = await self._database.read(lambda tx: self._visible(tx, principal, model, intent.id))
-        if row is not None:
-            data = store.restore(model, row[0])
-            if all(data[name] == value for name, value in intent.data.items()):
-                record = self.shapes[intent.model].record(intent.id, *row)
-                return Kept(intent.id, row[1], record, Result(n=1, status="unchanged"))
-        raise Conflict(
-            f"There is a {intent.model} {intent.id!r} already.",
-            hint="Choose another id, or change the record that has it.",
-        )
+    async def _repeated(self, principal: Principal, intents: Sequence[Intent]) -> list[Kept] | None:
+        """What creations left that were done before, all of them and with the same content; else None."""
+
+        async def read(tx: Tx) -> list[Row | None]:
+            models = self._schema.models
+            return [(await self._visible(tx, principal, models[one.model], one.id))[0] for one in intents]
+
+        kept = []
+        for intent, row in zip(intents, await self._database.read(read), strict=True):
+            if row is None:
+                return None
+            data = store.restore(self._schema.models[intent.model], row[0])
+            if any(data[name] != value for name, value in intent.data.items()):
+                return None
+            text, op, created, updated = row
+            record = self.shapes[intent.model].record(intent.id, text, op, created, updated)
+            kept.append(Kept(intent.id, op, record, "unchanged"))
+        return kept
+
+
+def _status(intent: Intent, result: Result) -> Literal["created", "changed", "unchanged", "deleted"]:
+    if result.status == "unchanged":
+        return "unchanged"
+    return "created" if intent.op == "put" else "deleted" if intent.op == "delete" else "changed"
 
 
 def _is_culprit(result: Result) -> bool:
@@ -248,8 +290,8 @@ def _is_culprit(result: Result) -> bool:
 
 
 _STATUS: dict[str, type[LowtideError]] = {
-    "version:none": NotFound,
-    "version:changed": PreconditionFailed,
+    VERSION_NONE: NotFound,
+    VERSION_CHANGED: PreconditionFailed,
     "no_record": NotFound,
     "closed": Forbidden,
     "forbidden": Forbidden,
@@ -269,7 +311,13 @@ def refusal(intent: Intent, result: Result) -> LowtideError:
     kind = _STATUS.get(code)
     if kind is NotFound:
         return NotFound(f"There is no {intent.model} {intent.id[:128]!r}.")
+    if code == VERSION_EXISTS:
+        return _taken(intent)
     if kind is None:
-        own = {} if code == "version:exists" else {"refusal": code}
-        return Conflict(message, hint=result.hint, **own)
+        return Conflict(message, hint=result.hint, refusal=code)
     return kind(message, hint=result.hint or None)
+
+
+def _taken(intent: Intent, **details: Any) -> Conflict:
+    hint = "Choose another id, or change the record that has it."
+    return Conflict(f"There is a {intent.model} {intent.id!r} already.", hint=hint, **details)

@@ -22,8 +22,20 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class AnyRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One record. Times are ISO 8601 in UTC; ``updated`` is when the server applied the last change."""
+
+    id: str
+    etag: str
+    """For ``If-Match``: changes with every change of the record."""
+    created: str
+    updated: str
+    data: msgspec.Raw
+    """Its fields."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One record of the model that the address names, as the reference describes it."""
 
     id: str
     etag: str
@@ -66,9 +78,9 @@ class Shape:
 
     def record(
         self, id: str, text: str, op: int, created: int, updated: int, fields: tuple[str, ...] = ()
-    ) -> Record:
+    ) -> AnyRecord:
         """The answer for a stored record."""
-        return Record(
+        return AnyRecord(
             id=id,
             etag=str(op),
             created=iso(created),
@@ -84,8 +96,8 @@ def is_structured(field: Field) -> bool:
 
 def iso(milliseconds: int) -> str:
     """``2026-03-01T08:00:00.000Z``"""
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+    text = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+    return f"{text[:-6]}Z"
 
 
 def given_fields(model: Model, given: Mapping[str, Any]) -> Data:

@@ -5,6 +5,9 @@ Each model is also a read-only view with typed columns, for ``sqlite3``, ``psql`
 
 from __future__ import annotations
 
+import msgspec
+
+from lowtide.audit import Audit, Entry
 from lowtide.declare.evolve import Change, compare, snapshot
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import DeclarationError
@@ -20,12 +23,14 @@ async def read_deployed(database: Database) -> bytes | None:
     return rows[0][0].encode() if rows else None
 
 
-async def deploy(database: Database, schema: Schema, clock: Clock, progress: Progress) -> list[Change]:
+async def deploy(
+    database: Database, schema: Schema, clock: Clock, progress: Progress, audit: Audit | None = None
+) -> list[Change]:
     """Make ``schema`` the deployed one: compare, renew the stored records that it changes, renew the views.
 
     Returns what changed since the one before. Raises ``DeclarationError`` with all changes that would
     break a device; then nothing has changed. Run it before anybody writes under ``schema``; a crash
-    on the way is made good by running it again.
+    on the way is made good by running it again. ``audit`` is told in the same transaction.
     """
     fresh = snapshot(schema)
     old = await read_deployed(database)
@@ -42,7 +47,18 @@ async def deploy(database: Database, schema: Schema, clock: Clock, progress: Pro
     if old is not None:
         await renew(database, old, schema, clock, progress)
 
+    entry = Entry(
+        action="schema.deploy",
+        actor="system",
+        via="start",
+        target="schema",
+        before=None if old is None else msgspec.json.decode(old),
+        after=msgspec.json.decode(fresh),
+    )
+
     async def work(tx: Tx) -> None:
+        if audit is not None:
+            await audit.write(tx, entry)
         await tx.execute(queries["set_deployed_schema"], fresh.decode(), clock.now())
         for model in schema.models.values():
             await tx.script(view(model, tx.dialect))

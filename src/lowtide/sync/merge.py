@@ -16,6 +16,9 @@ from lowtide.kernel.schema import Lookup, Principal, Schema
 from lowtide.sync.attempt import Attempt, Refuse
 from lowtide.sync.index import IndexKey
 from lowtide.sync.model import (
+    VERSION_CHANGED,
+    VERSION_EXISTS,
+    VERSION_NONE,
     Key,
     Loss,
     Mutation,
@@ -124,11 +127,11 @@ class Merge:
         if version.absent:
             if not live:
                 return None
-            return Refusal("version:exists", f"there is a {named} already", "Choose another id.")
+            return Refusal(VERSION_EXISTS, f"there is a {named} already", "Choose another id.")
         if record is None or not live or not self.sees(principal, key, record):
-            return Refusal("version:none", f"there is no {named}", "Look for the record's id.")
+            return Refusal(VERSION_NONE, f"there is no {named}", "Look for the record's id.")
         if version.ops is not None and record.op not in version.ops:
-            return Refusal("version:changed", f"{named} has changed since it was read", "Read it again.")
+            return Refusal(VERSION_CHANGED, f"{named} has changed since it was read", "Read it again.")
         return None
 
     def _refuse(self, transaction: Transaction, culprit: int, refusal: Refusal) -> list[Result]:

@@ -77,12 +77,17 @@ class Require(msgspec.Struct, frozen=True):
     value: Any
 
 
+VERSION_NONE = "version:none"
+VERSION_CHANGED = "version:changed"
+VERSION_EXISTS = "version:exists"
+
+
 class Version(msgspec.Struct, frozen=True, kw_only=True):
     """What mutation ``n`` takes for granted of its record, before the transaction.
 
-    Live, and received by the user (else refused with code ``version:none``); with ``ops`` also last
-    changed by one of them (else ``version:changed``). ``absent``: no live record has the id (else
-    ``version:exists``).
+    Live, and received by the user (else ``VERSION_NONE``); with ``ops`` also last changed by one of them
+    (else ``VERSION_CHANGED``). ``absent``: no live record has the id (else ``VERSION_EXISTS``). Those who
+    wait for the answer hear these codes; devices send no versions.
     """
 
     n: int

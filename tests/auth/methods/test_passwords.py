@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import subprocess
 import sys
 import threading
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from lowtide.auth.methods.blocklist import DIGEST, MARK, Blocklist, leaked_digest
+from lowtide.auth.methods.blocklist import DIGEST, MARK, Blocklist, Leaked, leaked_digest
 from lowtide.auth.methods.hashing import Hasher
+from lowtide.auth.methods.leaks import build
 from lowtide.auth.methods.passwords import normalised
 from lowtide.auth.methods.tries import ACCOUNT, HERE, SIGNED_IN
 from lowtide.kernel.clock import SystemClock
@@ -312,6 +314,20 @@ class TestBlocklist:
         blocklist = Blocklist(tmp_path / "leaked")
         assert all(blocklist.weakness(password) == "leaked" for password in leaked)
         assert not any(blocklist.weakness(f"unleaked phrase number {n}") for n in range(1000))
+
+    @pytest.mark.parametrize("run", [1, 7, 10_000])
+    def test_a_file_is_made_from_what_was_published(self, tmp_path: Path, run: int) -> None:
+        """Digests with and without counts, plain passwords, unsorted and twice, in runs of any size."""
+        digests = [hashlib.sha1(f"leaked {n}".encode()).hexdigest().encode() for n in range(30)]
+        lines = [b"%s:%d\r\n" % (digest.upper(), n % 3) for n, digest in enumerate(digests[:20])]
+        lines += [digest + b"\n" for digest in digests[15:]] + [b"a plain password here\n", b"\n"]
+        target = tmp_path / "leaked"
+        assert build(lines, target, least=1, run=run) == 30 - 5 + 1
+        leaked = Leaked(target)
+        kept = [n for n in range(30) if leaked.has(f"leaked {n}")]
+        assert kept == [n for n in range(30) if n >= 15 or n % 3]
+        assert leaked.has("a plain password here")
+        assert [path.name for path in tmp_path.iterdir()] == ["leaked"]
 
     @pytest.mark.parametrize("content", [None, b"", b"x" * 100, MARK + b"1" * (DIGEST + 1)])
     def test_another_file_is_told_at_the_start(self, tmp_path: Path, content: bytes | None) -> None:

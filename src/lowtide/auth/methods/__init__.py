@@ -5,6 +5,7 @@ from lowtide.auth.methods.messages import Carrier, Channel, Message, Messages
 from lowtide.auth.methods.outbox import Outbox, outbox_routes
 from lowtide.auth.methods.secondfactor import SEALED as SEALED_TOTP
 from lowtide.auth.methods.service import Methods
+from lowtide.auth.methods.sms import HttpSms
 from lowtide.storage.db.migrate import Component
 
 SEALED = SEALED_TOTP
@@ -16,6 +17,7 @@ __all__ = [
     "SEALED",
     "Carrier",
     "Channel",
+    "HttpSms",
     "Message",
     "Messages",
     "Methods",

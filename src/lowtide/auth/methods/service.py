@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lowtide.auth.methods.passwords import Passwords
 from lowtide.auth.methods.secondfactor import SecondFactors
 from lowtide.auth.methods.secondfactor_routes import second_factor_routes
 from lowtide.auth.methods.signing import Signing
+from lowtide.auth.methods.sms import Sms
 from lowtide.auth.methods.tries import Tries
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.http import Request, Route
@@ -50,6 +51,8 @@ class Methods:
         public_url: str,
         dev: bool,
         leaked: Path | None = None,
+        sms_prefixes: Sequence[str] = (),
+        sms_per_hour: int = 100,
     ):
         """``app``: what messages call it. ``public_url``: where links lead; ``dev``: or whence they were
         asked for. ``leaked``: passwords that nobody may choose. Raises ``SetupError``."""
@@ -61,7 +64,7 @@ class Methods:
             return f"http://{host}" if dev and host else None
 
         self.messages = Messages(jobs, vault, clock, carriers)
-        signing = Signing(accounts.sign_in, proofs, authenticate, clock)
+        self.signing = signing = Signing(accounts.sign_in, proofs, authenticate, clock)
         codes = Codes(database, jobs, self.messages, rates, audit, clock, ids)
         self.email = Email(codes, signing, clock, app=app, address=address)
         tries = Tries(database, rates)
@@ -82,8 +85,12 @@ class Methods:
             database, accounts.users, self.passwords, vault, tries, audit, clock, ids, app=app
         )
         accounts.sign_in.credentials += [self.passwords, self.seconds]
+        self.sms = Sms(
+            codes, signing, app=app, address=public_url, prefixes=sms_prefixes, per_hour=sms_per_hour
+        )
         self._routes = [
             *self.email.routes(),
+            *self.sms.routes(),
             *password_routes(database, self.passwords, self.seconds, self.email, signing),
             *second_factor_routes(self.seconds, signing),
         ]

@@ -1,0 +1,1 @@
+"""Signing in with what others know: Apple, Google, and any OpenID provider."""

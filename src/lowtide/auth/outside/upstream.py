@@ -1,0 +1,318 @@
+"""Signing in with an outside OpenID provider: a browser goes there and back, and brings the app a code.
+
+OpenID Connect Core, section 3.1 (code flow), with PKCE (RFC 7636) towards the provider, and once more between
+the app and this server: only the device that began can finish, wherever the code ends up. Tokens are never
+in an address. What must be known on the way back lies sealed in ``state``; nothing is stored meanwhile.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import msgspec
+
+from lowtide.auth.challenges import Challenges
+from lowtide.auth.jws import encode
+from lowtide.auth.model import MAX_EMAIL, MAX_PERSON, Proof, normal_email
+from lowtide.auth.outside.discovery import Discovery, Metadata
+from lowtide.auth.outside.issuers import MAX_DOCUMENT, PATIENCE, IdTokens, Issuer
+from lowtide.egress import Egress
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.codec import decode_json
+from lowtide.kernel.errors import BadRequest, InvalidGrant, LowtideError, NotFound, Unavailable
+from lowtide.kernel.http import Method
+from lowtide.kernel.ids import Ids
+from lowtide.storage.db import Database, Tx
+
+MAX_STATE = 500
+"""Characters of the app's own ``state``."""
+MAX_CODE = 2048
+"""Characters of a provider's code."""
+MAX_SHOWN = 1024
+"""Bytes of a provider's further claims as JSON; beyond it hooks are shown none."""
+WAY = 600
+"""Seconds that the way to the provider and back may take."""
+STATE, FINISH = "oidc/state", "oidc/finish"
+
+
+class Upstream(msgspec.Struct, frozen=True, kw_only=True):
+    """An outside provider, as the operator set it up there and here."""
+
+    name: str
+    """In addresses, and the identities' provider."""
+    issuer: str
+    client_id: str
+    client_secret: str = ""
+    """Empty for a public client."""
+    scopes: tuple[str, ...] = ("openid", "email", "profile")
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """What lies sealed in ``state`` on the way to the provider and back."""
+
+    provider: str
+    redirect_uri: str
+    state: str
+    challenge: str
+    nonce: str
+    verifier: str
+
+
+class Arrived(msgspec.Struct, frozen=True, kw_only=True):
+    """What lies sealed in the code that the app exchanges."""
+
+    challenge: str
+    proof: Proof
+
+
+class Upstreams:
+    """Every outside provider of this server. Safe to share."""
+
+    def __init__(
+        self,
+        providers: Sequence[Upstream],
+        egress: Egress,
+        id_tokens: IdTokens,
+        challenges: Challenges,
+        database: Database,
+        clock: Clock,
+        ids: Ids,
+        *,
+        address: str,
+        redirects: Sequence[str],
+    ):
+        """``address``: this server's own, without a slash at its end. ``redirects``: where the app may be
+        called back, each matched as a whole."""
+        self._providers = {one.name: one for one in providers}
+        self._discoveries = {one.name: Discovery(egress, clock, one.issuer) for one in providers}
+        self._egress = egress
+        self._id_tokens = id_tokens
+        self._challenges = challenges
+        self._database = database
+        self._ids = ids
+        self._address = address
+        self._redirects = frozenset(redirects)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The providers, in the order in which they were set up."""
+        return tuple(self._providers)
+
+    async def start(
+        self, name: str, *, redirect_uri: str, challenge: str, state: str = "", login_hint: str = ""
+    ) -> str:
+        """Where to send the browser. ``challenge``: the SHA-256 of the app's verifier, as base64url.
+
+        Raises ``NotFound`` for an unknown provider, ``BadRequest`` for a redirect URI that is not allowed,
+        ``Unavailable`` while the provider has never answered.
+        """
+        provider = self._provider(name)
+        if redirect_uri not in self._redirects:
+            raise BadRequest(
+                "The app may not be called back there.",
+                hint="Add it to the setting 'app_redirects', exactly.",
+            )
+        metadata = await self._discoveries[name].find()
+        nonce, verifier = self._ids.token(), self._ids.token() + self._ids.token()
+        way = Way(
+            provider=name,
+            redirect_uri=redirect_uri,
+            state=state,
+            challenge=challenge,
+            nonce=nonce,
+            verifier=verifier,
+        )
+        sealed = self._challenges.issue(STATE, data=msgspec.json.encode(way).decode(), life=WAY)
+        query = {
+            "response_type": "code",
+            "client_id": provider.client_id,
+            "redirect_uri": self._callback(name),
+            "scope": " ".join(provider.scopes),
+            "state": sealed,
+            "nonce": nonce,
+            "code_challenge": s256(verifier),
+            "code_challenge_method": "S256",
+        }
+        return with_query(
+            metadata.authorization_endpoint, query | ({"login_hint": login_hint} if login_hint else {})
+        )
+
+    async def callback(self, name: str, answer: Mapping[str, str]) -> str:
+        """Where to send the browser back: to the app, with ``code`` or ``error``, and its own ``state``.
+
+        ``answer`` is what the provider's redirect brought. Raises ``InvalidGrant`` for a ``state`` that
+        this server did not make or has seen before: then there is no app to go back to. The way back takes
+        up to three requests to the provider of five seconds each.
+        """
+        challenge = self._challenges.open(STATE, answer.get("state", ""))
+        way = msgspec.json.decode(challenge.data, type=Way)
+        if way.provider != name:
+            raise InvalidGrant("The answer is for another provider.")
+
+        async def work(tx: Tx) -> None:
+            await self._challenges.use(tx, challenge)
+
+        await self._database.write(work)
+        try:
+            proof = await self._proof(self._provider(name), way, answer)
+        except _Declined as error:
+            found = {"error": error.code}
+        except Unavailable:
+            found = {"error": "temporarily_unavailable"}
+        except LowtideError as error:
+            found = {"error": "server_error", "error_description": error.message}
+        else:
+            arrived = Arrived(challenge=way.challenge, proof=proof)
+            found = {"code": self._challenges.issue(FINISH, data=msgspec.json.encode(arrived).decode())}
+        return with_query(way.redirect_uri, found | {"state": way.state})
+
+    async def finish(self, code: str, verifier: str) -> Proof:
+        """What the provider said, for the app whose device began. Raises ``InvalidGrant``.
+
+        The code is used up only by who has the verifier.
+        """
+        challenge = self._challenges.open(FINISH, code)
+        arrived = msgspec.json.decode(challenge.data, type=Arrived)
+        if not hmac.compare_digest(s256(verifier), arrived.challenge):
+            raise InvalidGrant("The sign-in was begun on another device.")
+
+        async def work(tx: Tx) -> None:
+            await self._challenges.use(tx, challenge)
+
+        await self._database.write(work)
+        return arrived.proof
+
+    # -- the provider's side -----------------------------------------------------------------------
+
+    async def _proof(self, provider: Upstream, way: Way, answer: Mapping[str, str]) -> Proof:
+        metadata = await self._discoveries[provider.name].find()
+        # RFC 9207: an answer that another provider gave must not be taken to this one.
+        issuer = answer.get("iss")
+        if issuer is None and metadata.authorization_response_iss_parameter_supported:
+            raise InvalidGrant("The provider did not say who it is.")
+        if issuer is not None and issuer != metadata.issuer:
+            raise InvalidGrant("Another provider has answered.")
+        if "error" in answer:
+            known = ("access_denied", "login_required", "consent_required", "temporarily_unavailable")
+            raise _Declined(answer["error"] if answer["error"] in known else "server_error")
+        code = answer.get("code", "")
+        if not 0 < len(code) <= MAX_CODE:
+            raise InvalidGrant("The provider gave no code.")
+        tokens = await self._exchange(provider, metadata, code, way.verifier)
+        id_token, access = tokens.get("id_token"), tokens.get("access_token")
+        if not isinstance(id_token, str):
+            raise InvalidGrant("The provider gave no id token.")
+        expected = Issuer(
+            name=provider.name,
+            issuers=(metadata.issuer,),
+            audiences=(provider.client_id,),
+            jwks_url=metadata.jwks_uri,
+            algorithms=metadata.algorithms,
+        )
+        claims = dict(await self._id_tokens.verify(expected, id_token, nonce=way.nonce))
+        if metadata.userinfo_endpoint and isinstance(access, str) and "email" not in claims:
+            more = await self._userinfo(metadata.userinfo_endpoint, access)
+            # OpenID Connect Core, section 5.3.2: else it may be somebody else's.
+            if more.get("sub") != claims["sub"]:
+                raise InvalidGrant("The provider's userinfo is of another user.")
+            claims = more | claims
+        return read_proof(provider.name, claims)
+
+    async def _exchange(
+        self, provider: Upstream, metadata: Metadata, code: str, verifier: str
+    ) -> Mapping[str, Any]:
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": self._callback(provider.name),
+            "code_verifier": verifier,
+        }
+        headers = {"accept": "application/json", "content-type": "application/x-www-form-urlencoded"}
+        if provider.client_secret and "client_secret_basic" in metadata.token_endpoint_auth_methods_supported:
+            # RFC 6749, section 2.3.1: each part is form-encoded before it is joined.
+            pair = f"{quote(provider.client_id, safe='')}:{quote(provider.client_secret, safe='')}"
+            headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        else:
+            form["client_id"] = provider.client_id
+            if provider.client_secret:
+                form["client_secret"] = provider.client_secret
+        return await self._ask("POST", metadata.token_endpoint, headers, urlencode(form).encode())
+
+    async def _userinfo(self, address: str, access: str) -> dict[str, Any]:
+        headers = {"accept": "application/json", "authorization": f"Bearer {access}"}
+        return dict(await self._ask("GET", address, headers, b""))
+
+    async def _ask(
+        self, method: Method, url: str, headers: Mapping[str, str], body: bytes
+    ) -> Mapping[str, Any]:
+        answer = await self._egress.request(
+            method, url, headers=dict(headers), body=body, deadline=PATIENCE, max_bytes=MAX_DOCUMENT
+        )
+        if answer.status >= 500 or answer.status == 429:
+            raise Unavailable(f"The identity provider answered {answer.status}.")
+        if answer.status != 200:
+            raise InvalidGrant(f"The identity provider answered {answer.status}.")
+        found = decode_json(answer.body, max_bytes=MAX_DOCUMENT, max_depth=16)
+        if not isinstance(found, dict):
+            raise InvalidGrant("The identity provider's answer cannot be read.")
+        return found
+
+    def _provider(self, name: str) -> Upstream:
+        provider = self._providers.get(name)
+        if provider is None:
+            raise NotFound("There is no such identity provider here.")
+        return provider
+
+    def _callback(self, name: str) -> str:
+        return f"{self._address}/v1/auth/oidc/{name}/callback"
+
+
+class _Declined(Exception):
+    """The provider sent the user back without a code."""
+
+    def __init__(self, code: str):
+        self.code = code
+
+
+def read_proof(provider: str, claims: Mapping[str, Any], name: str | None = None) -> Proof:
+    """What verified claims prove. What does not fit is left out: a long name is no reason to lock out.
+
+    ``name``: what the app was told, where the token says none, as Apple's never does.
+    """
+    email = claims.get("email")
+    email = normal_email(email) if isinstance(email, str) else None
+    if email is not None and not (0 < len(email) <= MAX_EMAIL and "@" in email and email.isprintable()):
+        email = None
+    verified = claims.get("email_verified")  # Apple writes it as a text
+    told = claims.get("name")
+    name = told if isinstance(told, str) else name
+    if name is not None:
+        name = "".join(one for one in name.strip() if one.isprintable())[:MAX_PERSON] or None
+    shown = ("is_private_email", "hd", "locale", "picture", "groups", "roles", "preferred_username")
+    extra = {one: claims[one] for one in shown if one in claims}
+    return Proof(
+        provider=provider,
+        subject=claims["sub"],
+        email=email,
+        email_verified=email is not None and (verified is True or verified == "true"),
+        name=name,
+        amr=("fed",),
+        claims=extra if len(msgspec.json.encode(extra)) <= MAX_SHOWN else {},
+    )
+
+
+def s256(verifier: str) -> str:
+    """RFC 7636, section 4.2."""
+    return encode(hashlib.sha256(verifier.encode()).digest())
+
+
+def with_query(address: str, parameters: Mapping[str, str]) -> str:
+    """``address`` with ``parameters`` behind those that it has; empty ones are left out."""
+    parts = urlsplit(address)
+    pairs = parse_qsl(parts.query, keep_blank_values=True) + [pair for pair in parameters.items() if pair[1]]
+    return urlunsplit(parts._replace(query=urlencode(pairs)))

@@ -1,0 +1,7 @@
+"""The statements of the REST API that do not depend on what is asked for."""
+
+from __future__ import annotations
+
+from lowtide.storage.db import load_queries
+
+queries = load_queries("lowtide.records")

@@ -1,0 +1,126 @@
+"""What is privileged is written down: at the start, by keys, by the app's servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lowtide.app import Lowtide
+from lowtide.app import build as build_app
+from lowtide.audit.store import Found, Search, search
+from lowtide.audit.verify import verify
+from lowtide.kernel.errors import StorageFull
+from lowtide.kernel.http import Request
+from lowtide.kernel.schema import Principal
+from lowtide.settings import Settings, without_secrets
+from lowtide.storage.db import Tx
+from lowtide.sync import sync_routes
+from lowtide.sync.pull import PullRequest
+from tests.contract.shop import app as shop
+
+pytestmark = pytest.mark.anyio
+
+
+async def entries(lowtide: Lowtide, action: str) -> list[Found]:
+    async def work(tx: Tx) -> list[Found]:
+        return (await search(tx, Search(action=action))).entries
+
+    return await lowtide.database.read(work)
+
+
+@asynccontextmanager
+async def running(path: Path, **settings: Any) -> AsyncIterator[Lowtide]:
+    """A whole backend on a SQLite file, started and stopped."""
+    chosen = Settings(database=str(path), worker=False, **settings)
+    lowtide = await asyncio.to_thread(build_app, chosen, shop)
+    await lowtide.start()
+    try:
+        yield lowtide
+    finally:
+        await lowtide.stop()
+
+
+async def test_a_changed_setting_is_written_down_once(tmp_path: Path) -> None:
+    """A start under other settings is an entry, a start under the same is none; no secret is in it."""
+    path = tmp_path / "data.db"
+    counts = []
+    for port in (8420, 8420, 9000, 9000):
+        async with running(path, port=port) as lowtide:
+            counts.append(len(await entries(lowtide, "settings.change")))
+    assert counts == [1, 1, 2, 2]
+
+
+def test_settings_are_told_without_their_secrets() -> None:
+    """Neither the key nor a password in an address is among what is hashed and shown."""
+    shown = without_secrets(
+        Settings(
+            database="postgresql://app:hunter2@db/app",
+            secret_key="master",
+            smtp_url="smtp://mail:hunter3@mx:587",
+        )
+    )
+    assert not [secret for secret in ("hunter2", "hunter3", "master") if secret in repr(shown)]
+    assert "app:...@db/app" in shown.database
+
+
+async def test_a_deployed_schema_is_written_down(tmp_path: Path) -> None:
+    """The first schema and each other one is an entry with hashes; the same again is none."""
+    path, found = tmp_path / "data.db", []
+    for _ in range(2):
+        async with running(path) as lowtide:
+            found = await entries(lowtide, "schema.deploy")
+    [entry] = found
+    assert (entry.actor, entry.via, entry.before) == ("system", "start", None)
+    assert entry.after is not None
+
+
+async def test_a_change_of_keys_is_written_down(tmp_path: Path) -> None:
+    """Who revokes a signing key stands in the log with the key; what a stop leaves is chained and whole."""
+    async with running(tmp_path / "data.db") as lowtide:
+        kid = lowtide.keys.current.kid
+        await lowtide.keys.revoke(kid, "cli:ann", via="cli")
+        [entry] = await entries(lowtide, "key.")
+        assert (entry.action, entry.actor, entry.target) == ("key.revoke", "cli:ann", f"key:{kid}")
+    async with running(tmp_path / "data.db") as lowtide:
+        verdict = await verify(lowtide.database)
+        assert (verdict.waiting, verdict.faults) == (0, [])
+        assert verdict.entries >= 3
+
+
+async def test_a_servers_read_is_written_down(tmp_path: Path) -> None:
+    """What the app's own server pulls is an entry before the answer; what a user pulls is none."""
+    async with running(tmp_path / "data.db") as lowtide:
+        pull = next(
+            route for route in sync_routes(lowtide.sync, lowtide.audit) if route.path == "/v1/sync/pull"
+        )
+        body = PullRequest()
+        await pull.handler(Request(body=body, query=None, who=Principal(user="ann"), id="r1"))
+        assert await entries(lowtide, "records.pull") == []
+        server = Principal(user="app", server=True)
+        await pull.handler(Request(body=body, query=None, who=server, id="r2", client="192.0.2.1"))
+        [entry] = await entries(lowtide, "records.pull")
+        assert (entry.actor, entry.via, entry.request) == ("server:app", "token", "r2")
+
+
+async def test_what_cannot_be_written_down_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A privileged read fails closed: without its entry there is no answer."""
+    async with running(tmp_path / "data.db") as lowtide:
+
+        async def full(*_: object) -> str:
+            raise StorageFull
+
+        monkeypatch.setattr(lowtide.audit, "write", full)
+        pull = next(
+            route for route in sync_routes(lowtide.sync, lowtide.audit) if route.path == "/v1/sync/pull"
+        )
+        with pytest.raises(StorageFull):
+            await pull.handler(
+                Request(body=PullRequest(), query=None, who=Principal(user="app", server=True))
+            )
