@@ -32,7 +32,9 @@ def code_letter(
         "Sign in</a></p>"
     )
     html = (
-        '<!doctype html><html lang="en"><body style="margin:0;padding:24px;background:#eef3f6;'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"></head>'
+        '<body style="margin:0;padding:24px;background:#eef3f6;'
         "font:16px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;color:#12242f\">"
         '<div style="max-width:420px;margin:0 auto;padding:32px 28px;background:#ffffff;border-radius:16px">'
         f'<p style="margin:0 0 4px">Your code for {escaped(app)}</p>'
