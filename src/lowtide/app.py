@@ -68,6 +68,7 @@ from lowtide.storage.db import Database
 from lowtide.storage.db.migrate import Component, migrate
 from lowtide.storage.jobs import Job, Jobs, Worker
 from lowtide.storage.master import load_master, make_master, read_master
+from lowtide.storage.once import Once
 from lowtide.storage.rates import SharedRates
 from lowtide.storage.vault import COMPONENT as STORAGE
 from lowtide.storage.vault import PUBLISHED, Vault
@@ -110,6 +111,8 @@ class Lowtide:
         self.checkpoints.schedule(self.jobs)
         self.rates = SharedRates(self.database, clock)
         self.rates.schedule(self.jobs)
+        self.once = Once(self.database, clock, self.vault)
+        self.once.schedule(self.jobs)
         self.keys = Keys(self.database, clock, self.vault, self.audit)
         self.tokens: Tokens
         self.proofs = Proofs(clock, lambda: self.keys.derive("dpop"), public_url=settings.public_url)
@@ -293,6 +296,7 @@ class Lowtide:
             load=self.load,
             prove=self.proofs.check,
             versions=self._versions,
+            once=self.once,
             rates=Rates(self.clock, self.settings.rate_limits) if self.settings.rate_limits else None,
         )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -22,6 +23,8 @@ from lowtide.api.logs import ERRORS, AccessLog
 from lowtide.api.origins import Hosts, Origins
 from lowtide.api.problems import expected, problem
 from lowtide.api.rates import Rates
+from lowtide.api.repeats import HEADER as REPEAT
+from lowtide.api.repeats import keeping, read_key, replayed, stored
 from lowtide.api.streams import Streams, drop
 from lowtide.api.table import Served, Table, allowed
 from lowtide.api.versions import HEADER, Versions
@@ -37,10 +40,12 @@ from lowtide.kernel.errors import (
     ProofInvalid,
     ScopeMissing,
     Unauthorized,
+    Unavailable,
 )
-from lowtide.kernel.http import Request, Response, Route, Stream
+from lowtide.kernel.http import Handler, Request, Response, Route, Stream
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Principal
+from lowtide.storage.once import Once, Stored
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -66,6 +71,7 @@ SINGLE = (
     b"origin",
     b"dpop",
     HEADER,
+    REPEAT,
 )
 """Headers that a request may carry once."""
 
@@ -119,7 +125,8 @@ class Edge:
     ``authenticate`` must not block: a signature check, or a dict hit. ``mounts`` are whole ASGI apps by
     path prefix (``/console``); they see requests for an allowed Host and set their own headers.
     ``load`` is shared with the health routes. Without ``prove`` no token that is bound to a key is believed;
-    without ``rates`` nobody is told to slow down, and without ``versions`` no app to update.
+    without ``rates`` nobody is told to slow down, and without ``versions`` no app to update;
+    without ``once`` an Idempotency-Key means nothing.
     """
 
     def __init__(
@@ -137,6 +144,7 @@ class Edge:
         prove: Prove | None = None,
         rates: Rates | None = None,
         versions: Versions | None = None,
+        once: Once | None = None,
     ):
         self.table = Table(routes)
         self.load = load or Load()
@@ -144,6 +152,7 @@ class Edge:
         self._prove = prove
         self._rates = rates
         self._versions = versions
+        self._once = once
         self._clock = clock
         self._ids = ids
         self._hosts = hosts
@@ -239,7 +248,14 @@ class Edge:
                 client=client[0] if client else "",
                 id=exchange.id,
             )
-            return _answered(await self._handle(route, request, deadline), route)
+            key = None
+            if served.repeatable:
+                key = read_key(fields.get(REPEAT), needed=route.key == "required")
+            if key is None or self._once is None:
+                return _answered(await self._handle(route, route.handler, request, deadline), route)
+            sent = scope["query_string"] + b"\0" + (b"" if body is None else body.bytes)
+            handler = self._repeatable(self._once, route, key, sent)
+            return _answered(await self._handle(route, handler, request, deadline), route)
         finally:
             self._deadlines.end(deadline)
             if body is not None:
@@ -312,12 +328,38 @@ class Edge:
             route.body, data, max_bytes=route.max_body, max_depth=self.load.limits.depth, nul=route.nul
         )
 
-    async def _handle(self, route: Route, request: Request[Any, Any], deadline: Deadline) -> Any:
+    def _repeatable(self, once: Once, route: Route, key: str, sent: bytes) -> Handler:
+        """The route's handler, run once for all requests that have this key."""
+
+        async def handle(request: Request[Any, Any]) -> Any:
+            who = request.who
+            whose = "" if who is None else f"{who.space}/{who.user}/{who.client}"
+            found = await once.begin(whose, request.path, key, sent, route.deadline)
+            if isinstance(found, Stored):
+                return replayed(found)
+            request.keep = keeping(found, lambda value: _answered(value, route))
+            try:
+                answer = _answered(await route.handler(request), route)
+                if isinstance(answer, Response) and answer.status < 400:
+                    await found.finish(stored(answer))
+                else:
+                    await found.release()
+                return answer
+            except BaseException:
+                with suppress(Unavailable):
+                    await found.release()
+                raise
+
+        return handle
+
+    async def _handle(
+        self, route: Route, handler: Handler, request: Request[Any, Any], deadline: Deadline
+    ) -> Any:
         self._deadlines.again(deadline, route.deadline)
         counted = not route.vital
         self.load.requests += counted
         try:
-            result = await route.handler(request)
+            result = await handler(request)
         except asyncio.CancelledError:
             if not deadline.passed:
                 raise

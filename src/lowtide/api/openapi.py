@@ -18,7 +18,7 @@ import msgspec
 from lowtide.api import declared as app
 from lowtide.api.problems import MEDIA_TYPE, Problem
 from lowtide.api.schemas import REF, Json, Schemas, words
-from lowtide.api.table import NAME, Served
+from lowtide.api.table import NAME, Served, is_repeatable
 from lowtide.kernel.errors import (
     AppTooOld,
     BadRequest,
@@ -26,6 +26,9 @@ from lowtide.kernel.errors import (
     DeadlinePassed,
     Forbidden,
     HeadTooLarge,
+    KeyInFlight,
+    KeyMissing,
+    KeyReused,
     LowtideError,
     Malformed,
     Misdirected,
@@ -231,6 +234,9 @@ def errors_of(route: Route) -> dict[int, list[type[LowtideError]]]:
         kinds += [Misdirected, Busy, StorageLost, StorageFull, StorageTimeout, TooManyRequests]
     if not Served(route).old_apps:
         kinds += [AppTooOld]
+    if is_repeatable(route):
+        kinds += [KeyInFlight, KeyReused]
+        kinds += [KeyMissing] if route.key == "required" else []
     if route.auth != "none":
         kinds += [Unauthorized, TokenExpired, SessionRevoked, ProofInvalid, NonceNeeded]
     # A user's own account is for the app itself: an OAuth client's token does not count there.
@@ -242,6 +248,12 @@ def errors_of(route: Route) -> dict[int, list[type[LowtideError]]]:
     for kind in dict.fromkeys([*kinds, *route.errors]):
         found.setdefault(kind.status, []).append(kind)
     return found
+
+
+KEY = Header(
+    "Idempotency-Key",
+    "A new random value for each new request, and the same when it is repeated: then it counts once.",
+)
 
 
 class _Operation:
@@ -299,12 +311,13 @@ class _Operation:
             yield parameter | {"schema": _present(schema)}
 
     def _headers(self) -> Iterator[Json]:
-        for header in self._route.headers:
+        own = (KEY,) if is_repeatable(self._route) else ()
+        for header in (*self._route.headers, *own):
             yield {
                 "name": header.name,
                 "in": "header",
                 "description": header.about,
-                "required": header.required,
+                "required": header.required or (header is KEY and self._route.key == "required"),
                 "schema": {"type": "string"},
             }
 

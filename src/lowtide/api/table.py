@@ -104,7 +104,18 @@ def _unbounded(kind: inspect.Type) -> bool:
 class Served:
     """A route in the table, with what was worked out about it once."""
 
-    __slots__ = ("consumes", "names", "old_apps", "query", "rank", "rate", "rest", "route", "segments")
+    __slots__ = (
+        "consumes",
+        "names",
+        "old_apps",
+        "query",
+        "rank",
+        "rate",
+        "repeatable",
+        "rest",
+        "route",
+        "segments",
+    )
 
     def __init__(self, route: Route):
         self.route = route
@@ -114,10 +125,17 @@ class Served:
         self.rate = _rate(route)
         self.rank = FIRST if route.auth == "none" else LAST if self.rate == "sync" else MIDDLE
         """When it is refused under load: see ``Load``."""
+        self.repeatable = is_repeatable(route)
+        """An Idempotency-Key counts here."""
         self.old_apps = (
             route.auth == "none" or self.rate == "auth" if route.old_apps is None else route.old_apps
         )
         _check(route)
+
+
+def is_repeatable(route: Route) -> bool:
+    """Does an Idempotency-Key count at this address? Uploads have numbers of their own."""
+    return route.method == "POST" and route.key != "none" and _rate(route) != "sync"
 
 
 def _rate(route: Route) -> Rate:

@@ -8,7 +8,8 @@ The tree::
     │   ├── PasswordRefused       too short, or one that others would try first: ``reason``
     │   ├── UnknownParameter      a name that the server does not know
     │   ├── AddressRefused        another server's address that this one does not ask
-    │   └── BadFilter             a list's filter; ``position`` says where it goes wrong
+    │   ├── BadFilter             a list's filter; ``position`` says where it goes wrong
+    │   └── KeyMissing            this address wants an Idempotency-Key
     ├── Unauthorized          401  who is asking is not known
     │   ├── TokenExpired          the token was good once
     │   ├── InvalidGrant          a refresh token, code or ticket that is none, or is used up
@@ -26,6 +27,7 @@ The tree::
     ├── MethodNotAllowed      405
     ├── RequestTimeout        408  the body came too slowly
     ├── Conflict              409
+    │   ├── KeyInFlight           the same request is being worked on
     │   ├── BatchGap              an upload skipped a number; ``expected`` says which comes next
     │   ├── SignInPending         the link that was sent has not been confirmed yet
     │   ├── BatchRepeated         an upload's numbers were used before, for other content
@@ -37,6 +39,7 @@ The tree::
     ├── UnsupportedMedia      415  a content type or encoding that this address does not read
     ├── Misdirected           421  the Host header names another server
     ├── Invalid               422  a record's content is not allowed
+    ├── KeyReused             422  an Idempotency-Key was used before, for another request
     ├── AppTooOld             426  this version of the app is no longer served; ``store`` has a newer one
     ├── TooManyRequests       429  slow down; ``retry_after`` seconds
     ├── NotSetUp              501  a setting of the operator's is missing
@@ -122,6 +125,13 @@ class BadFilter(BadRequest):
 
     code = "bad_filter"
     hint = 'Write it like: done = false and (title ~ "roof" or due < "2026-12-01").'
+
+
+class KeyMissing(BadRequest):
+    """This address wants an Idempotency-Key."""
+
+    code = "key_missing"
+    hint = "Send the header Idempotency-Key with a new random value, and the same one when you repeat."
 
 
 class Unauthorized(LowtideError):
@@ -249,6 +259,13 @@ class Conflict(LowtideError):
     hint = "Read the present state and send the request again."
 
 
+class KeyInFlight(Conflict):
+    """The same request is being worked on."""
+
+    code = "key_in_flight"
+    hint = "Send it again a little later: then you get its answer."
+
+
 class BatchGap(Conflict):
     """A batch came before its predecessor."""
 
@@ -329,6 +346,14 @@ class Invalid(LowtideError):
     code = "invalid"
     status = 422
     hint = "Compare the fields and their values with the model's declaration."
+
+
+class KeyReused(LowtideError):
+    """This Idempotency-Key was used before, for another request."""
+
+    code = "key_reused"
+    status = 422
+    hint = "Make a new key for each new request; keep it only to repeat the very same one."
 
 
 class AppTooOld(LowtideError):

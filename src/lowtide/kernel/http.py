@@ -30,6 +30,10 @@ KIB = 1024
 MIB = 1024 * KIB
 
 
+Keep = Callable[[Any, Any], Awaitable[None]]
+"""(tx, answer): keep the answer of a request that carries an Idempotency-Key, in its transaction."""
+
+
 class Request(msgspec.Struct, Generic[B, Q], kw_only=True):
     """What a handler is told: the decoded body and query, and who asks."""
 
@@ -47,6 +51,9 @@ class Request(msgspec.Struct, Generic[B, Q], kw_only=True):
     """The peer's address, or what a trusted proxy said it is."""
     id: str = ""
     """The request's id: in the log, in ``X-Request-Id`` and in every problem."""
+    keep: Keep | None = None
+    """Set when the request carries an Idempotency-Key. A handler whose whole work is one transaction calls it
+    there with what it is going to return: then a crash cannot part the two. The edge does it otherwise."""
 
     @property
     def principal(self) -> Principal:
@@ -226,6 +233,8 @@ class Route(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
     rate: Rate | None = None
     """The class of its limits. None: "auth" below ``/v1/auth/`` and ``/v1/oauth/``, else by its method."""
+    key: Literal["optional", "required", "none"] = "optional"
+    """Of a POST: what becomes of an Idempotency-Key. "none": the address has its own way, or streams."""
     old_apps: bool | None = None
     """Answers versions of the app below ``min_app_versions``, too. None: if without token, or "auth"."""
     vital: bool = False

@@ -71,9 +71,17 @@ def routes(records: Records) -> list[Route]:
         answered. A writer who does not receive the record is answered its id alone."""
         name = request.params["model"]
         intent = records.creation(name, request.body.id, request.body.data)
-        (kept,) = await records.write(request.principal, [intent])
-        headers = _version(kept) | {"location": f"/v1/records/{name}/{quote(kept.id, safe='')}"}
-        return Response(status=201 if kept.status == "created" else 200, body=_body(kept), headers=headers)
+
+        def answer(kept: Kept) -> Response:
+            headers = _version(kept) | {"location": f"/v1/records/{name}/{quote(kept.id, safe='')}"}
+            return Response(
+                status=201 if kept.status == "created" else 200, body=_body(kept), headers=headers
+            )
+
+        keep = request.keep
+        in_tx = None if keep is None else lambda tx, kept: keep(tx, answer(kept[0]))
+        (kept,) = await records.write(request.principal, [intent], in_tx)
+        return answer(kept)
 
     async def change(request: Request[Change, None]) -> Response:
         """With `If-Match` the change is exact or refused; with `base` it merges as a device's does; with
@@ -94,8 +102,13 @@ def routes(records: Records) -> list[Route]:
         """One refused write refuses them all; `index` in the error says which it is, from 0. Creations with
         ids may be sent again as a whole, like a single one."""
         intents = [records.wanted(write) for write in request.body.writes]
-        kept = await records.write(request.principal, intents)
-        return WritesAnswer([Written(one.id, one.status, one.record) for one in kept])
+
+        def answer(kept: list[Kept]) -> WritesAnswer:
+            return WritesAnswer([Written(one.id, one.status, one.record) for one in kept])
+
+        keep = request.keep
+        in_tx = None if keep is None else lambda tx, kept: keep(tx, answer(kept))
+        return answer(await records.write(request.principal, intents, in_tx))
 
     return [
         Route(

@@ -6,7 +6,7 @@ sync engine's writer. What a user does not receive does not exist here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -169,14 +169,22 @@ class Records:
         self.shape(name)
         return Intent(op="delete", model=name, id=id, ops=ops)
 
-    async def write(self, principal: Principal, intents: Sequence[Intent]) -> list[Kept]:
+    async def write(
+        self,
+        principal: Principal,
+        intents: Sequence[Intent],
+        keep: Callable[[Tx, list[Kept]], Awaitable[None]] | None = None,
+    ) -> list[Kept]:
         """Apply ``intents`` together or not at all; what each left, in order.
 
         A creation that was done before with the same content is done again without effect. Raises what
         ``refusal`` makes of the first that is refused, with ``index`` where there are several, and what
-        ``Writer.apply`` raises.
+        ``Writer.apply`` raises. ``keep`` is called in the same transaction.
         """
-        applied = await self.sync.apply(self._batch(principal, intents))
+        batch = self._batch(principal, intents)
+        if keep is not None:
+            batch = msgspec.structs.replace(batch, keep=self._keeping(principal, intents, keep))
+        applied = await self.sync.apply(batch)
         refused = next(
             (r for r in applied.results if r.status == "refused" and r.code != "transaction"), None
         )
@@ -192,6 +200,22 @@ class Records:
                 error.details["index"] = refused.n - 1
             raise error
         return await self._kept(principal, intents, applied)
+
+    def _keeping(
+        self,
+        principal: Principal,
+        intents: Sequence[Intent],
+        keep: Callable[[Tx, list[Kept]], Awaitable[None]],
+    ) -> Callable[[Tx, Applied], Awaitable[None]]:
+        async def work(tx: Tx, applied: Applied) -> None:
+            if any(result.status == "refused" for result in applied.results):
+                return
+            written = dict(applied.written) | await self._standing(
+                tx, principal, _unwritten(principal, intents, applied)
+            )
+            await keep(tx, self._made(principal, intents, applied.results, written))
+
+        return work
 
     def _batch(self, principal: Principal, intents: Sequence[Intent]) -> Batch:
         now = self._clock.now()
@@ -229,16 +253,21 @@ class Records:
         return Batch(transactions=[transaction], echo=True)
 
     async def _kept(self, principal: Principal, intents: Sequence[Intent], applied: Applied) -> list[Kept]:
-        unchanged: list[Key] = []
-        for intent in intents:
-            key = (principal.space, intent.model, intent.id)
-            if key not in applied.written:
-                unchanged.append(key)
+        unchanged = _unwritten(principal, intents, applied)
         written = dict(applied.written)
         if unchanged:
             written |= await self._database.read(lambda tx: self._standing(tx, principal, unchanged))
+        return self._made(principal, intents, applied.results, written)
+
+    def _made(
+        self,
+        principal: Principal,
+        intents: Sequence[Intent],
+        results: Sequence[Result],
+        written: Mapping[Key, Written],
+    ) -> list[Kept]:
         kept = []
-        for intent, result in zip(intents, applied.results, strict=True):
+        for intent, result in zip(intents, results, strict=True):
             now = written.get((principal.space, intent.model, intent.id))
             record = None
             if now is not None and now.seen and intent.op != "delete":
@@ -283,6 +312,11 @@ def _status(intent: Intent, result: Result) -> Literal["created", "changed", "un
     if result.status == "unchanged":
         return "unchanged"
     return "created" if intent.op == "put" else "deleted" if intent.op == "delete" else "changed"
+
+
+def _unwritten(principal: Principal, intents: Sequence[Intent], applied: Applied) -> list[Key]:
+    keys = [(principal.space, intent.model, intent.id) for intent in intents]
+    return [key for key in keys if key not in applied.written]
 
 
 def _is_culprit(result: Result) -> bool:

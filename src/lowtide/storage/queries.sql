@@ -33,3 +33,26 @@ SELECT arrival FROM rate WHERE key = $1
 -- name: purge_rates
 -- A limit whose time has passed is as good as new.
 DELETE FROM rate WHERE key IN (SELECT key FROM rate WHERE arrival < $1 LIMIT $2) RETURNING 1
+
+-- name: begin_once
+-- No row: there is one already, and it is not one whose work has ended without an answer.
+INSERT INTO once (scope, fingerprint, until) VALUES ($1, $2, $3)
+ON CONFLICT (scope) DO UPDATE SET fingerprint = excluded.fingerprint, until = excluded.until, answer = NULL
+WHERE once.until < $4
+RETURNING 1
+
+-- name: read_once
+SELECT fingerprint, answer, until FROM once WHERE scope = $1
+
+-- name: finish_once
+-- No row: another try of the same request was faster.
+INSERT INTO once (scope, fingerprint, answer, until) VALUES ($1, $2, $3, $4)
+ON CONFLICT (scope) DO UPDATE SET answer = excluded.answer, until = excluded.until
+WHERE once.answer IS NULL AND once.fingerprint = excluded.fingerprint
+RETURNING 1
+
+-- name: release_once
+DELETE FROM once WHERE scope = $1 AND answer IS NULL AND until = $2
+
+-- name: purge_once
+DELETE FROM once WHERE scope IN (SELECT scope FROM once WHERE until < $1 LIMIT $2) RETURNING 1

@@ -31,7 +31,7 @@ from lowtide.kernel.errors import (
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Data, Model, Principal, Schema
 from lowtide.kernel.values import MAX_RECORD_BYTES, Fields, check_id, coerce_fields
-from lowtide.storage.db import Database
+from lowtide.storage.db import Database, Tx
 from lowtide.storage.jobs import Job, Jobs
 from lowtide.sync import store
 from lowtide.sync.index import lookup_name
@@ -190,8 +190,16 @@ class Functions:
         jobs.register("sync.command", CommandCall, self._run_command, deadline=DEADLINE + 10)
         jobs.register("sync.event", Event, self._run_hook, deadline=DEADLINE + 10)
 
-    async def call(self, principal: Principal, name: str, arguments: Mapping[str, Any]) -> Any:
+    async def call(
+        self,
+        principal: Principal,
+        name: str,
+        arguments: Mapping[str, Any],
+        keep: Callable[[Tx, Any], Awaitable[None]] | None = None,
+    ) -> Any:
         """Call a function for a user who waits; its result once its writes are durable.
+
+        ``keep`` is called with the result in the transaction of the writes, if there are any.
 
         Raises ``NotFound`` for an unknown name, ``Malformed`` for arguments that do not fit,
         ``Conflict`` when the function or the merge says no, ``DeadlinePassed``, ``FunctionFailed``.
@@ -203,7 +211,10 @@ class Functions:
             raise Conflict(refused.message, hint=refused.hint, refusal=refused.code) from None
         mutations = context.mutations()
         if mutations:
-            applied = await self._apply(_batch(context.me, f"function:{name}", mutations))
+            batch = _batch(context.me, f"function:{name}", mutations)
+            if keep is not None:
+                batch = msgspec.structs.replace(batch, keep=_keeping(keep, result))
+            applied = await self._apply(batch)
             _raise_refusal(applied.results)
         return result
 
@@ -314,6 +325,16 @@ def _batch(
         principal=principal, client_id=writer, mutations=mutations, online=True, require=require
     )
     return Batch(transactions=[transaction])
+
+
+def _keeping(
+    keep: Callable[[Tx, Any], Awaitable[None]], result: Any
+) -> Callable[[Tx, Applied], Awaitable[None]]:
+    async def work(tx: Tx, applied: Applied) -> None:
+        if not any(one.status == "refused" for one in applied.results):
+            await keep(tx, result)
+
+    return work
 
 
 def _arguments(text: Any) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from lowtide.kernel.clock import Stamp
 from lowtide.kernel.schema import Data, Principal
+from lowtide.storage.db import Tx
 
 Op = Literal["put", "patch", "delete"]
 Key = tuple[str, str, str]
@@ -106,6 +107,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     upload: Upload | None = None
     ask: CheckpointAsk | None = None
     resync: Resync | None = None
+    keep: Callable[[Tx, Any], Awaitable[None]] | None = None
+    """Called with the ``Applied`` in the same transaction. What it raises undoes this batch alone. It may be
+    called twice, and awaits nothing but its ``tx``."""
 
 
 class Resync(msgspec.Struct, frozen=True):

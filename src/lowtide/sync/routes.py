@@ -176,7 +176,9 @@ def routes(sync: Sync, trail: Audit | None = None) -> list[Route]:
     async def call(request: Request[Arguments, None]) -> FunctionAnswer:
         """Runs the function and its writes in one transaction. The body holds the arguments by name."""
         name = request.params["name"]
-        return FunctionAnswer(await sync.functions.call(request.principal, name, request.body))
+        keep = request.keep
+        in_tx = None if keep is None else lambda tx, result: keep(tx, FunctionAnswer(result))
+        return FunctionAnswer(await sync.functions.call(request.principal, name, request.body, in_tx))
 
     return [
         Route(

@@ -249,7 +249,9 @@ class Writer:
         for i, batch in enumerate(batches):
             outcome = outcomes[i]
             if batch.echo and isinstance(outcome, Applied):
-                outcomes[i] = msgspec.structs.replace(outcome, written=_echo(batch, merge, ledger))
+                outcomes[i] = outcome = msgspec.structs.replace(outcome, written=_echo(batch, merge, ledger))
+            if batch.keep is not None and isinstance(outcome, Applied):
+                await batch.keep(tx, outcome)
         topics.extend(uploads.topics())
         await tx.execute(queries["insert_head_log"], group, now, _encode(topics).decode())
         return outcomes, Commit(group=group, topics=tuple(topics), buckets=buckets, pages=ledger.pages)

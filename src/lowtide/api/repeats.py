@@ -1,0 +1,65 @@
+"""The Idempotency-Key of a request: reading it, and turning answers into what is kept and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+import msgspec
+
+from lowtide.kernel.errors import KeyMissing, Malformed
+from lowtide.kernel.http import Keep, Response, Stream
+from lowtide.storage.once import Attempt, Stored
+
+HEADER = b"idempotency-key"
+REPLAYED = "idempotency-replayed"
+
+# A String of structured fields (RFC 9651), as the draft wants it, or bare, as most clients send it.
+_KEY = re.compile(rb'"([\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x2b\x2d-\x7e]{1,255})')
+
+
+def read_key(header: bytes | None, *, needed: bool) -> str | None:
+    """The key, None where there is none. Raises ``KeyMissing`` if it is ``needed``, ``Malformed``."""
+    if header is None:
+        if needed:
+            raise KeyMissing
+        return None
+    found = _KEY.fullmatch(header.strip())
+    if found is None:
+        raise Malformed("An Idempotency-Key is 1 to 255 visible characters, with or without quotes.")
+    return (found[1] or found[2]).decode("ascii")
+
+
+class Encode(Protocol):
+    """What the edge makes of a handler's value."""
+
+    def __call__(self, value: Any, /) -> Response | Stream: ...
+
+
+def keeping(attempt: Attempt, encode: Encode) -> Keep:
+    """What a handler calls inside its transaction with the value that it will return."""
+
+    def keep(tx: Any, value: Any) -> Awaitable[None]:
+        answer = encode(value)
+        if isinstance(answer, Stream):
+            raise TypeError("a stream cannot be kept")
+        return attempt.keep(tx, stored(answer))
+
+    return keep
+
+
+def stored(answer: Response) -> Stored:
+    """``answer`` as it is kept."""
+    body = answer.body if type(answer.body) is bytes else msgspec.json.encode(answer.body)
+    return Stored(answer.status, answer.media_type, dict(answer.headers), body)
+
+
+def replayed(found: Stored) -> Response:
+    """``found`` as it is sent again, with a header that says so."""
+    return Response(
+        status=found.status,
+        media_type=found.media_type,
+        headers=found.headers | {REPLAYED: "true"},
+        body=found.body or b"",
+    )
