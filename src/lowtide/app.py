@@ -280,7 +280,7 @@ class Lowtide:
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync, self.audit),
             *audit_routes(self.audit, self.checkpoints, self.database),
-            *records_routes(Records(self.sync, self.clock, self.ids)),
+            *records_routes(Records(self.sync, self.clock, self.ids), self.clock),
         ]
         if self.settings.reference:
             routes += Contract(routes, self._schema, lowtide.__version__).routes()

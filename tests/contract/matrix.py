@@ -134,6 +134,11 @@ async def ones_records(people: People) -> Sample:
     return Sample(target="/v1/records/note?sort=-created&count=true")
 
 
+async def changes(people: People) -> Sample:
+    await people.note()
+    return Sample(target="/v1/changes?models=note", stream=True)
+
+
 async def several_records(people: People) -> Sample:
     new = {"op": "create", "model": "note", "data": {"owner_id": "ann", "title": "plain"}}
     old = {"op": "update", "model": "note", "id": await people.note(), "data": {"title": "mine now"}}
@@ -242,6 +247,7 @@ ROWS = [
     Row("PUT", "/v1/admin/users/{id}/spaces/{space}", ones_user("/spaces/acme", {}), ADMINS_204),
     Row("DELETE", "/v1/admin/users/{id}/spaces/{space}", ones_user("/spaces/acme"), ADMINS_204),
     Row("POST", "/v1/sync/pull", pulled,                    "200+  200  200  401  401  401  200  200"),
+    Row("GET", "/v1/changes", changes,                      "200+  200  200  401  401  401  200  403"),
     Row("POST", "/v1/records", several_records,             "200+! 404  404  401  401  401  404  200+!"),
     Row("GET", "/v1/records/{model}", ones_records,         "200+  200  200  401  401  401  200  200+"),
     Row("POST", "/v1/records/{model}", new_record,          "201!  403  403  401  401  401  403  201!"),

@@ -79,7 +79,7 @@ async def rest(open_engine: Open, clock: ManualClock, ids: SeededIds) -> Rest:
     engine = await open_engine(SCHEMA)
     records = Records(engine.sync, clock, ids)
     edge = Edge(
-        records_routes(records),
+        records_routes(records, clock),
         authenticate=principal,
         clock=clock,
         ids=ids,

@@ -15,3 +15,9 @@ ON r.space = j->>0 AND r.model = j->>1 AND r.id = j->>2 WHERE r.deleted = 0
 
 -- name: index_width
 SELECT count(*) FROM (SELECT 1 FROM record_index WHERE space = $1 AND name = $2 AND value = $3 LIMIT $4) found
+
+-- What a bucket holds, with the time of each record's creation; null for a record that is deleted.
+-- name: entries
+SELECT e.op, e.model, e.id,
+(SELECT r.created FROM record r WHERE r.space = $1 AND r.model = e.model AND r.id = e.id AND r.deleted = 0)
+FROM bucket_entry e WHERE e.bucket = $2 AND e.op > $3 ORDER BY e.op LIMIT $4

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import (
     BadFilter,
     Busy,
@@ -19,7 +20,8 @@ from lowtide.kernel.errors import (
     TooLarge,
     TooManyBuckets,
 )
-from lowtide.kernel.http import Answer, Header, Request, Response, Route
+from lowtide.kernel.http import Answer, Header, Request, Response, Route, Stream
+from lowtide.records.changes import Feed
 from lowtide.records.lists import ListQuery, Lists, Page
 from lowtide.records.model import (
     MAX_RECORD_BODY,
@@ -39,6 +41,7 @@ WRITE_ERRORS = (Busy, Conflict, Forbidden, FunctionFailed, Invalid, NotFound, No
 PRIVATE = "private, no-cache"
 """A browser may keep an answer for this user, and asks again before it uses it."""
 
+NO_STORE = {"cache-control": "no-store"}
 IF_MATCH = Header("If-Match", "The record's ETag: the write happens only to this version.")
 LOCATION = Header("Location", "The record's address.")
 ETAG = Header("ETag", "The record's version: a strong validator.")
@@ -46,7 +49,16 @@ ETAG = Header("ETag", "The record's version: a strong validator.")
 _encode = msgspec.json.Encoder().encode
 
 
-def routes(records: Records) -> list[Route]:
+class ChangesQuery(msgspec.Struct, frozen=True):
+    """What is followed."""
+
+    models: str
+    """Names of models, with commas between them."""
+    cursor: str | None = None
+    """Of the last ``ready`` event; everything is told without one."""
+
+
+def routes(records: Records, clock: Clock) -> list[Route]:
     """Every address of the REST API."""
     lists = Lists(records)
 
@@ -110,7 +122,34 @@ def routes(records: Records) -> list[Route]:
         in_tx = None if keep is None else lambda tx, kept: keep(tx, answer(kept))
         return answer(await records.write(request.principal, intents, in_tx))
 
+    async def changes(request: Request[None, ChangesQuery]) -> Stream:
+        """Server-sent events. `put` has a record that is new or has changed, `remove` the model and id of one
+        that is deleted or not the user's any more, in the order of the changes. `ready` follows when all is
+        told, with the cursor for the next time (also as the event's id). `reset`: drop what you hold, for
+        everything is told anew. The stream ends with the token; an EventSource goes on where it was."""
+        who = request.principal
+        if who.server:
+            raise Forbidden("A server's token receives no streams.", hint="Follow changes as a user.")
+        models = dict.fromkeys(name.strip() for name in request.query.models.split(","))
+        for name in models:
+            records.shape(name)
+        cursor = request.header("last-event-id") or request.query.cursor
+        feed = Feed(records, clock, who, list(models), cursor or None)
+        await feed.open()
+        return Stream(run=feed.run, drop=feed.forget, media_type="text/event-stream", headers=NO_STORE)
+
     return [
+        Route(
+            "GET",
+            "/v1/changes",
+            changes,
+            query=ChangesQuery,
+            produces="text/event-stream",
+            summary="Follow changes as they happen",
+            errors=(Forbidden, NotFound, TooManyBuckets),
+            headers=(Header("Last-Event-ID", "The cursor, as a browser's EventSource sends it."),),
+            tags=("records",),
+        ),
         Route(
             "POST",
             "/v1/records",
