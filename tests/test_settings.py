@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lowtide.kernel.errors import SetupError
-from lowtide.settings import Settings, load
+from lowtide.settings import Settings, load, without_secrets
 
 
 def written(folder: Path, text: str) -> Path:
@@ -86,3 +86,14 @@ def test_the_starter_file_is_valid(tmp_path: Path) -> None:
     starter = Path(__file__).parent.parent / "src/lowtide/templates/lowtide.toml"
     defaults = load(tmp_path, {})
     assert load(written(tmp_path, starter.read_text()), {}) == defaults
+
+
+def test_a_providers_secret_is_not_shown(tmp_path: Path) -> None:
+    """Outside providers are set up by tables or, with their secrets, by JSON in the environment."""
+    text = '[{"name": "okta", "issuer": "https://okta.example", "client_id": "c", "client_secret": "s3cret"}]'
+    settings = load(tmp_path, {"LOWTIDE_UPSTREAMS": text})
+    assert settings.upstreams[0].client_secret == "s3cret"
+    assert "s3cret" not in repr(without_secrets(settings))
+    assert without_secrets(settings).upstreams[0].client_id == "c"
+    with pytest.raises(SetupError, match="upstreams"):
+        load(tmp_path, {"LOWTIDE_UPSTREAMS": text.replace("okta.example", "okta.example/?x=1")})

@@ -48,6 +48,8 @@ from lowtide.auth.methods import (
     mail_server,
     outbox_routes,
 )
+from lowtide.auth.outside import COMPONENT as OUTSIDE
+from lowtide.auth.outside import Credentials, Outside, read_credentials
 from lowtide.auth.own import Own
 from lowtide.auth.passkeys import COMPONENT as PASSKEYS
 from lowtide.auth.passkeys import Passkeys, passkey_routes, passkey_site
@@ -80,7 +82,7 @@ from lowtide.sync.retention import Retention
 log = logging.getLogger("lowtide")
 
 JOBS = Component("jobs", "lowtide.storage.jobs")
-COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, PROVIDER, PASSKEYS, SYNC)
+COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, PROVIDER, PASSKEYS, OUTSIDE, SYNC)
 """Everything that keeps tables, in the order in which they are made."""
 
 SEALED = (*SEALED_AUDIT, *SEALED_KEYS, *SEALED_SESSIONS, *SEALED_METHODS)
@@ -187,6 +189,23 @@ class Lowtide:
             ),
         )
         self.accounts.sign_in.credentials.append(self.passkeys)
+        self.outside = Outside(
+            self.database,
+            self.egress,
+            self.vault,
+            self.jobs,
+            self.challenges,
+            self.accounts,
+            clock,
+            ids,
+            apple_credentials(settings),
+            apple=settings.apple_client_ids,
+            google=settings.google_client_ids,
+            upstreams=settings.upstreams,
+            address=settings.address,
+            redirects=settings.app_redirects,
+        )
+        self.accounts.sign_in.credentials.append(self.outside.apple)
         self.asgi: Edge
         self._dev = dev
         self._name = app.name
@@ -277,6 +296,7 @@ class Lowtide:
             *admin_routes(Admin(self.database, self.accounts)),
             *key_routes(self.keys),
             *passkey_routes(self.passkeys, self.accounts.sign_in, self.methods.signing),
+            *self.outside.routes(self.methods.signing),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync, self.audit),
             *audit_routes(self.audit, self.checkpoints, self.database),
@@ -381,6 +401,13 @@ def audit_origin(name: str) -> str:
 def open_tokens(keys: Keys, clock: Clock, name: str, changes: Mapping[str, Change] | None = None) -> Tokens:
     """What signs and verifies the tokens of the app called ``name``; ``changes``: of sessions, live."""
     return Tokens(keys, clock, audience=name, issuer=f"lowtide/{name}", changes=changes)
+
+
+def apple_credentials(settings: Settings) -> Credentials | None:
+    """What proves to Apple which team asks; None where no key is set up. ``SetupError`` for a wrong one."""
+    if not settings.apple_key_file:
+        return None
+    return read_credentials(settings.apple_team_id, settings.apple_key_id, Path(settings.apple_key_file))
 
 
 def open_bus(settings: Settings, clock: Clock, ids: Ids) -> Bus:

@@ -17,6 +17,7 @@ import msgspec
 
 from lowtide.kernel.clients import Client
 from lowtide.kernel.errors import SetupError
+from lowtide.kernel.upstream import Upstream
 
 FILE = "lowtide.toml"
 PREFIX = "LOWTIDE_"
@@ -102,6 +103,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Apple apps of this site: team's id, dot, bundle's id, such as ``ABCDE12345.com.example.app``."""
     app_paths: tuple[str, ...] = ()
     """Links to this site that Apple apps open, such as ``/invite/*``."""
+    apple_client_ids: tuple[str, ...] = ()
+    """Bundle ids and service ids whose id tokens of Sign in with Apple are taken."""
+    apple_team_id: str = ""
+    """The team that ``apple_key_file`` belongs to."""
+    apple_key_id: str = ""
+    """The name of the key in ``apple_key_file``."""
+    apple_key_file: str = ""
+    """A ``.p8`` key for Sign in with Apple: with it, deleting an account revokes Apple's tokens, too."""
+    google_client_ids: tuple[str, ...] = ()
+    """OAuth client ids whose id tokens of Google are taken; for Android that of the *web* client."""
+    upstreams: tuple[Upstream, ...] = ()
+    """OpenID providers with which users may sign in: an ``[[upstreams]]`` table each; in the environment
+    a JSON list."""
+    app_redirects: tuple[str, ...] = ()
+    """Where such a provider may send the user back to, such as ``com.example.app:/signed-in``; exactly."""
     reference: bool = True
     """Serve the API's description at ``/v1/openapi.json`` and as a page at ``/docs``; it holds no data."""
     clients: tuple[Client, ...] = ()
@@ -126,7 +142,9 @@ def without_secrets(settings: Settings) -> Settings:
         for field in msgspec.structs.fields(settings)
         if isinstance(value := getattr(settings, field.name), str)
     }
-    return msgspec.structs.replace(settings, **shown | dict.fromkeys(ENVIRONMENT_ONLY, ""))
+    hidden = {"client_secret": "..."}
+    bare = tuple([msgspec.structs.replace(one, **hidden) for one in settings.upstreams])
+    return msgspec.structs.replace(settings, **shown | dict.fromkeys(ENVIRONMENT_ONLY, ""), upstreams=bare)
 
 
 def _without_password(text: str) -> str:
@@ -159,6 +177,8 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
         settings = msgspec.structs.replace(settings, secret_key_file=str(folder / settings.secret_key_file))
     if settings.leaked_passwords:
         settings = msgspec.structs.replace(settings, leaked_passwords=str(folder / settings.leaked_passwords))
+    if settings.apple_key_file:
+        settings = msgspec.structs.replace(settings, apple_key_file=str(folder / settings.apple_key_file))
     if settings.audit_checkpoints:
         settings = msgspec.structs.replace(
             settings, audit_checkpoints=str(folder / settings.audit_checkpoints)

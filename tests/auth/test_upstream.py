@@ -5,27 +5,35 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
+from lowtide.app import Lowtide
 from lowtide.auth import COMPONENT as AUTH
 from lowtide.auth.challenges import LIFE, Challenges
 from lowtide.auth.jws import encode
 from lowtide.auth.model import Proof
 from lowtide.auth.outside.discovery import read_metadata
 from lowtide.auth.outside.issuers import IdTokens
-from lowtide.auth.outside.upstream import WAY, Upstream, Upstreams, read_proof, s256
+from lowtide.auth.outside.upstream import WAY, Upstreams, read_proof, s256
+from lowtide.declare.app import App
 from lowtide.egress import Egress
 from lowtide.kernel.clock import Clock, ManualClock, SystemClock
 from lowtide.kernel.errors import BadRequest, InvalidGrant, Malformed, NotFound, Unavailable
 from lowtide.kernel.ids import SystemIds
+from lowtide.kernel.upstream import Upstream
+from lowtide.settings import Settings
 from lowtide.storage.db import Database
 from lowtide.storage.db.migrate import migrate
 from lowtide.storage.vault import COMPONENT as STORAGE
 from lowtide.storage.vault import Vault
+from tests.api.client import Client
 from tests.auth.issuer import KEY, OTHER_KEY, IssuerServer, good_claims, jwk, signed
 from tests.auth.upstream import Browser, ProviderProcess, query_of
+from tests.server_process import SECRET_KEY
 
 pytestmark = pytest.mark.anyio
 HERE = "http://localhost:8420"
@@ -112,6 +120,51 @@ class TestACertifiedProvider:
         back = await asyncio.to_thread(Browser().refuse, await begin(there))
         answer = query_of(await there.callback("there", query_of(back)))
         assert answer == {"error": "access_denied", "state": "the app's"}
+
+
+@pytest.fixture
+def built(provider: ProviderProcess, tmp_path: Path) -> Lowtide:
+    """A whole backend that signs in with the provider. Compiling an app reads its source: not on a loop."""
+    clock = SystemClock()
+    secret = "a-secret: with/odd+characters%"
+    there = Upstream(name="there", issuer=provider.url, client_id="lowtide", client_secret=secret)
+    settings = Settings(
+        database=str(tmp_path / "data.db"),
+        secret_key=SECRET_KEY,
+        rate_limits=0,
+        upstreams=(there,),
+        egress_allowed=(provider.address,),
+        app_redirects=(BACK,),
+    )
+    return Lowtide(settings, App("upstream"), clock, SystemIds(clock))
+
+
+async def test_the_whole_way_over_http(built: Lowtide) -> None:
+    """Start, provider, callback, finish: at the end the app has tokens, and no address held one."""
+    await built.start()
+    try:
+        client = Client(built.asgi)
+        asked = urlencode({"redirect_uri": BACK, "challenge": s256(VERIFIER), "state": "s"})
+        begun = await client.get(f"/v1/auth/oidc/there/start?{asked}")
+        assert (begun.status, begun.headers["cache-control"]) == (302, "no-store")
+        back = await asyncio.to_thread(Browser().sign_in, begun.headers["location"], "ann")
+        # Providers add parameters of their own: they are ignored (RFC 6749, section 4.1.2).
+        home = await client.get(back.removeprefix(HERE) + "&session_state=x&scope=openid")
+        assert home.status == 302
+        code = query_of(home.headers["location"])["code"]
+        body = {"code": code, "verifier": VERIFIER, "device": {"name": "Ann's phone"}}
+        done = await client.post("/v1/auth/oidc/finish", json=body)
+        assert done.status == 200
+        assert done.json()["user"]["email"] == "ann@example.com"
+        assert built.tokens.verify(done.json()["access_token"]).user == done.json()["user"]["id"]
+        assert (await client.post("/v1/auth/oidc/finish", json=body)).code == "invalid_grant"
+        for wrong in ("challenge=short&redirect_uri=x", f"challenge={'c' * 43}", f"{asked}&x=1", "x"):
+            assert (await client.get(f"/v1/auth/oidc/there/start?{wrong}")).status == 400
+        for wrong in ("", "state=x&code=c", "state=x&state=y", "%ff=%ff", "state=" + "x" * 9000):
+            answer = await client.get(f"/v1/auth/oidc/there/callback?{wrong}")
+            assert answer.status in (400, 401), wrong
+    finally:
+        await built.stop()
 
 
 class TestStart:

@@ -156,6 +156,7 @@ PASSKEY = {
         "response": {"clientDataJSON": "AAAA", "attestationObject": "AAAA"},
     }
 }
+ID_TOKEN = {"provider": "apple", "id_token": "x", "nonce": "n" * 16}
 USERS = "200 200 200 401 401 401 200 200"
 ADMINS = "403 403 403 401 401 401 200 200"
 
@@ -217,6 +218,16 @@ ROWS = [
     Row("POST", "/v1/auth/passkeys/sign-in/begin", at("/v1/auth/passkeys/sign-in/begin", {}), OPEN),
     Row("POST", "/v1/auth/passkeys/sign-in", at("/v1/auth/passkeys/sign-in", {}),
                                                             "400  400  400  400  400  400  400  400"),
+    # Neither Apple nor Google nor another provider is set up.
+    Row("POST", "/v1/auth/id-token", at("/v1/auth/id-token", ID_TOKEN), all_get(404)),
+    Row("POST", "/v1/auth/apple/notifications", at("/v1/auth/apple/notifications", {"payload": "x"}),
+        all_get(404)),
+    Row("GET", "/v1/auth/oidc/{provider}/start",
+        at(f"/v1/auth/oidc/x/start?redirect_uri=a:/&challenge={'c' * 43}"), all_get(404)),
+    Row("GET", "/v1/auth/oidc/{provider}/callback", at("/v1/auth/oidc/x/callback?code=c&state=s"),
+        all_get(401)),
+    Row("POST", "/v1/auth/oidc/finish", at("/v1/auth/oidc/finish", {"code": "c", "verifier": "v" * 43}),
+        all_get(401)),
     public("/v1/openapi.json"),
     public("/docs"),
     public("/docs/reference.css"),

@@ -24,9 +24,10 @@ from lowtide.auth.outside.issuers import MAX_DOCUMENT, PATIENCE, IdTokens, Issue
 from lowtide.egress import Egress
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.codec import decode_json
-from lowtide.kernel.errors import BadRequest, InvalidGrant, LowtideError, NotFound, Unavailable
+from lowtide.kernel.errors import BadRequest, InvalidGrant, LowtideError, NotFound, OutsideFailed, Unavailable
 from lowtide.kernel.http import Method
 from lowtide.kernel.ids import Ids
+from lowtide.kernel.upstream import Upstream
 from lowtide.storage.db import Database, Tx
 
 MAX_STATE = 500
@@ -38,18 +39,6 @@ MAX_SHOWN = 1024
 WAY = 600
 """Seconds that the way to the provider and back may take."""
 STATE, FINISH = "oidc/state", "oidc/finish"
-
-
-class Upstream(msgspec.Struct, frozen=True, kw_only=True):
-    """An outside provider, as the operator set it up there and here."""
-
-    name: str
-    """In addresses, and the identities' provider."""
-    issuer: str
-    client_id: str
-    client_secret: str = ""
-    """Empty for a public client."""
-    scopes: tuple[str, ...] = ("openid", "email", "profile")
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +151,7 @@ class Upstreams:
             proof = await self._proof(self._provider(name), way, answer)
         except _Declined as error:
             found = {"error": error.code}
-        except Unavailable:
+        except (Unavailable, OutsideFailed):
             found = {"error": "temporarily_unavailable"}
         except LowtideError as error:
             found = {"error": "server_error", "error_description": error.message}

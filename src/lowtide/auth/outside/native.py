@@ -1,0 +1,71 @@
+"""Signing in with an id token that the phone's own system got: Sign in with Apple, Sign in with Google."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lowtide.auth.model import Proof
+from lowtide.auth.outside.apple import APPLE, Apple
+from lowtide.auth.outside.issuers import IdTokens, Issuer
+from lowtide.auth.outside.upstream import read_proof
+from lowtide.kernel.errors import NotFound
+
+GOOGLE = ("https://accounts.google.com", "accounts.google.com")
+GOOGLE_KEYS = "https://www.googleapis.com/oauth2/v3/certs"
+
+
+def apple_issuer(client_ids: Sequence[str], url: str = APPLE) -> Issuer:
+    """Apple, for the apps' bundle ids and the web pages' service ids in ``client_ids``."""
+    return Issuer(name="apple", issuers=(url,), audiences=tuple(client_ids), jwks_url=f"{url}/auth/keys")
+
+
+def google_issuer(client_ids: Sequence[str], jwks_url: str = GOOGLE_KEYS) -> Issuer:
+    """Google, for the OAuth client ids in ``client_ids``; Android's is the *web* client's."""
+    return Issuer(name="google", issuers=GOOGLE, audiences=tuple(client_ids), jwks_url=jwks_url)
+
+
+class NativeSignIn:
+    """Checks id tokens of the issuers that are set up. Safe to share."""
+
+    def __init__(self, issuers: Sequence[Issuer], id_tokens: IdTokens, apple: Apple):
+        self._issuers: Mapping[str, Issuer] = {one.name: one for one in issuers if one.audiences}
+        self._id_tokens = id_tokens
+        self._apple = apple
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The providers that are set up."""
+        return tuple(self._issuers)
+
+    async def prove(
+        self, provider: str, id_token: str, nonce: str, *, code: str | None = None, name: str | None = None
+    ) -> Proof:
+        """Who the token is of. ``code``: Apple's authorization code, exchanged later by a job.
+
+        ``name``: what Apple told the app, and only the app; believed as far as any name that a user gives.
+        Raises ``NotFound`` for a provider that is not set up, and as ``IdTokens.verify``.
+        """
+        issuer = self._issuer(provider)
+        claims = await self._id_tokens.verify(issuer, id_token, nonce=nonce)
+        if code and provider == "apple":
+            audience = claims["aud"]
+            client_id = next(
+                one
+                for one in issuer.audiences
+                if one == audience or (isinstance(audience, list) and one in audience)
+            )
+            await self._apple.keep(code, client_id, claims["sub"])
+        return read_proof(provider, claims, name)
+
+    async def hear_apple(self, payload: str) -> None:
+        """Take a notification of Apple. ``NotFound`` where it is not set up, else as ``Apple.hear``."""
+        await self._apple.hear(self._issuer("apple"), self._id_tokens, payload)
+
+    def _issuer(self, provider: str) -> Issuer:
+        issuer = self._issuers.get(provider)
+        if issuer is None:
+            raise NotFound(
+                f"Signing in with {provider[:32]!r} is not set up here.",
+                hint="Set 'apple_client_ids' or 'google_client_ids'.",
+            )
+        return issuer
