@@ -159,6 +159,11 @@ def _add_operation(commands: Any) -> None:
     requeue.add_argument("id")
 
     _add_audit(commands)
+
+    doctor = _command(commands, "doctor", "doctor:run", "Look for what is open in this deployment.")
+    doctor.add_argument("--url", metavar="URL", help="also ask the server that runs there, from outside")
+    doctor.add_argument("--backups", metavar="DIR", help="the folder that holds the backups")
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     users = _command(commands, "users", None, "Look after who may do what.")
     steps = users.add_subparsers(title="commands", metavar="command", required=True)
     admin = _command(steps, "admin", "users:admin", "Make whoever proves an e-mail address an admin.")
