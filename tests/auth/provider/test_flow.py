@@ -90,12 +90,12 @@ class TestTheWholeWay:
         house.mailbox.words["ann@example.com"] = "correct horse battery"
         browser, flow = house.browser(), Flow()
         page = await browser.get(f"{AUTHORIZE}?{flow.query()}")
-        wrong = await browser.fill(page, "password", email="ann@example.com", password="wrong")
+        wrong = await browser.fill(page, "email", email="ann@example.com", password="wrong")
         assert wrong.status == 400
         assert b"is wrong" in wrong.body
-        done = await browser.fill(
-            wrong, "password", email="ann@example.com", password="correct horse battery"
-        )
+        assert b"<details open>" in wrong.body
+        assert house.mailbox.sent == {}
+        done = await browser.fill(wrong, "email", email="ann@example.com", password="correct horse battery")
         assert flow.code(done)
 
     async def test_a_wrong_code_may_be_typed_again(self, house: House) -> None:
@@ -108,7 +108,7 @@ class TestTheWholeWay:
         assert "code" in Form(wrong.body).forms
         house.mailbox.sent.clear()
         over = await browser.fill(wrong, "code", code="99999999")
-        assert set(Form(over.body).forms) == {"email", "password"}
+        assert set(Form(over.body).forms) == {"email"}
 
     async def test_a_confirmed_link_signs_in_where_it_was_asked_for(self, house: House) -> None:
         """The page shows the number that the link's page asks for, and goes on without a code."""

@@ -47,6 +47,7 @@ input:focus-visible,summary:focus-visible{outline:3px solid var(--tide);outline-
 .bad{color:var(--bad);font-weight:600}
 .shown{font-size:1.375rem;font-variant-numeric:tabular-nums}
 ul{padding-left:1.25rem;margin:1rem 0}li{margin:.375rem 0}
+details label,details button{display:block;width:100%}details button{margin-top:.75rem}
 summary{cursor:pointer;color:var(--soft);font-size:.9375rem;margin-top:1rem;padding:.75rem 0}
 """
 

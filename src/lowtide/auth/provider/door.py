@@ -143,7 +143,10 @@ class Door:
                 raise
             # A status of 401 would have to name a scheme, and there is none for people.
             status = 429 if error.status == 429 else 400
-            return self._page(visit, bad=error.message, email=fields.get("email", ""), status=status)
+            opened = "password" in fields
+            return self._page(
+                visit, bad=error.message, email=fields.get("email", ""), status=status, opened=opened
+            )
 
     # -- steps ------------------------------------------------------------------------------------
 
@@ -151,6 +154,9 @@ class Door:
         ask, request = _ask(visit), visit.request
         email, flow, number = (fields.get(name, "") for name in ("email", "flow", "number"))
         match fields["step"]:
+            # One form: whoever has filled the password in means it, whichever button is pressed.
+            case "email" if self._ways.passwords and (password := fields.get("password")):
+                return await self._identify(visit, await self._ways.password(email, password, request), ask)
             case "email":
                 flow, number = await self._ways.send(email, request)
                 return self._code_page(visit, email, flow, number)
@@ -164,9 +170,6 @@ class Door:
                     if not error.details.get("tries_left"):
                         raise
                     return self._code_page(visit, email, flow, number, bad=error.message)
-                return await self._identify(visit, proof, ask)
-            case "password":
-                proof = await self._ways.password(email, fields.get("password", ""), request)
                 return await self._identify(visit, proof, ask)
             case "second":
                 ticket = fields.get("ticket", "")
@@ -298,7 +301,9 @@ class Door:
         browser = await self._browsers.known(held)
         return Visit(client, asked, held or self._browsers.fresh(), held is None, browser, request)
 
-    def _page(self, visit: Visit, *, bad: str = "", email: str = "", status: int = 200) -> Response:
+    def _page(
+        self, visit: Visit, *, bad: str = "", email: str = "", status: int = 200, opened: bool = False
+    ) -> Response:
         shown = self._pages.sign_in(
             visit.client,
             self._form(visit),
@@ -306,6 +311,7 @@ class Door:
             bad=bad,
             leads_to=visit.asked.redirect_uri,
             password=self._ways.passwords,
+            opened=opened,
             status=status,
         )
         return self._given(visit, shown)

@@ -27,25 +27,31 @@ class Pages:
         self._title = title
 
     def sign_in(
-        self, client: Client, form: str, *, email: str, bad: str, leads_to: str, password: bool, status: int
+        self,
+        client: Client,
+        form: str,
+        *,
+        email: str,
+        bad: str,
+        leads_to: str,
+        password: bool,
+        opened: bool,
+        status: int,
     ) -> Response:
-        """Who are you? ``form`` is what every form of the page carries."""
+        """Who are you? ``form``: what every form of the page carries; ``opened``: show the password."""
         to = "" if client.first_party else f'<p class="soft">to go on to {_e(client.name)}</p>'
-        field = (
-            '<label>E-mail address<input type="email" name="email" autocomplete="username" inputmode="email" '
-            f'autocapitalize="none" spellcheck="false" maxlength="254" required value="{_e(email)}"'
-        )
-        other = (
-            "<details><summary>Use a password instead</summary>"
-            f'<form method="post">{form}{_step("password")}{field}></label>'
+        secret = (
+            f"<details{' open' if opened else ''}><summary>Use a password instead</summary>"
             '<label>Password<input type="password" name="password" autocomplete="current-password" '
-            'maxlength="1024" required></label><button>Sign in</button></form></details>'
+            'maxlength="1024"></label><button>Sign in</button></details>'
         )
         return self._page(
             "Sign in",
             f"{self._mark()}<h1>Sign in to {_e(self._title)}</h1>{to}{_bad(bad)}"
-            f'<form method="post">{form}{_step("email")}{field} autofocus></label>'
-            f"<button>Send me a code</button></form>{other if password else ''}",
+            f'<form method="post">{form}{_step("email")}'
+            '<label>E-mail address<input type="email" name="email" autocomplete="username" inputmode="email" '
+            f'autocapitalize="none" spellcheck="false" maxlength="254" required value="{_e(email)}" '
+            f"autofocus></label><button>Send me a code</button>{secret if password else ''}</form>",
             leads_to=leads_to,
             status=status,
         )
