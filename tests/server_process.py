@@ -203,7 +203,8 @@ class ServerProcess:
             keys = await open_keys(settings, database)
         finally:
             await database.close()
-        return Tokens(keys, clock, audience=self.name, issuer=f"lowtide/{self.name}")
+        issuer = self._settings.get("public_url") or f"lowtide/{self.name}"
+        return Tokens(keys, clock, audience=self.name, issuer=issuer)
 
     def _answers(self) -> bool:
         try:

@@ -258,7 +258,9 @@ class Lowtide:
         await self.bus.start()
         opened.push_async_callback(self.bus.close)
         await self.keys.load()
-        self.tokens = open_tokens(self.keys, self.clock, self._name, self.accounts.revocations.changes)
+        self.tokens = open_tokens(
+            self.settings, self.keys, self.clock, self._name, self.accounts.revocations.changes
+        )
         await self.accounts.load()
         self._background(self.accounts.revocations.keep(), "lowtide-sessions")
         self._background(self.keys.keep(self.ids), "lowtide-keys")
@@ -398,9 +400,12 @@ def audit_origin(name: str) -> str:
     return f"lowtide/{name}"
 
 
-def open_tokens(keys: Keys, clock: Clock, name: str, changes: Mapping[str, Change] | None = None) -> Tokens:
+def open_tokens(
+    settings: Settings, keys: Keys, clock: Clock, name: str, changes: Mapping[str, Change] | None = None
+) -> Tokens:
     """What signs and verifies the tokens of the app called ``name``; ``changes``: of sessions, live."""
-    return Tokens(keys, clock, audience=name, issuer=f"lowtide/{name}", changes=changes)
+    issuer = settings.public_url or f"lowtide/{name}"
+    return Tokens(keys, clock, audience=name, issuer=issuer, changes=changes)
 
 
 def apple_credentials(settings: Settings) -> Credentials | None:

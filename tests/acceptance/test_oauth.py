@@ -6,11 +6,13 @@ import hashlib
 import json
 import secrets
 import socket
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.acceptance import scenarios
+from tests.docs.pages import DOCS, blocks
 from tests.server_process import ServerProcess
 
 
@@ -41,12 +43,12 @@ def clients(secret: str) -> list[dict[str, Any]]:
 class Signing(ServerProcess):
     """A server that knows its clients, and mails to a port of this machine."""
 
-    def __init__(self, folder: Path, postgres: str | None):
+    def __init__(self, folder: Path, postgres: str | None, known: list[dict[str, Any]] | None = None):
         self.smtp, self.secret = free_port(), secrets.token_urlsafe(32)
         settings = {
             "smtp_url": f"smtp://127.0.0.1:{self.smtp}?tls=none",
             "mail_from": "Crew <no-reply@crew.example>",
-            "clients": json.dumps(clients(self.secret)),
+            "clients": json.dumps(clients(self.secret) if known is None else known),
         }
         super().__init__(folder, scenarios.APPS["crew"], "crew", postgres=postgres, settings=settings)
         self._settings["public_url"] = self.url
@@ -89,3 +91,14 @@ def test_a_certified_client_signs_its_users_in(database: Callable[[], str | None
     assert seen["second"]["ben"] is True
     assert set(seen["second"]["amr"]) == {"otp", "recovery", "mfa"}
     assert seen["faults"] == []
+
+
+def test_the_pages_program_signs_its_user_in(tmp_path: Path) -> None:
+    """The clients of docs/oauth.md are known to a server, and its program ends as it says."""
+    page = {block.words: block.text for block in blocks(DOCS / "oauth.md") if block.words}
+    known = tomllib.loads(page["oauth-clients",])["clients"]
+    with Signing(tmp_path / "server", None, known) as server:
+        given = {"smtp": server.smtp, "program": page["oauth-app",]}
+        seen = scenarios.run("oauth_page", server, tmp_path, given=given)
+        assert server.faults() == []
+    assert seen == {"code": 0, "said": ["Signed in as ann@example.com", "Good for 600 seconds more"]}

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     async def sign(database: Database) -> str:
         clock = SystemClock()
-        tokens = open_tokens(await open_keys(settings, database), clock, app.name)
+        tokens = open_tokens(settings, await open_keys(settings, database), clock, app.name)
         try:
             return tokens.sign(
                 arguments.user, space=arguments.space, ttl=ttl, claims=claims, server=arguments.server
