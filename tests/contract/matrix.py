@@ -200,7 +200,7 @@ ROWS = [
     Row("POST", "/v1/auth/password", at("/v1/auth/password", {"email": "a@b.example", "password": "x"}),
                                                             "401  401  401  401  401  429  429  429"),
     Row("POST", "/v1/auth/password/set",
-        at("/v1/auth/password/set", {"flow_id": "x", "password": "x"}), all_get(400)),
+        at("/v1/auth/password/set", {"flow_id": "x", "password": "x"}), all_get(401)),
     Row("PUT", "/v1/auth/me/password", at("/v1/auth/me/password", {"password": "x"}),
                                                             "403  403  403  401  401  401  403  403"),
     Row("POST", "/v1/auth/second-factor",

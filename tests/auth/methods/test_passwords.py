@@ -67,9 +67,10 @@ class TestSigningIn:
         hasher = house.lowtide.methods.hasher
         answers = []
         for email in ("ann@example.com", "bob@example.com", "nobody@example.com"):
-            before = hasher.begun
+            before, written = hasher.begun, await house.audited("password.wrong")
             answer = await enter(house, OTHER, email)
             assert hasher.begun == before + 1
+            assert await house.audited("password.wrong") == written + 1
             answers.append((answer.status, {**answer.json(), "request_id": ""}))
         assert answers[0] == answers[1] == answers[2]
 
@@ -130,6 +131,17 @@ class TestSetting:
         assert await house.rows("SELECT * FROM password") == []
         answer = await house.post("password/set", flow_id=flow["flow_id"], code=code, password=GOOD)
         assert answer.status == 200
+
+    async def test_without_a_flow_nothing_is_hashed(self, house: House) -> None:
+        """Whoever has asked for no mail, or not confirmed it, costs no hash."""
+        flow = (await house.post("email/start", email="ann@example.com")).json()
+        before = house.lowtide.methods.hasher.begun
+        for sent, code in (
+            ({"flow_id": "0" * 32, "code": "1"}, "invalid_grant"),
+            ({"flow_id": flow["flow_id"]}, "sign_in_pending"),
+        ):
+            assert (await house.post("password/set", password=GOOD, **sent)).code == code
+        assert house.lowtide.methods.hasher.begun == before
 
     async def test_a_wrong_code_sets_nothing(self, house: House) -> None:
         """Without the mailbox there is no password."""

@@ -71,6 +71,7 @@ def password_routes(
         once they are signed in.
         """
         body = request.body
+        await email.check(body.flow_id, body.code)
         given = await passwords.screened(body.password, email=None, beside=False)
         kept = await passwords.hash(given)
         proof = await email.prove(body.flow_id, body.code, request.id)

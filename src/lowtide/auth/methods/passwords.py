@@ -86,8 +86,8 @@ class Passwords:
             if self._hasher.stale(kept):
                 await self._renew(user.id, kept, given)
             return user
-        if user is not None:
-            await self._failed(user.id, request, ip)
+        # For an address that nobody has, too: the same work.
+        await self._failed(user.id if user is not None else "", request, ip, email)
         raise InvalidGrant(
             "The address or the password is wrong.", hint="Try again, or ask for a code by mail."
         )
@@ -99,7 +99,7 @@ class Passwords:
         await self._tries.take("password", who.user, ip, session=who.session)
         rows = await self._database.read(lambda tx: tx.fetch(_QUERIES["password"], who.user))
         if not await self._hasher.verify(str(rows[0][0]) if rows else None, given):
-            await self._failed(who.user, request, ip)
+            await self._failed(who.user, request, ip, "")
             raise InvalidGrant("The present password is wrong.")
 
     async def screened(self, password: str, *, email: str | None, beside: bool) -> str:
@@ -176,13 +176,13 @@ class Passwords:
         again = await self._hasher.hash(given)
         await self._database.write(lambda tx: tx.execute(_QUERIES["rehash_password"], user, kept, again))
 
-    async def _failed(self, user: str, request: str, ip: str) -> None:
+    async def _failed(self, user: str, request: str, ip: str, email: str) -> None:
         entry = Entry(
             action="password.wrong",
             actor="system",
-            target=f"user:{user}",
+            target=f"user:{user}" if user else "",
             request=request,
-            personal={"ip": ip} if ip else {},
+            personal={"ip": ip, "email": email},
         )
 
         async def work(tx: Tx) -> None:
