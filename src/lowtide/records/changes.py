@@ -2,8 +2,8 @@
 
 A feed looks (the head, the keys that the user holds, its buckets, in one snapshot), sends what is new since
 the place where it stands in each bucket, and waits. What becomes of a record is decided when it is sent: put,
-if the user receives it then, and remove otherwise. A feed keeps a place for each bucket and one slot for news
-whatever happens; a client that is slow is told the latest, not everything in between.
+if the user receives it then, and remove otherwise. A feed keeps a place for each bucket and one slot for
+news, whatever happens; a client that is slow is told the latest, not everything in between.
 """
 
 from __future__ import annotations
