@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,9 @@ from lowtide.auth.accounts import SEALED as SEALED_SESSIONS
 from lowtide.auth.admin import Admin
 from lowtide.auth.admin_routes import admin_routes
 from lowtide.auth.challenges import Challenges
+from lowtide.auth.deletion import Deletion
 from lowtide.auth.keys import SEALED as SEALED_KEYS
+from lowtide.auth.merging import Merging
 from lowtide.auth.methods import COMPONENT as METHODS
 from lowtide.auth.methods import SEALED as SEALED_METHODS
 from lowtide.auth.methods import (
@@ -66,7 +68,7 @@ from lowtide.kernel.ids import Ids, SystemIds
 from lowtide.records import Records, records_routes
 from lowtide.settings import Settings, without_secrets
 from lowtide.storage.bus import Bus, MemoryBus
-from lowtide.storage.db import Database
+from lowtide.storage.db import Database, Tx
 from lowtide.storage.db.migrate import Component, migrate
 from lowtide.storage.jobs import Job, Jobs, Worker
 from lowtide.storage.master import load_master, make_master, read_master
@@ -163,7 +165,11 @@ class Lowtide:
             title=app.name,
             clients=settings.clients,
         )
-        self.sync = Sync(schema, self.database, self.bus, self.jobs, clock, ids)
+        self.sync = Sync(schema, self.database, self.bus, self.jobs, clock, ids, merged=self._merged)
+        self.merging = Merging(
+            self.database, self.accounts, self.sync.ownership, self.jobs, lambda: self.tokens, clock
+        )
+        self.deletion = Deletion(self.database, self.accounts, self.sync.ownership, self.jobs, clock)
         Retention(self.database, clock, settings.removals_kept_days, settings.journal_kept_days).schedule(
             self.jobs
         )
@@ -237,6 +243,9 @@ class Lowtide:
         due = self.clock.now() + (PUBLISHED + 60) * 1000
         await self.database.write(lambda tx: self.jobs.enqueue(tx, RESEAL, run_at=due))
 
+    async def _merged(self, tx: Tx, users: Collection[str]) -> Collection[str]:
+        return await self.merging.merged_away(tx, users)
+
     async def _reseal(self, _job: Job, _payload: None) -> None:
         log.info("sealed %d secrets anew", await self.vault.reseal(SEALED))
 
@@ -299,6 +308,15 @@ class Lowtide:
             *key_routes(self.keys),
             *passkey_routes(self.passkeys, self.accounts.sign_in, self.methods.signing),
             *self.outside.routes(self.methods.signing),
+            *account_routes(
+                self.accounts,
+                Own(self.database, self.accounts),
+                self.merging,
+                self.deletion,
+                self.proofs,
+                self.rates,
+            ),
+            *admin_routes(Admin(self.database, self.accounts), self.deletion),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync, self.audit),
             *audit_routes(self.audit, self.checkpoints, self.database),

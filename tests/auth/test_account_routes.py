@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,43 +10,12 @@ import pytest
 from lowtide.app import Lowtide
 from lowtide.auth.admin import Admin
 from lowtide.auth.model import Proof, Signed
-from lowtide.declare.app import App
-from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.errors import Conflict
-from lowtide.kernel.ids import SystemIds
 from lowtide.kernel.schema import Principal
-from lowtide.settings import Settings
-from lowtide.storage.db import Dialect
 from tests.api.client import Answer, Client
-from tests.auth.shop import app as shop
 from tests.auth.world import ask_for, code, password
-from tests.server_process import SECRET_KEY
 
 pytestmark = pytest.mark.anyio
-
-
-def built(app: App, database: str) -> Lowtide:
-    """A backend, not started: compiling an app reads its source, which is not for a loop."""
-    clock = SystemClock()
-    return Lowtide(Settings(database=database, secret_key=SECRET_KEY), app, clock, SystemIds(clock))
-
-
-@pytest.fixture
-def backend(dialect: Dialect, tmp_path: Path, request: pytest.FixtureRequest) -> Lowtide:
-    address = str(tmp_path / "data.db") if dialect == "sqlite" else request.getfixturevalue("postgres_dsn")
-    return built(shop, address)
-
-
-@pytest.fixture
-async def lowtide(backend: Lowtide) -> AsyncIterator[Lowtide]:
-    await backend.start()
-    yield backend
-    await backend.stop()
-
-
-@pytest.fixture
-def client(lowtide: Lowtide) -> Client:
-    return Client(lowtide.asgi)
 
 
 async def enter(lowtide: Lowtide, proof: Proof, **ask: Any) -> Signed:

@@ -19,9 +19,12 @@ from lowtide.auth.answers import (
     signed_in,
     way_in,
 )
+from lowtide.auth.deletion import Deletion
+from lowtide.auth.merging import Merging
 from lowtide.auth.model import DeviceFacts
 from lowtide.auth.own import Own
 from lowtide.auth.refresh import MAX_REFRESH_TOKEN, MAX_ROTATION_ID
+from lowtide.auth.tokens import MAX_TOKEN
 from lowtide.kernel.errors import (
     Conflict,
     Forbidden,
@@ -33,13 +36,17 @@ from lowtide.kernel.errors import (
     ProofMismatch,
     SessionRevoked,
     SignInRefused,
+    StepUpRequired,
     TooManyRequests,
 )
-from lowtide.kernel.http import KIB, Header, Request, Route
+from lowtide.kernel.http import KIB, Header, Outlet, Request, Route, Stream
 from lowtide.kernel.rates import Decision, Limit
 
 AGENT = Header("user-agent", "Shown to the user in the list of devices.")
 DPOP = Header("dpop", "A proof of the key that the session is bound to (RFC 9449).")
+MERGES = Limit(10, 3600.0)
+"""Merges of one user: each looks at every record of some models."""
+NDJSON = "application/x-ndjson"
 ANONYMOUS_STARTS = Limit(120, 3600.0, burst=30)
 """New anonymous users from one network address: a mobile operator's customers share one."""
 
@@ -86,6 +93,29 @@ class EndQuery(msgspec.Struct, frozen=True):
     """Ask the device to delete what it holds, too."""
 
 
+class Merge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    token: Annotated[str, msgspec.Meta(max_length=MAX_TOKEN)]
+    """The anonymous account's refresh token, or its access token."""
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that stays as it was, because the user has one with the same unique values."""
+
+    space: str
+    model: str
+    id: str
+    code: str
+
+
+class MergedIn(msgspec.Struct, frozen=True, kw_only=True):
+    """Two accounts that are one."""
+
+    signed: SignedIn
+    records: int
+    """How many were moved."""
+    left: list[Kept]
+
+
 class Devices(msgspec.Struct, frozen=True):
     sessions: list[Device]
 
@@ -94,7 +124,9 @@ class WaysIn(msgspec.Struct, frozen=True):
     identities: list[WayIn]
 
 
-def account_routes(accounts: Accounts, own: Own, proofs: Proving, rates: Counting) -> list[Route]:
+def account_routes(
+    accounts: Accounts, own: Own, merging: Merging, deletion: Deletion, proofs: Proving, rates: Counting
+) -> list[Route]:
     """Every address that a user has for themselves, whatever they signed in with."""
 
     async def refresh(request: Request[Refreshing, None]) -> SignedIn:
@@ -162,6 +194,39 @@ def account_routes(accounts: Accounts, own: Own, proofs: Proving, rates: Countin
         named = request.params
         await accounts.sign_in.unlink(who, named["provider"], named["subject"], ask_of(request))
 
+    async def merge(request: Request[Merge, None]) -> MergedIn:
+        """Make an anonymous account one with the user's own, with everything that was written under it.
+
+        In one transaction. Keep the tokens of this answer: changes that were made under the old id and
+        have not been uploaded yet are sent with them. A repeat after a lost answer is answered like the
+        first time.
+        """
+        who = request.principal
+        taken = await rates.take("auth.merge", who.user, MERGES)
+        if not taken.allowed:
+            raise TooManyRequests("Too many merges.", retry_after=round(taken.retry_after + 1))
+        merged = await merging.merge(who, request.body.token, proofs.of(request), request.id)
+        left = [Kept(space=one.space, model=one.model, id=one.id, code=one.code) for one in merged.left]
+        return MergedIn(signed=signed_in(merged.signed), records=merged.records, left=left)
+
+    async def export(request: Request[None, None]) -> Stream:
+        """Everything that is kept of the user, as lines of JSON: account, ways in, sessions, records."""
+        lines = await deletion.export(request.principal)
+
+        async def run(outlet: Outlet) -> None:
+            async for line in lines:
+                await outlet.write(line)
+
+        name = 'attachment; filename="account.ndjson"'
+        return Stream(run=run, media_type=NDJSON, headers={"content-disposition": name})
+
+    async def delete(request: Request[None, None]) -> None:
+        """Delete the account: signed out everywhere at once, the records soon after.
+
+        Needs a sign-in of the last 15 minutes; 403 `step_up_required` otherwise.
+        """
+        await deletion.delete_own(request.principal, request.id)
+
     revoked = (SessionRevoked,)
     return [
         Route(
@@ -211,6 +276,44 @@ def account_routes(accounts: Accounts, own: Own, proofs: Proving, rates: Countin
             errors=(
                 Forbidden,
                 NotFound,
+            ),
+            tags=("accounts",),
+        ),
+        Route(
+            "DELETE",
+            "/v1/auth/me",
+            delete,
+            summary="Delete the account",
+            errors=(NotFound, Conflict, StepUpRequired),
+            tags=("accounts",),
+        ),
+        Route(
+            "GET",
+            "/v1/auth/me/export",
+            export,
+            produces=NDJSON,
+            summary="Everything that is kept of the user",
+            errors=(NotFound,),
+            tags=("accounts",),
+        ),
+        Route(
+            "POST",
+            "/v1/auth/merge",
+            merge,
+            body=Merge,
+            response=MergedIn,
+            max_body=16 * KIB,
+            deadline=60,
+            headers=(DPOP,),
+            summary="Merge an anonymous account into this one",
+            errors=(
+                InvalidGrant,
+                ProofMismatch,
+                ProofInvalid,
+                NonceNeeded,
+                Conflict,
+                NotFound,
+                TooManyRequests,
             ),
             tags=("accounts",),
         ),

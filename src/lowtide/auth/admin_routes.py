@@ -9,6 +9,7 @@ import msgspec
 
 from lowtide.auth.admin import MAX_PAGE, Admin, Known
 from lowtide.auth.answers import Account, Device, WayIn, account, device, way_in
+from lowtide.auth.deletion import Deletion
 from lowtide.auth.model import MAX_EMAIL, MAX_PERSON, Status, User
 from lowtide.kernel.errors import Conflict, IdentityTaken, NotFound
 from lowtide.kernel.http import KIB, Request, Route
@@ -80,7 +81,7 @@ class Membership(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     roles: tuple[str, ...] = ()
 
 
-def admin_routes(admin: Admin) -> list[Route]:
+def admin_routes(admin: Admin, deletion: Deletion) -> list[Route]:
     """``/v1/admin/users`` and what is under it."""
 
     async def users(request: Request[None, UserQuery]) -> UserList:
@@ -135,6 +136,10 @@ def admin_routes(admin: Admin) -> list[Route]:
         named = request.params
         await admin.remove_member(request.principal, named["id"], named["space"], request.id)
 
+    async def delete(request: Request[None, None]) -> None:
+        """Delete a user: signed out everywhere at once, the records soon after."""
+        await deletion.delete(request.principal, request.params["id"], request.id)
+
     def route(method: Any, path: str, handler: Any, summary: str, *errors: Any, **options: Any) -> Route:
         return Route(
             method,
@@ -153,6 +158,7 @@ def admin_routes(admin: Admin) -> list[Route]:
         route("POST", "", create, "Make a user", IdentityTaken, body=Making, response=Listed, status=201),
         route("GET", "/{id}", read, "One user", NotFound, response=UserDetails),
         route("PATCH", "/{id}", change, "Change a user", NotFound, Conflict, body=Changing, response=Listed),
+        route("DELETE", "/{id}", delete, "Delete a user", NotFound, Conflict),
         route(
             "POST",
             "/{id}/end-sessions",

@@ -192,6 +192,25 @@ class Sessions:
             refresh_token=token_of(key, session_id, stored.rotation.counter),
         )
 
+    async def again(self, tx: Tx, session_id: str, user: User) -> Opened:
+        """A session of ``user`` as it is, for new tokens that say what has changed. ``NotFound`` if it
+        is over.
+        """
+        rows = await tx.fetch(QUERIES["session"], session_id)
+        stored = _stored(rows[0]) if rows else None
+        if stored is None or stored.session.user != user.id or stored.session.ended_at is not None:
+            raise NotFound("This session is over.")
+        session = stored.session
+        key = self._vault.open(PURPOSE.format(session_id), stored.secret)
+        return Opened(
+            session=session,
+            user=user,
+            space=session.space,
+            roles=await self._users.roles(tx, user, session.space),
+            aliases=await self._users.aliases(tx, user.id),
+            refresh_token=token_of(key, session_id, stored.rotation.counter),
+        )
+
     def signed(
         self,
         opened: Opened,
@@ -381,9 +400,9 @@ class Sessions:
         """The sessions of ``old`` are ``new``'s from now on: the next refresh brings that user's token."""
         return [id for (id,) in await tx.fetch(QUERIES["move_sessions"], old, new, self._clock.now())]
 
-    async def forget(self, tx: Tx, user: str) -> None:
-        """Delete every trace of the sessions of ``user``."""
-        await tx.execute(QUERIES["delete_sessions"], user)
+    async def scrub(self, tx: Tx, user: str) -> None:
+        """Forget the person behind ended sessions: what stays only tells a device that it was signed out."""
+        await tx.execute(QUERIES["scrub_sessions"], user)
 
     async def trim(self, limit: int = 1000) -> int:
         """Forget sessions that nobody can refresh any more; how many. One short transaction."""

@@ -43,8 +43,8 @@ UPDATE session SET amr = $2, auth_time = $3, epoch = epoch + 1, changed_at = $3 
 -- name: changed_sessions
 SELECT id, epoch, ended_by, wipe, changed_at FROM session WHERE changed_at > $1
 
--- name: delete_sessions
-DELETE FROM session WHERE user_id = $1
+-- name: scrub_sessions
+UPDATE session SET device = '{}', ip = '', user_agent = '' WHERE user_id = $1
 
 -- name: trim_sessions
 DELETE FROM session WHERE id IN (SELECT id FROM session WHERE seen_at < $1 ORDER BY seen_at LIMIT $2) RETURNING id

@@ -110,6 +110,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     keep: Callable[[Tx, Any], Awaitable[None]] | None = None
     """Called with the ``Applied`` in the same transaction. What it raises undoes this batch alone. It may be
     called twice, and awaits nothing but its ``tx``."""
+    prepare: Callable[[Tx], Awaitable[Sequence[Transaction]]] | None = None
+    """Run in the group's transaction, before anything is read: its transactions take the place of those here.
+    What it raises fails this batch alone. May run more than once."""
 
 
 class Resync(msgspec.Struct, frozen=True):

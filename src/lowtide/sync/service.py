@@ -22,13 +22,14 @@ from lowtide.sync.hub import Hub
 from lowtide.sync.journal import Journal
 from lowtide.sync.lines import Coding, Format
 from lowtide.sync.model import Batch, CheckpointAsk, Commit
+from lowtide.sync.ownership import Ownership
 from lowtide.sync.pull import PullAnswer, PullRequest, pull
 from lowtide.sync.segments import Segments
 from lowtide.sync.store import queries
 from lowtide.sync.streams import Streams
 from lowtide.sync.system import with_system
 from lowtide.sync.uploads import SentBatch, UploadAnswer, batch_of
-from lowtide.sync.writer import Applied, Writer
+from lowtide.sync.writer import Applied, MergedAway, Writer
 
 log = logging.getLogger("lowtide.sync")
 
@@ -47,7 +48,18 @@ MAX_REQUEST = 2**63 - 1
 class Sync:
     """Takes uploads, serves downloads. ``start`` before use, ``close`` after."""
 
-    def __init__(self, schema: Schema, database: Database, bus: Bus, jobs: Jobs, clock: Clock, ids: Ids):
+    def __init__(
+        self,
+        schema: Schema,
+        database: Database,
+        bus: Bus,
+        jobs: Jobs,
+        clock: Clock,
+        ids: Ids,
+        *,
+        merged: MergedAway | None = None,
+    ):
+        """``merged``: which users were merged into others, so that nothing is written as them."""
         self.schema = with_system(schema)
         self.streams = Streams(self.schema)
         self.database = database
@@ -57,10 +69,13 @@ class Sync:
         self._jobs = jobs
         self._clock = clock
         self._ids = ids
-        self.writer = Writer(database, self.schema, self.streams, clock, self._enqueue, self._committed)
+        self.writer = Writer(
+            database, self.schema, self.streams, clock, self._enqueue, self._committed, merged
+        )
         self.downloads = Downloads(
             database, self.schema, self.streams, self.hub, self.segments, clock, self._note_seen
         )
+        self.ownership = Ownership(self.schema, database, clock, self.writer.apply)
         self.functions = Functions(self.schema, database, jobs, clock, ids, self.writer.apply)
         self.journal = Journal(self.schema, self.streams, database, clock, self.writer.apply)
         self.devices = Devices(self.schema, self.streams, database, self.writer.apply)
@@ -92,6 +107,8 @@ class Sync:
     async def upload(self, principal: Principal, sent: SentBatch) -> UploadAnswer:
         """Apply a device's batch exactly once. Raises as ``batch_of`` and ``Writer.apply`` do."""
         batch = batch_of(sent, principal, self.schema, self._clock.now())
+        if principal.aliases:
+            batch = self.ownership.renamed(batch, principal)
         applied = await self.writer.apply(batch)
         return UploadAnswer(sent.client_id, applied.last_n, str(applied.group), applied.results)
 

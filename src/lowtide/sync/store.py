@@ -179,13 +179,18 @@ async def read_device(tx: Tx, space: str, user: str, client_id: str) -> Device |
     return Device({}, *rows[0]) if rows else None
 
 
+def read_answers(text: str) -> dict[str, Answer]:
+    """A device's answers as they were stored."""
+    return _decode_answers(text) if text else {}
+
+
 async def lock_devices(tx: Tx, keys: Iterable[DeviceKey]) -> dict[DeviceKey, Device]:
     """The named devices, held until the transaction ends; a new one where none was seen. One query."""
     found = dict.fromkeys(keys, Device())
     if found:
         rows = await tx.fetch(queries["devices_for_write"], _encode(list(found)).decode())
         for space, user, client_id, answers, *rest in rows:
-            found[(space, user, client_id)] = Device(_decode_answers(answers) if answers else {}, *rest)
+            found[(space, user, client_id)] = Device(read_answers(answers), *rest)
     return found
 
 

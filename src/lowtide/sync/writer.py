@@ -13,13 +13,13 @@ import bisect
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Self
 
 import msgspec
 
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.errors import BatchGap, BatchRepeated, Busy, LowtideError, Unavailable
+from lowtide.kernel.errors import BatchGap, BatchRepeated, Busy, LowtideError, TokenExpired, Unavailable
 from lowtide.kernel.schema import Principal, Schema
 from lowtide.storage.db import Database, Tx
 from lowtide.sync import store
@@ -103,6 +103,8 @@ class CommandCall(msgspec.Struct, frozen=True):
     claims: dict[str, Any]
 
 
+MergedAway = Callable[[Tx, Collection[str]], Awaitable[Collection[str]]]
+"""(tx, users) -> those of them who were merged into another user."""
 Enqueue = Callable[[Tx, str, msgspec.Struct], Awaitable[None]]
 """(tx, kind, payload): a job that exists exactly if the transaction commits."""
 
@@ -118,6 +120,7 @@ class Writer:
         clock: Clock,
         enqueue: Enqueue,
         publish: Callable[[Commit], None],
+        merged: MergedAway | None = None,
     ):
         self._database = database
         self._schema = schema
@@ -125,6 +128,7 @@ class Writer:
         self._clock = clock
         self._enqueue = enqueue
         self._publish = publish
+        self._merged = merged or _nobody
         self._waiting: deque[tuple[Batch, int, asyncio.Future[Applied]]] = deque()
         self._waiting_mutations = 0
         self._wake = asyncio.Event()
@@ -216,8 +220,15 @@ class Writer:
         now = self._clock.now()
         head = await store.lock_head(tx)
         group = head.group + 1
+        batches = [await _prepared(tx, batch) for batch in batches]
+        merged_away = await self._merged_away(tx, batches)
         uploads = await _Uploads.open(tx, batches)
-        todo = [uploads.admit(batch) for batch in batches]
+        todo = [
+            TokenExpired("The account was merged into another: fetch a new token.")
+            if _author(batch) in merged_away
+            else uploads.admit(batch)
+            for batch in batches
+        ]
         fresh = [(batch, skip) for item in todo if isinstance(item, tuple) for batch, skip in (item,)]
         if not fresh:
             return [item for item in todo if not isinstance(item, tuple)], None
@@ -255,6 +266,11 @@ class Writer:
         topics.extend(uploads.topics())
         await tx.execute(queries["insert_head_log"], group, now, _encode(topics).decode())
         return outcomes, Commit(group=group, topics=tuple(topics), buckets=buckets, pages=ledger.pages)
+
+    async def _merged_away(self, tx: Tx, batches: Sequence[Batch]) -> Collection[str]:
+        """The anonymous users among the authors who are another user by now: nothing is written as them."""
+        guests = {author for batch in batches if (author := _author(batch))}
+        return await self._merged(tx, guests) if guests else ()
 
     async def _merge(
         self, tx: Tx, fresh: Sequence[tuple[Batch, int]], now: int
@@ -471,6 +487,24 @@ def _echo(batch: Batch, merge: Merge, ledger: Ledger) -> dict[Key, Written]:
                 seen = not deleted and merge.sees(who, key, record)
                 written[key] = Written(json, bool(deleted), op, created, updated, seen)
     return written
+
+
+async def _prepared(tx: Tx, batch: Batch) -> Batch:
+    if batch.prepare is None:
+        return batch
+    return msgspec.structs.replace(batch, transactions=await batch.prepare(tx))
+
+
+async def _nobody(tx: Tx, users: Collection[str]) -> Collection[str]:
+    return ()
+
+
+def _author(batch: Batch) -> str:
+    """The anonymous user who wrote the batch; "" for everybody else. Only they are ever merged away."""
+    if not batch.transactions:
+        return ""
+    who = batch.transactions[0].principal
+    return who.user if who.claims.get("anonymous") is True and not who.server else ""
 
 
 def _key(device: Upload | CheckpointAsk | Resync) -> DeviceKey:
