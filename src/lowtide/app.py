@@ -303,8 +303,6 @@ class Lowtide:
             *auth_routes(self.keys),
             *self.methods.routes(),
             *self.provider.routes(),
-            *account_routes(self.accounts, Own(self.database, self.accounts), self.proofs, self.rates),
-            *admin_routes(Admin(self.database, self.accounts)),
             *key_routes(self.keys),
             *passkey_routes(self.passkeys, self.accounts.sign_in, self.methods.signing),
             *self.outside.routes(self.methods.signing),
