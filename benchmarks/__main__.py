@@ -18,7 +18,7 @@ import msgspec
 from rich.console import Console
 
 import lowtide
-from benchmarks import first_sync, live, peers, reconnect, report, start, uploads
+from benchmarks import first_sync, live, peers, reconnect, report, rest, start, uploads
 from benchmarks.meter import Machine
 from benchmarks.rows import as_json
 from benchmarks.run import Run
@@ -29,6 +29,7 @@ AREAS = {
     "first-sync": first_sync.measure,
     "live": live.measure,
     "reconnect": reconnect.measure,
+    "rest": rest.measure,
 }
 RESULTS = Path(__file__).parent / "results.json"
 WIDTH = 170

@@ -11,8 +11,10 @@ import msgspec
 from benchmarks.client import Answer, Wire
 from benchmarks.meter import Meter
 
-Ask = Callable[[int, int], bytes]
+Ask = Callable[[int, int], bytes | None]
 """(connection, number of its request from 0 on) -> body."""
+Path = str | Callable[[int, int], str]
+"""Where to ask; a path that differs is made as a body is."""
 Check = Callable[[Answer], None]
 
 WARM_REQUESTS = 3
@@ -29,13 +31,14 @@ class Load(msgspec.Struct, frozen=True):
 async def drive(
     pids: Sequence[int],
     wires: Sequence[Wire],
-    path: str,
+    path: Path,
     ask: Ask,
     check: Check,
     *,
     units: int,
     rounds: int,
     seconds: float,
+    method: str = "POST",
 ) -> list[Load]:
     """Rounds of ``seconds`` each; CPU of each of ``pids`` per unit, of which a request has ``units``.
 
@@ -47,8 +50,9 @@ async def drive(
         count = 0
         while count < most and time.perf_counter() < until:
             body = ask(i, sent[i])
+            where = path if isinstance(path, str) else path(i, sent[i])
             sent[i] += 1
-            check(await wires[i].ask("POST", path, body))
+            check(await wires[i].ask(method, where, body))
             count += 1
         return count
 

@@ -24,6 +24,7 @@ from benchmarks.live import report as report_live
 from benchmarks.load import Load, created, drive
 from benchmarks.meter import Meter, memory
 from benchmarks.peers.peer import HOME, ROWS, Peer, Served, run_quietly
+from benchmarks.rest import CONNECTIONS, RECORDS, task
 from benchmarks.rows import Row
 from benchmarks.run import Run
 from benchmarks.uploads import NOTES, SIZES
@@ -32,6 +33,7 @@ VERSION = "0.40.6"
 ADMIN = ("admin@example.com", "only-for-benchmarks")
 USER = ("user@example.com", "only-for-benchmarks")
 SIGNED_IN = '@request.auth.id != ""'
+TASKS = "/api/collections/tasks/records"
 PAGE = 500
 WRITES = 10
 TASK = {"team_id": "text", "title": "text", "notes": "text", "votes": "number", "done": "bool"}
@@ -128,6 +130,25 @@ class PocketBase(Peer):
             )
         )
 
+    def rest(self, run: Run) -> None:
+        folder = self._prepared(run, "rest")
+        with self.serving(folder) as served:
+            token = uvloop.run(_set_up(served, "tasks", TASK))
+            records = uvloop.run(_make(served, token))
+            for name in ("read one", "list 30", "create", "batch of 50", "refresh"):
+                load = uvloop.run(_ask(run, served, token, name, records))
+                run.add(
+                    Row(
+                        area="rest",
+                        name=name,
+                        subject=self.name,
+                        per="request",
+                        rounds=load.cpu_us,
+                        wall_rates=load.wall_rates,
+                        memory_mb=memory(served.pid) / 1e6,
+                    )
+                )
+
     def _prepared(self, run: Run, name: str) -> Path:
         folder = run.folder / f"pocketbase-{name}"
         command = [str(self._program), "superuser", "upsert", *ADMIN, "--dir", str(folder / "data")]
@@ -201,6 +222,65 @@ async def _push(run: Run, served: Served, token: str, size: int, devices: int) -
     finally:
         for wire in wires:
             wire.close()
+
+
+async def _make(served: Served, token: str) -> list[str]:
+    """A thousand tasks; their ids."""
+    wire = await connect(served.port, token)
+    ids: list[str] = []
+    for first in range(0, RECORDS, 50):
+        body = {"requests": [_request(task(first + i)) for i in range(50)]}
+        made = await _call(wire, "POST", "/api/batch", body)
+        ids += [one["body"]["id"] for one in made]
+    wire.close()
+    return ids
+
+
+def _request(record: dict[str, object]) -> dict[str, object]:
+    return {"method": "POST", "url": TASKS, "body": record}
+
+
+async def _ask(run: Run, served: Served, token: str, name: str, records: Sequence[str]) -> Load:
+    wires = [await connect(served.port, token) for _ in range(CONNECTIONS)]
+
+    def ask(wire: int, number: int) -> bytes | None:
+        match name:
+            case "create":
+                return _encode(task(number))
+            case "batch of 50":
+                return _encode({"requests": [_request(task(number)) for _ in range(50)]})
+            case _:
+                return None
+
+    def where(wire: int, number: int) -> str:
+        match name:
+            case "read one":
+                return f"{TASKS}/{records[(wire * 61 + number * 7) % len(records)]}"
+            case "list 30":
+                return f"{TASKS}?perPage=30&skipTotal=1&sort=id"
+            case "create":
+                return TASKS
+            case "batch of 50":
+                return "/api/batch"
+            case _:
+                return "/api/collections/users/auth-refresh"
+
+    try:
+        loads = await drive(
+            [served.pid],
+            wires,
+            where,
+            ask,
+            created,
+            units=1,
+            rounds=min(3, run.rounds),
+            seconds=run.seconds,
+            method="GET" if name in ("read one", "list 30") else "POST",
+        )
+        return loads[0]
+    finally:
+        for one in wires:
+            one.close()
 
 
 def _fill(file: Path, rows: int) -> None:
