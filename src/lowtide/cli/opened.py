@@ -32,6 +32,7 @@ def with_reader(
     """
 
     clock = SystemClock()
+    audit = Audit(clock, SystemIds(clock))
     database: Database = (
         open_database(settings, clock, SystemIds(clock))
         if settings.postgres
@@ -39,12 +40,13 @@ def with_reader(
     )
 
     async def opened() -> T:
+        if entry is not None and isinstance(database, SqliteBeside):
+            # Before the reader opens: who closes the files last tidies them up.
+            await database.append(lambda tx: audit.write(tx, entry))
         await database.start()
         try:
-            if entry is not None:
-                audit = Audit(clock, SystemIds(clock))
-                write = database.append if isinstance(database, SqliteBeside) else database.write
-                await write(lambda tx: audit.write(tx, entry))
+            if entry is not None and settings.postgres:
+                await database.write(lambda tx: audit.write(tx, entry))
             return await work(database)
         finally:
             await database.close()

@@ -59,9 +59,11 @@ class SqliteBeside:
     async def append(self, work: Callable[[Tx], Awaitable[T]]) -> T:
         """Run ``work`` in one short transaction beside the server, durably: for rows that only are added.
 
-        What the server keeps in memory must not depend on them. Raises ``Busy`` when the server holds the
-        lock for five seconds, and the errors of ``Tx``.
+        What the server keeps in memory must not depend on them. Needs no ``start``. Raises ``SetupError``
+        when there is no database yet, ``Busy`` when the server holds the lock for five seconds, and the
+        errors of ``Tx``.
         """
+        check_exists(self._path)
         try:
             connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
         except apsw.Error as error:
