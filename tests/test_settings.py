@@ -48,6 +48,13 @@ def test_a_postgres_address_is_kept_as_it_is(tmp_path: Path) -> None:
     [
         ("prot = 1", {}, "Unknown setting 'prot'", "'port'"),
         ("[server]\nport = 1", {}, "Unknown setting 'server'", ""),
+        ('public_url = "http://example.com"', {}, "'public_url'", "http://example.com"),
+        ('public_url = "https://example.com/"', {}, "'public_url'", "https://example.com/"),
+        ('public_url = "https://ann@example.com"', {}, "'public_url'", "ann@"),
+        ('[[clients]]\nid = "a"', {}, "'clients'", "'a'"),
+        ('[[clients]]\nid = "a"\nname = "A"\nredirect_uris = ["myapp:/cb"]', {}, "read backwards", "myapp"),
+        ('[[clients]]\nid = "a"\nname = "A"\nsecret = "x"', {}, "unknown field", "secret"),
+        ("", {"LOWTIDE_CLIENTS": "crew"}, "'clients'", "crew"),
         ("zzzzzz = 1", {}, "Unknown setting 'zzzzzz'", "allowed_hosts"),
         ("", {"LOWTIDE_DATABSE": "x"}, "Unknown setting 'databse' in environment", "'database'"),
         ("", {"LOWTIDE_": "x"}, "Unknown setting ''", ""),
@@ -97,3 +104,22 @@ def test_a_providers_secret_is_not_shown(tmp_path: Path) -> None:
     assert without_secrets(settings).upstreams[0].client_id == "c"
     with pytest.raises(SetupError, match="upstreams"):
         load(tmp_path, {"LOWTIDE_UPSTREAMS": text.replace("okta.example", "okta.example/?x=1")})
+
+
+def test_clients_are_tables(tmp_path: Path) -> None:
+    """In the file a table each; in the environment a JSON list, which replaces them."""
+    file = written(
+        tmp_path, '[[clients]]\nid = "crew"\nname = "Crew"\nredirect_uris = ["com.example.crew:/cb"]'
+    )
+    (client,) = load(file, {}).clients
+    assert (client.id, client.name, client.first_party) == ("crew", "Crew", False)
+    assert client.redirects_to("com.example.crew:/cb")
+    text = '[{"id": "tides", "name": "Tides", "first_party": true}]'
+    assert [client.id for client in load(file, {"LOWTIDE_CLIENTS": text}).clients] == ["tides"]
+
+
+@pytest.mark.parametrize("url", ["", "https://a.example", "https://a.example:8443", "http://[::1]:80"])
+def test_the_public_address_is_https_or_this_machine(tmp_path: Path, url: str) -> None:
+    """Without one, it is this machine at the port."""
+    settings = load(written(tmp_path, f'public_url = "{url}"'), {})
+    assert settings.address == (url or "http://localhost:8420")

@@ -7,7 +7,7 @@ else goes wrong is another error, and no reason to sign out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -99,6 +99,8 @@ class Sessions:
         self._clock = clock
         self._ids = ids
         self._judge = judge
+        self.elsewhere: list[Callable[[Tx, str], Awaitable[None]]] = []
+        """Told, in the transaction, of a user who is signed out everywhere: browsers that they used."""
 
     # -- begin ------------------------------------------------------------------------------------
 
@@ -389,6 +391,8 @@ class Sessions:
         Writes no audit entry: the caller says in its own why it was done.
         """
         now = self._clock.now()
+        for sign_out in self.elsewhere:
+            await sign_out(tx, user)
         return [id for (id,) in await tx.fetch(QUERIES["end_sessions"], user, now, by, int(wipe), but)]
 
     async def change(self, tx: Tx, user: str) -> None:

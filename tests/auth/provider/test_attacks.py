@@ -404,6 +404,20 @@ class TestForms:
         answer = silent.answer(await thief.get(f"{AUTHORIZE}?{silent.query()}"))
         assert answer["error"] == "login_required"
 
+    async def test_who_is_signed_out_everywhere_is_so_in_browsers(self, house: House) -> None:
+        """A thief in a browser does not outlive a new password; nor does a code that is on its way."""
+        browser, flow = house.browser(), Flow()
+        code = await house.sign_in(flow, browser=browser)
+        other = house.browser()
+        await house.sign_in(Flow(), browser=other, email="ben@example.com")
+        ((user,),) = await house.world.rows("SELECT id FROM users WHERE email = 'ann@example.com'")
+        await house.world.database.write(lambda tx: house.world.sessions.revoke_all(tx, user, "user"))
+        silent = Flow(prompt="none")
+        answer = silent.answer(await browser.get(f"{AUTHORIZE}?{silent.query()}"))
+        assert answer["error"] == "login_required"
+        assert await error_of(house, flow.redeem(code)) == "invalid_grant"
+        assert silent.code(await other.get(f"{AUTHORIZE}?{silent.query()}"))
+
     async def test_two_cookies_of_the_name_are_none(self, house: House) -> None:
         """Whoever could add one must not choose which counts."""
         browser = house.browser()

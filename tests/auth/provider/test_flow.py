@@ -156,6 +156,7 @@ class TestConsent:
         assert (refused["error"], refused["state"], refused["iss"]) == ("access_denied", "the state", ISSUER)
         page = await browser.get(f"{AUTHORIZE}?{flow.query()}")
         assert flow.code(await browser.fill(page, "consent", answer="yes"))
+        assert (await house.world.actions()).count("consent.give") == 1
         silent = Flow(THIRD, prompt="none")
         assert silent.code(await browser.get(f"{AUTHORIZE}?{silent.query()}"))
 

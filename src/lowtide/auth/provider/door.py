@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from lowtide.audit import Audit, Entry
 from lowtide.auth.model import Ask, Proof, SecondFactorNeeded, User
 from lowtide.auth.provider.authorize import Authorization, Refused, Stray, fingerprint
 from lowtide.auth.provider.browsers import Browsers
@@ -96,6 +97,7 @@ class Door:
         authorization: Authorization,
         browsers: Browsers,
         pages: Pages,
+        audit: Audit,
         clock: Clock,
     ):
         self._database = database
@@ -106,6 +108,7 @@ class Door:
         self._authorization = authorization
         self._browsers = browsers
         self._pages = pages
+        self._audit = audit
         self._clock = clock
 
     async def open(self, request: Request[Any, bytes]) -> Response:
@@ -215,7 +218,23 @@ class Door:
             return self._refuse(visit, "access_denied", "The user does not agree.")
         scope = frozenset(visit.asked.scope)
         user, client = browser.user, visit.client.id
-        await self._database.write(lambda tx: self._store.agree(tx, user, client, scope))
+
+        async def work(tx: Tx) -> None:
+            await self._store.agree(tx, user, client, scope)
+            await self._audit.write(
+                tx,
+                Entry(
+                    action="consent.give",
+                    actor=f"user:{user}",
+                    via="browser",
+                    target=f"client:{client}",
+                    after=sorted(scope),
+                    request=visit.request.id,
+                    personal={"ip": visit.request.client},
+                ),
+            )
+
+        await self._database.write(work)
         fresh = self._browsers.sealed(
             fields.get("fresh", ""), visit.held, "fresh", visit.about, str(browser.auth_time)
         )

@@ -32,6 +32,9 @@ SELECT client, user_id, details, expires_at, used, session FROM oauth_code WHERE
 -- name: use_code
 UPDATE oauth_code SET used = 1, session = $2 WHERE hash = $1
 
+-- name: end_codes
+UPDATE oauth_code SET used = 1 WHERE user_id = $1 AND used = 0
+
 -- name: consent
 SELECT scope FROM oauth_consent WHERE user_id = $1 AND client = $2
 

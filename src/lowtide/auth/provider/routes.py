@@ -176,6 +176,7 @@ def provider_routes(issuer: str, endpoints: Endpoints, door: Door, leaving: Leav
             response=response,
             status=status,
             headers=CLIENT,
+            key="none",
             answers=(
                 Answer(400, "The request is wrong (RFC 6749 section 5.2).", Wrong),
                 Answer(401, "The client is not who it says.", Wrong),
@@ -194,6 +195,7 @@ def provider_routes(issuer: str, endpoints: Endpoints, door: Door, leaving: Leav
             max_body=MAX_FORM,
             raw_query=True,
             headers=BROWSER,
+            key="none",
             auth="none",
             produces="text/html",
             answers=(
@@ -226,6 +228,7 @@ def provider_routes(issuer: str, endpoints: Endpoints, door: Door, leaving: Leav
             max_body=KIB,
             response=dict[str, Any],
             scope="openid",
+            key="none",
             summary="Who the user is",
             errors=(ScopeMissing,),
             tags=("oauth",),

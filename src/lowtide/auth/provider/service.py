@@ -59,13 +59,23 @@ class Provider:
         self._issuer = address
         self.store = ProviderStore(clock)
         accounts.sign_in.credentials.append(self.store)
+        accounts.sessions.elsewhere.append(self.store.end_browsers)
         self.clients = Clients(database, self.store, clients)
         users, sessions = accounts.users, accounts.sessions
         browsers = Browsers(database, self.store, secrets, address=address)
         pages = Pages(title)
         authorization = Authorization(database, self.store, self.clients, issuer=address)
         self._door = Door(
-            database, self.store, users, accounts.sign_in, ways, authorization, browsers, pages, clock
+            database,
+            self.store,
+            users,
+            accounts.sign_in,
+            ways,
+            authorization,
+            browsers,
+            pages,
+            accounts.audit,
+            clock,
         )
         self._leaving = Leaving(
             database, self.store, self.clients, users, sessions, keys, browsers, pages, issuer=address

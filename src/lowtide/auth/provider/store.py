@@ -127,6 +127,11 @@ class ProviderStore:
         """Sign the browser out."""
         await tx.fetch(_SQL["delete_browser"], digest(secret))
 
+    async def end_browsers(self, tx: Tx, user: str) -> None:
+        """Sign ``user`` out of every browser; codes that are on their way are worth nothing."""
+        await tx.execute(_SQL["forget_browsers"], user)
+        await tx.execute(_SQL["end_codes"], user)
+
     # -- the end ----------------------------------------------------------------------------------
 
     async def factors(self, tx: Tx, user: str) -> tuple[str, ...]:
