@@ -33,6 +33,14 @@ from lowtide.auth.account_routes import account_routes
 from lowtide.auth.accounts import SEALED as SEALED_SESSIONS
 from lowtide.auth.admin import Admin
 from lowtide.auth.admin_routes import admin_routes
+from lowtide.auth.attestation import COMPONENT as ATTESTATION
+from lowtide.auth.attestation import (
+    Accepted,
+    Attestation,
+    attestation_routes,
+    chosen,
+    read_console_keys,
+)
 from lowtide.auth.challenges import Challenges
 from lowtide.auth.deletion import Deletion
 from lowtide.auth.keys import SEALED as SEALED_KEYS
@@ -64,6 +72,7 @@ from lowtide.declare.app import App
 from lowtide.egress import Egress
 from lowtide.kernel.clock import Clock, SystemClock
 from lowtide.kernel.errors import SetupError
+from lowtide.kernel.http import Route
 from lowtide.kernel.ids import Ids, SystemIds
 from lowtide.records import Records, records_routes
 from lowtide.settings import Settings, without_secrets
@@ -84,7 +93,7 @@ from lowtide.sync.retention import Retention
 log = logging.getLogger("lowtide")
 
 JOBS = Component("jobs", "lowtide.storage.jobs")
-COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, PROVIDER, PASSKEYS, OUTSIDE, SYNC)
+COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, PROVIDER, PASSKEYS, OUTSIDE, ATTESTATION, SYNC)
 """Everything that keeps tables, in the order in which they are made."""
 
 SEALED = (*SEALED_AUDIT, *SEALED_KEYS, *SEALED_SESSIONS, *SEALED_METHODS)
@@ -212,6 +221,17 @@ class Lowtide:
             redirects=settings.app_redirects,
         )
         self.accounts.sign_in.credentials.append(self.outside.apple)
+        self.attestation = Attestation(
+            self.database,
+            self.challenges,
+            clock,
+            Accepted(
+                apple_apps=self._apple,
+                android_apps=self._android,
+                play=read_console_keys(settings.play_decryption_key, settings.play_verification_key),
+                development=settings.attestation_development,
+            ),
+        )
         self.asgi: Edge
         self._dev = dev
         self._name = app.name
@@ -292,6 +312,21 @@ class Lowtide:
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._opened.push_async_callback(_end, asyncio.create_task(work, name=name))
 
+    def _guarded(self, routes: list[Route]) -> list[Route]:
+        """``routes``, those that ask for attestation with it."""
+        policy = self.settings.attestation
+        if policy == "off":
+            return routes
+        try:
+            which = chosen(routes, self.settings.attestation_routes)
+        except ValueError as error:
+            raise SetupError(
+                f"Setting 'attestation_routes' holds '{error}', which is no address for users."
+            ) from error
+        return [
+            self.attestation.guard(one, policy) if (one.method, one.path) in which else one for one in routes
+        ]
+
     def _edge(self) -> Edge:
         async def answers() -> bool:
             await self.sync.head()
@@ -315,11 +350,13 @@ class Lowtide:
                 self.rates,
             ),
             *admin_routes(Admin(self.database, self.accounts), self.deletion),
+            *attestation_routes(self.attestation),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync, self.audit),
             *audit_routes(self.audit, self.checkpoints, self.database),
             *records_routes(Records(self.sync, self.clock, self.ids), self.clock),
         ]
+        routes = self._guarded(routes)
         if self.settings.reference:
             routes += Contract(routes, self._schema, lowtide.__version__).routes()
         development = outbox_routes(self.database) if self._dev else []

@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -118,6 +118,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     a JSON list."""
     app_redirects: tuple[str, ...] = ()
     """Where such a provider may send the user back to, such as ``com.example.app:/signed-in``; exactly."""
+    attestation: Literal["off", "monitor", "enforce"] = "off"
+    """Must devices prove that they are genuine? ``monitor`` logs which do not, ``enforce`` refuses them."""
+    attestation_routes: tuple[str, ...] = ()
+    """Where: ``POST /v1/sync/batches``, or ``POST /v1/records*``. Empty: all for users but signing in."""
+    attestation_development: bool = False
+    """Are keys of Apple's sandbox taken, too?"""
+    play_decryption_key: str = ""
+    """Play Integrity's decryption key, as the Play Console shows it."""
+    play_verification_key: str = ""
+    """Play Integrity's verification key, as the Play Console shows it."""
     reference: bool = True
     """Serve the API's description at ``/v1/openapi.json`` and as a page at ``/docs``; it holds no data."""
     clients: tuple[Client, ...] = ()
@@ -142,6 +152,8 @@ def without_secrets(settings: Settings) -> Settings:
         for field in msgspec.structs.fields(settings)
         if isinstance(value := getattr(settings, field.name), str)
     }
+    if settings.play_decryption_key:
+        shown["play_decryption_key"] = "..."
     hidden = {"client_secret": "..."}
     bare = tuple([msgspec.structs.replace(one, **hidden) for one in settings.upstreams])
     return msgspec.structs.replace(settings, **shown | dict.fromkeys(ENVIRONMENT_ONLY, ""), upstreams=bare)

@@ -156,6 +156,7 @@ PASSKEY = {
         "response": {"clientDataJSON": "AAAA", "attestationObject": "AAAA"},
     }
 }
+STATEMENT = {"challenge": "c", "key_id": "k", "statement": "s"}
 ID_TOKEN = {"provider": "apple", "id_token": "x", "nonce": "n" * 16}
 USERS = "200 200 200 401 401 401 200 200"
 ADMINS = "403 403 403 401 401 401 200 200"
@@ -218,6 +219,12 @@ ROWS = [
     Row("POST", "/v1/auth/passkeys/sign-in/begin", at("/v1/auth/passkeys/sign-in/begin", {}), OPEN),
     Row("POST", "/v1/auth/passkeys/sign-in", at("/v1/auth/passkeys/sign-in", {}),
                                                             "400  400  400  400  400  400  400  400"),
+    Row("POST", "/v1/auth/attestation/challenge", at("/v1/auth/attestation/challenge"), NO_SESSION),
+    Row("POST", "/v1/auth/attestation/apple", at("/v1/auth/attestation/apple", STATEMENT), NO_SESSION),
+    Row("POST", "/v1/auth/attestation/apple/assertion", at("/v1/auth/attestation/apple/assertion", STATEMENT),
+        NO_SESSION),
+    Row("POST", "/v1/auth/attestation/android",
+        at("/v1/auth/attestation/android", {"challenge": "c", "token": "t"}), NO_SESSION),
     # Neither Apple nor Google nor another provider is set up.
     Row("POST", "/v1/auth/id-token", at("/v1/auth/id-token", ID_TOKEN), all_get(404)),
     Row("POST", "/v1/auth/apple/notifications", at("/v1/auth/apple/notifications", {"payload": "x"}),

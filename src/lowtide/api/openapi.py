@@ -74,6 +74,7 @@ TAGS = {
     "conflicts": "Values that lost a conflict, and how to bring one back.",
     "passkeys": "Signing in with what a device holds: made, used, named and deleted.",
     "outside": "Signing in with Apple, Google and other OpenID providers.",
+    "attestation": "Devices and apps that their makers vouch for.",
     "apps": "Which phone apps belong to this site.",
     "admin": "For administrators and the app's own servers.",
     "health": "Is the server alive, and ready for requests?",

@@ -18,6 +18,7 @@ The tree::
     │   └── ProofInvalid          a DPoP proof is missing, or does not fit the request
     │       └── NonceNeeded           the proof must hold the server's nonce
     ├── Forbidden             403  who is asking may not
+    │   ├── AttestationRequired   the device has not proved to be a genuine one
     │   ├── StepUpRequired        the last sign-in is too long ago for this
     │   ├── ScopeMissing          the token of an OAuth client was not granted this
     │   ├── AccountDisabled       the user was locked out, or is being deleted
@@ -190,6 +191,13 @@ class Forbidden(LowtideError):
     code = "forbidden"
     status = 403
     hint = "Look at the write rule of the model, or sign in as another user."
+
+
+class AttestationRequired(Forbidden):
+    """The device must prove that it is a genuine one, with a genuine app."""
+
+    code = "attestation_required"
+    hint = "Attest this session's device at /v1/auth/attestation, then send the request again."
 
 
 class StepUpRequired(Forbidden):
