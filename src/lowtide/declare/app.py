@@ -110,6 +110,14 @@ class FunctionDeclaration(msgspec.Struct, frozen=True):
     place: Place
 
 
+class HookDeclaration(msgspec.Struct, frozen=True):
+    """One hook of signing in as it was written."""
+
+    moment: str
+    call: Callable[..., Any]
+    place: Place
+
+
 class App:
     """What one backend serves. ``name`` is a short identifier, such as ``"tasks"``."""
 
@@ -119,6 +127,7 @@ class App:
         self.models: list[ModelDeclaration] = []
         self.streams: list[StreamDeclaration] = []
         self.functions: list[FunctionDeclaration] = []
+        self.hooks: list[HookDeclaration] = []
 
     @overload
     def model(self, cls: type[C], /) -> type[C]: ...
@@ -210,6 +219,31 @@ class App:
             return call
 
         return declare if call is None else declare(call)
+
+    def before_sign_up(self, call: F, /) -> F:
+        """Ask ``async def f(event)`` before a new user is made; the user waits, five seconds at most.
+
+        It may raise ``Refused``, and may return a dict of custom claims for the user's tokens. ``event`` has
+        ``user``, ``provider``, ``claims`` of the provider, ``space``, ``device`` and ``ip``. It may be
+        asked more than once for one sign-up.
+        """
+        return self._hook("before_sign_up", call, caller())
+
+    def before_sign_in(self, call: F, /) -> F:
+        """Ask ``async def f(event)`` before a known user is let in. As ``before_sign_up``."""
+        return self._hook("before_sign_in", call, caller())
+
+    def after_sign_up(self, call: F, /) -> F:
+        """Tell ``async def f(event)`` of a new user once they are kept: as a job, at least once."""
+        return self._hook("after_sign_up", call, caller())
+
+    def after_sign_in(self, call: F, /) -> F:
+        """Tell ``async def f(event)`` of a known user's sign-in: as a job, at least once."""
+        return self._hook("after_sign_in", call, caller())
+
+    def _hook(self, moment: str, call: F, place: Place) -> F:
+        self.hooks.append(HookDeclaration(moment, call, place))
+        return call
 
     def compile(self) -> Schema:
         """The schema. Raises ``DeclarationError`` whose ``details["findings"]`` are all mistakes."""

@@ -33,6 +33,7 @@ def build(app: App) -> Schema:
         models={m.name: _model(app, m, looked_up.get(m.name, set())) for m in app.models},
         streams=streams,
         functions={f.name: _function(f) for f in app.functions},
+        hooks={hook.moment: hook.call for hook in app.hooks},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lowtide.declare.app import App
-from lowtide.declare.check_functions import check_functions
+from lowtide.declare.check_functions import check_functions, check_hooks
 from lowtide.declare.check_models import check_models
 from lowtide.declare.check_streams import check_streams
 from lowtide.declare.findings import Finding, Findings
@@ -27,4 +27,5 @@ def check(app: App) -> list[Finding]:
     check_models(found, app)
     check_streams(found, app)
     check_functions(found, app)
+    check_hooks(found, app)
     return found.sorted()

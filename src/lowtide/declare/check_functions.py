@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from lowtide.declare import place as places
-from lowtide.declare.app import App, FunctionDeclaration
+from lowtide.declare.app import App, FunctionDeclaration, HookDeclaration
 from lowtide.declare.build import parameter_type
 from lowtide.declare.findings import Findings, check_name
 from lowtide.declare.place import Place
@@ -33,6 +33,29 @@ def check_functions(found: Findings, app: App) -> None:
             )
         else:
             _check_parameters(found, function)
+
+
+def check_hooks(found: Findings, app: App) -> None:
+    """Report everything that is wrong with the hooks of signing in."""
+    moments: dict[str, HookDeclaration] = {}
+    for hook in app.hooks:
+        first = moments.setdefault(hook.moment, hook)
+        if first is not hook:
+            found.error(
+                hook.place,
+                "hook-twice",
+                f"there is a hook {hook.moment} already, in line {first.place.line}",
+                "Do both in one function.",
+            )
+        if not inspect.iscoroutinefunction(hook.call):
+            found.error(hook.place, "hook-async", f"{hook.moment} is not async", "Write 'async def'.")
+        elif len(inspect.signature(hook.call).parameters) != 1:
+            found.error(
+                hook.place,
+                "hook-signature",
+                f"{hook.moment} does not take one argument",
+                "Write 'async def f(event)'.",
+            )
 
 
 def _check_parameters(found: Findings, function: FunctionDeclaration) -> None:
