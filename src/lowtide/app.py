@@ -89,14 +89,17 @@ from lowtide.sync import COMPONENT as SYNC
 from lowtide.sync import Sync, sync_routes
 from lowtide.sync.deploy import deploy
 from lowtide.sync.retention import Retention
+from lowtide.webhooks import COMPONENT as WEBHOOKS
+from lowtide.webhooks import SEALED as SEALED_WEBHOOKS
+from lowtide.webhooks import Webhooks, webhook_routes
 
 log = logging.getLogger("lowtide")
 
 JOBS = Component("jobs", "lowtide.storage.jobs")
-COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, PROVIDER, PASSKEYS, OUTSIDE, ATTESTATION, SYNC)
+COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, PROVIDER, PASSKEYS, OUTSIDE, ATTESTATION, SYNC, WEBHOOKS)
 """Everything that keeps tables, in the order in which they are made."""
 
-SEALED = (*SEALED_AUDIT, *SEALED_KEYS, *SEALED_SESSIONS, *SEALED_METHODS)
+SEALED = (*SEALED_AUDIT, *SEALED_KEYS, *SEALED_SESSIONS, *SEALED_METHODS, *SEALED_WEBHOOKS)
 """Every column that the vault seals, to be sealed anew after a rotation of its keys."""
 
 JOBS_AT_ONCE = 16
@@ -126,6 +129,8 @@ class Lowtide:
         self.rates.schedule(self.jobs)
         self.once = Once(self.database, clock, self.vault)
         self.once.schedule(self.jobs)
+        self.webhooks = Webhooks(self.database, self.jobs, self.vault, self.egress, clock, ids)
+        self.audit.listener = self.webhooks.heard
         self.keys = Keys(self.database, clock, self.vault, self.audit)
         self.tokens: Tokens
         self.proofs = Proofs(clock, lambda: self.keys.derive("dpop"), public_url=settings.public_url)
@@ -354,6 +359,7 @@ class Lowtide:
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync, self.audit),
             *audit_routes(self.audit, self.checkpoints, self.database),
+            *webhook_routes(self.webhooks, self.audit, self.jobs.wake),
             *records_routes(Records(self.sync, self.clock, self.ids), self.clock),
         ]
         routes = self._guarded(routes)

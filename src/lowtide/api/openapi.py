@@ -80,6 +80,7 @@ TAGS = {
     "health": "Is the server alive, and ready for requests?",
     "problems": "What an error means.",
     "reference": "This description.",
+    "webhooks": "Events as signed messages to other servers: for admins and the app's own servers.",
 }
 """What each tag is about, in the order of the reference."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 
 from lowtide.audit.model import MAX_PERSONAL, Entry, cut, seal_personal, seal_value
@@ -20,6 +22,8 @@ class Audit:
         """``pepper``: what keys the hashes of values; not in the database in the clear."""
         self._clock, self._ids = clock, ids
         self.pepper = pepper
+        self.listener: Callable[[Tx, Entry], Awaitable[None]] | None = None
+        """Told of each entry in its transaction; awaits nothing but its ``tx``."""
         self.wrote = False
         """Has an entry been written since somebody set this to False? A hint for the sequencer."""
 
@@ -50,6 +54,8 @@ class Audit:
         if detailed:
             await tx.execute(_SQL["add_detail"], id, salt, personal)
         self.wrote = True
+        if self.listener is not None:
+            await self.listener(tx, entry)
         return id
 
     async def write_change(self, tx: Tx, entry: Entry) -> bool:

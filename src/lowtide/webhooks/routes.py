@@ -1,0 +1,127 @@
+"""The addresses of webhooks: for admins and the app's own servers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from lowtide.audit import Audit, Entry
+from lowtide.kernel.errors import AddressRefused, Conflict, NotFound
+from lowtide.kernel.http import Request, Route
+from lowtide.storage.db import Tx
+from lowtide.webhooks.service import Endpoint, Try, Webhooks
+
+T = TypeVar("T")
+Event = Annotated[str, msgspec.Meta(pattern=r"^(\*|[a-z_]{1,40}\.(\*|[a-z_]{1,40}))$")]
+
+
+class NewWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    url: Annotated[str, msgspec.Meta(max_length=2048)]
+    events: Annotated[list[Event], msgspec.Meta(min_length=1, max_length=50)]
+    """Actions of the audit log: ``user.create``, ``session.*``, or ``*``."""
+
+
+class MadeWebhook(msgspec.Struct, frozen=True):
+    webhook: Endpoint
+    secret: str
+    """Shown this once: what receivers verify signatures with."""
+
+
+class NewSecret(msgspec.Struct, frozen=True):
+    secret: str
+
+
+class WebhookList(msgspec.Struct, frozen=True):
+    webhooks: list[Endpoint]
+
+
+class TryList(msgspec.Struct, frozen=True):
+    tries: list[Try]
+
+
+class Sent(msgspec.Struct, frozen=True):
+    message: str
+
+
+class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    enabled: bool
+
+
+def webhook_routes(webhooks: Webhooks, audit: Audit, wake: Callable[[], None]) -> list[Route]:
+    """``/v1/admin/webhooks``. Every change is an entry of the audit log."""
+    path, one = "/v1/admin/webhooks", "/v1/admin/webhooks/{id}"
+
+    async def change(
+        request: Request[Any, None], action: str, id: str, work: Callable[[Tx], Awaitable[T]]
+    ) -> T:
+        who = request.principal
+        actor = f"server:{who.user}" if who.server else f"user:{who.user}"
+        via = f"session:{who.session}" if who.session else ""
+
+        async def audited(tx: Tx) -> T:
+            result = await work(tx)
+            target = f"webhook:{id or (result[0].id if isinstance(result, tuple) else '')}"
+            await audit.write(
+                tx, Entry(action=action, actor=actor, via=via, target=target, request=request.id)
+            )
+            return result
+
+        return await webhooks.database.write(audited)
+
+    async def make(request: Request[NewWebhook, None]) -> MadeWebhook:
+        """The secret is in this answer and in no other."""
+        sent = request.body
+        webhook, secret = await change(
+            request, "webhook.create", "", lambda tx: webhooks.add(tx, sent.url, sent.events)
+        )
+        return MadeWebhook(webhook, secret)
+
+    async def list_(_: Request[None, None]) -> WebhookList:
+        """The oldest first, without their secrets."""
+        return WebhookList(await webhooks.database.read(webhooks.endpoints))
+
+    async def rotate(request: Request[None, None]) -> NewSecret:
+        """Messages are signed with the old secret, too, for a day."""
+        id = request.params["id"]
+        return NewSecret(await change(request, "webhook.rotate", id, lambda tx: webhooks.rotate(tx, id)))
+
+    async def switch(request: Request[Switch, None]) -> None:
+        """What happens while it is off is not sent later."""
+        id, on = request.params["id"], request.body.enabled
+        await change(request, "webhook.switch", id, lambda tx: webhooks.enable(tx, id, on))
+
+    async def delete(request: Request[None, None]) -> None:
+        """What waits to be sent to it is not sent."""
+        id = request.params["id"]
+        await change(request, "webhook.delete", id, lambda tx: webhooks.delete(tx, id))
+
+    async def tries(request: Request[None, None]) -> TryList:
+        """The latest first, 100 at most; a status of 0 is no answer."""
+        id = request.params["id"]
+        return TryList(await webhooks.database.read(lambda tx: webhooks.tries(tx, id)))
+
+    async def test(request: Request[None, None]) -> Sent:
+        """Look at the tries for what became of it."""
+        id = request.params["id"]
+        message = await webhooks.database.write(lambda tx: webhooks.test(tx, id))
+        wake()
+        return Sent(message)
+
+    def route(method: str, path: str, handler: object, summary: str, **more: object) -> Route:
+        return Route(method, path, handler, summary=summary, auth="admin", tags=("webhooks",), **more)  # type: ignore[arg-type]
+
+    missing = (NotFound,)
+    return [
+        route(
+            "POST", path, make, "Send events to a server", body=NewWebhook, response=MadeWebhook,
+            status=201, errors=(AddressRefused, Conflict), key="none",
+        ),
+        route("GET", path, list_, "List webhooks", response=WebhookList),
+        route("PATCH", one, switch, "Switch a webhook on or off", body=Switch, errors=missing),
+        route("DELETE", one, delete, "Delete a webhook", errors=missing),
+        route("POST", f"{one}/secret", rotate, "Make a new secret", response=NewSecret, errors=missing),
+        route("GET", f"{one}/tries", tries, "List the last tries", response=TryList, errors=missing),
+        route("POST", f"{one}/test", test, "Send a message to try it", response=Sent, errors=missing),
+    ]  # fmt: skip
