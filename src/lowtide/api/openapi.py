@@ -256,6 +256,7 @@ def errors_of(route: Route) -> dict[int, list[type[LowtideError]]]:
 KEY = Header(
     "Idempotency-Key",
     "A new random value for each new request, and the same when it is repeated: then it counts once.",
+    pattern=r'^("[!#-\[\]-~]{1,255}"|[!#-+\--~]{1,255})$',
 )
 
 
@@ -321,7 +322,7 @@ class _Operation:
                 "in": "header",
                 "description": header.about,
                 "required": header.required or (header is KEY and self._route.key == "required"),
-                "schema": {"type": "string"},
+                "schema": {"type": "string"} | ({"pattern": header.pattern} if header.pattern else {}),
             }
 
     def _body(self) -> Json:

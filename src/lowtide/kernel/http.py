@@ -167,6 +167,8 @@ class Header(msgspec.Struct, frozen=True):
     name: str
     about: str
     required: bool = False
+    pattern: str = ""
+    """What its value looks like, as a regular expression of JSON Schema; empty: any text."""
 
 
 class Answer(msgspec.Struct, frozen=True):
