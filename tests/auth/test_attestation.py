@@ -82,7 +82,9 @@ class AppleCa:
             .add_extension(x509.BasicConstraints(ca, None), critical=True)
         )
         if nonce is not None:
-            made = made.add_extension(x509.UnrecognizedExtension(NONCE, nonce), critical=False)
+            made = made.add_extension(
+                x509.UnrecognizedExtension(x509.ObjectIdentifier(NONCE), nonce), critical=False
+            )
         return made.sign(key, hashes.SHA256())
 
 

@@ -1,8 +1,8 @@
 """App Attest: a key that Apple says lies in the secure chip of a genuine device, made by an app of this team.
 
 The nine steps of Apple's "Validating apps that connect to your server", for the attestation of a key and for
-its later assertions. Pure: no I/O, no clock. 1 ms of CPU an attestation, 0.1 ms an assertion; the CBOR
-package is imported when first needed, so call these in a thread.
+its later assertions. Pure: no I/O, no clock. 1 ms of CPU an attestation, 0.1 ms an assertion; the packages
+for CBOR and certificates are imported when first needed, so call these in a thread.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,13 +20,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from lowtide.auth.jws import decode, encode
 from lowtide.kernel.errors import InvalidGrant
 
+if TYPE_CHECKING:
+    from cryptography import x509
+
 Environment = Literal["production", "development"]
 
 MAX_STATEMENT = 32_768
 """Characters of an attestation or an assertion as base64; Apple's have some 8,000."""
 MAX_DEPTH = 8
 """Levels of CBOR."""
-NONCE = x509.ObjectIdentifier("1.2.840.113635.100.8.2")
+NONCE = "1.2.840.113635.100.8.2"
+"""The extension of the certificate that holds the nonce."""
 ENVIRONMENTS: dict[bytes, Environment] = {
     b"appattest" + bytes(7): "production",
     b"appattestdevelop": "development",
@@ -159,6 +162,8 @@ def _chain(certificates: object, root: bytes, now: int) -> x509.Certificate:
     """The first of ``certificates``, signed by the second, signed by ``root``; all of them good ``now``."""
     if not isinstance(certificates, list) or len(certificates) != 2:
         raise InvalidGrant("The attestation has not two certificates.")
+    from cryptography import x509  # 3 MB that a server without App Attest does not need
+
     try:
         leaf, between = [x509.load_der_x509_certificate(one) for one in certificates]
         trusted = x509.load_pem_x509_certificate(root)
@@ -175,8 +180,10 @@ def _chain(certificates: object, root: bytes, now: int) -> x509.Certificate:
 
 
 def _nonce(leaf: x509.Certificate) -> bytes:
+    from cryptography import x509
+
     try:
-        found = leaf.extensions.get_extension_for_oid(NONCE).value
+        found = leaf.extensions.get_extension_for_oid(x509.ObjectIdentifier(NONCE)).value
     except (ValueError, x509.ExtensionNotFound) as error:
         raise InvalidGrant("The attestation's certificate holds no nonce.") from error
     value = found.value if isinstance(found, x509.UnrecognizedExtension) else b""
