@@ -59,6 +59,7 @@ def run_child(arguments: argparse.Namespace) -> None:
     from lowtide.cli.serve import log_to, serve
 
     log_to(_DevelopmentLines())
+    logging.getLogger("lowtide.audit").setLevel(logging.WARNING)  # no checkpoints among a developer's lines
     listener = socket.socket(fileno=arguments.fd)
     settings, app = open_project()
     nearby = _address()
