@@ -27,6 +27,7 @@ from lowtide.audit.checkpoints import Checkpoints
 from lowtide.audit.keys import SEALED as SEALED_AUDIT
 from lowtide.audit.keys import AuditKeys
 from lowtide.audit.routes import audit_routes
+from lowtide.audit.trail import Trail
 from lowtide.auth import COMPONENT as AUTH
 from lowtide.auth import Accounts, Keys, Proofs, Tokens, auth_routes
 from lowtide.auth.account_routes import account_routes
@@ -337,6 +338,7 @@ class Lowtide:
             await self.sync.head()
             return True
 
+        trail = Trail(self.audit, self.database)
         routes = [
             *health_routes({"database": answers}, self.load),
             *problem_routes(),
@@ -357,10 +359,10 @@ class Lowtide:
             *admin_routes(Admin(self.database, self.accounts), self.deletion),
             *attestation_routes(self.attestation),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
-            *sync_routes(self.sync, self.audit),
+            *sync_routes(self.sync, trail),
             *audit_routes(self.audit, self.checkpoints, self.database),
             *webhook_routes(self.webhooks, self.audit, self.jobs.wake),
-            *records_routes(Records(self.sync, self.clock, self.ids), self.clock),
+            *records_routes(Records(self.sync, self.clock, self.ids), self.clock, trail),
         ]
         routes = self._guarded(routes)
         if self.settings.reference:

@@ -13,6 +13,7 @@ import pytest
 from lowtide.app import Lowtide
 from lowtide.app import build as build_app
 from lowtide.audit.store import Found, Search, search
+from lowtide.audit.trail import Trail
 from lowtide.audit.verify import verify
 from lowtide.kernel.errors import StorageFull
 from lowtide.kernel.http import Request
@@ -21,6 +22,7 @@ from lowtide.settings import Settings, without_secrets
 from lowtide.storage.db import Tx
 from lowtide.sync import sync_routes
 from lowtide.sync.pull import PullRequest
+from tests.api.client import Client
 from tests.contract.shop import app as shop
 
 pytestmark = pytest.mark.anyio
@@ -92,11 +94,32 @@ async def test_a_change_of_keys_is_written_down(tmp_path: Path) -> None:
         assert verdict.entries >= 3
 
 
+def trail_of(lowtide: Lowtide) -> Trail:
+    return Trail(lowtide.audit, lowtide.database)
+
+
+async def test_a_servers_read_over_rest_is_written_down(tmp_path: Path) -> None:
+    """A record and a list are entries that name what was read; a user's are none."""
+    async with running(tmp_path / "data.db") as lowtide:
+        server = Client(lowtide.asgi, {"authorization": f"Bearer {lowtide.tokens.sign('app', server=True)}"})
+        user = Client(lowtide.asgi, {"authorization": f"Bearer {lowtide.tokens.sign('ann')}"})
+        made = {"id": "m1", "data": {"user_id": "ann", "team_id": "red"}}
+        assert (await server.post("/v1/records/membership", json=made)).status == 201
+        for client in (user, server):
+            await client.get("/v1/records/membership/m1")
+            await client.get("/v1/records/membership")
+        found = [(e.action, e.actor, e.target) for e in await entries(lowtide, "record.")]
+        assert sorted(found) == [
+            ("record.list", "server:app", "model:membership"),
+            ("record.read", "server:app", "record:membership/m1"),
+        ]
+
+
 async def test_a_servers_read_is_written_down(tmp_path: Path) -> None:
     """What the app's own server pulls is an entry before the answer; what a user pulls is none."""
     async with running(tmp_path / "data.db") as lowtide:
         pull = next(
-            route for route in sync_routes(lowtide.sync, lowtide.audit) if route.path == "/v1/sync/pull"
+            route for route in sync_routes(lowtide.sync, trail_of(lowtide)) if route.path == "/v1/sync/pull"
         )
         body = PullRequest()
         await pull.handler(Request(body=body, query=None, who=Principal(user="ann"), id="r1"))
@@ -118,7 +141,7 @@ async def test_what_cannot_be_written_down_is_not_done(
 
         monkeypatch.setattr(lowtide.audit, "write", full)
         pull = next(
-            route for route in sync_routes(lowtide.sync, lowtide.audit) if route.path == "/v1/sync/pull"
+            route for route in sync_routes(lowtide.sync, trail_of(lowtide)) if route.path == "/v1/sync/pull"
         )
         with pytest.raises(StorageFull):
             await pull.handler(

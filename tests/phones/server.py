@@ -18,6 +18,8 @@ import msgspec
 from lowtide.api.edge import Edge
 from lowtide.api.logs import AccessLog
 from lowtide.api.origins import Hosts
+from lowtide.audit import Audit
+from lowtide.audit.trail import Trail
 from lowtide.kernel.errors import TokenExpired, Unauthorized
 from lowtide.kernel.ids import SeededIds
 from lowtide.kernel.schema import Principal, Schema
@@ -47,7 +49,7 @@ def _migrated() -> bytes:
     import apsw
 
     database = apsw.Connection(":memory:")
-    for package in ("lowtide.sync", "lowtide.storage.jobs"):
+    for package in ("lowtide.sync", "lowtide.storage.jobs", "lowtide.audit"):
         folder = resources.files(package) / "migrations"
         for file in sorted(folder.iterdir(), key=lambda file: file.name):
             if file.name.endswith(".sql") and not file.name.endswith(".postgres.sql"):
@@ -142,7 +144,7 @@ class Server:
             database, bus, jobs, world.clock, ids, queues={"default": 2}, lease=LEASE, poll=LEASE
         )
         self._edge = Edge(
-            routes(self.sync),
+            routes(self.sync, Trail(Audit(world.clock, ids), database)),
             authenticate=self._who,
             clock=world.clock,
             ids=ids,

@@ -10,6 +10,8 @@ import pytest
 from lowtide.api.edge import Edge
 from lowtide.api.logs import AccessLog
 from lowtide.api.origins import Hosts
+from lowtide.audit import Audit
+from lowtide.audit.trail import Trail
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import Unauthorized
 from lowtide.kernel.ids import SeededIds
@@ -79,7 +81,7 @@ async def rest(open_engine: Open, clock: ManualClock, ids: SeededIds) -> Rest:
     engine = await open_engine(SCHEMA)
     records = Records(engine.sync, clock, ids)
     edge = Edge(
-        records_routes(records, clock),
+        records_routes(records, clock, Trail(Audit(clock, ids), engine.sync.database)),
         authenticate=principal,
         clock=clock,
         ids=ids,

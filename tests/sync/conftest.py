@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from lowtide.audit import COMPONENT as AUDIT
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.http import Outlet
 from lowtide.kernel.ids import SeededIds
@@ -101,7 +102,7 @@ async def open_engine(database: Database, clock: ManualClock, ids: SeededIds) ->
 
     async def open(schema: Schema) -> Engine:
         await close()
-        components = [Component("jobs", "lowtide.storage.jobs"), COMPONENT]
+        components = [Component("jobs", "lowtide.storage.jobs"), AUDIT, COMPONENT]
         await migrate(database, components, clock)
         bus = MemoryBus()
         await bus.start()

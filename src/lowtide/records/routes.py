@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from lowtide.audit.trail import Trail
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import (
     BadFilter,
@@ -58,21 +59,23 @@ class ChangesQuery(msgspec.Struct, frozen=True):
     """Of the last ``ready`` event; everything is told without one."""
 
 
-def routes(records: Records, clock: Clock) -> list[Route]:
-    """Every address of the REST API."""
+def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
+    """Every address of the REST API. ``trail`` is told of what the app's servers read here."""
     lists = Lists(records)
 
     async def list_(request: Request[None, ListQuery]) -> Page:
         """Only what the user receives is listed. The next page is asked for with `cursor` and otherwise the
         same query; it begins behind the last record, whatever was written meanwhile."""
-        return await lists.page(request.principal, request.params["model"], request.query)
+        model = request.params["model"]
+        page = await lists.page(request.principal, model, request.query)
+        await trail.tell(request, "record.list", f"model:{model}")
+        return page
 
     async def get(request: Request[None, None]) -> Response:
         """A record that the user does not receive is 404, like one that never was."""
-        id = request.params["id"]
-        shape, (text, op, created, updated) = await records.get(
-            request.principal, request.params["model"], id
-        )
+        model, id = request.params["model"], request.params["id"]
+        shape, (text, op, created, updated) = await records.get(request.principal, model, id)
+        await trail.tell(request, "record.read", f"record:{model}/{id}")
         headers = {"etag": etag(op), "cache-control": PRIVATE, "vary": "authorization"}
         if is_known(request.header("if-none-match"), op):
             return Response(status=304, headers=headers)

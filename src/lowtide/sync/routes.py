@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from lowtide.audit import Audit, Entry
-from lowtide.audit.model import actor_of, via_of
+from lowtide.audit.trail import Trail
 from lowtide.kernel.errors import (
     BatchGap,
     BatchRepeated,
@@ -78,26 +77,11 @@ class FunctionAnswer(msgspec.Struct, frozen=True):
     result: Result
 
 
-def routes(sync: Sync, trail: Audit | None = None) -> list[Route]:
+def routes(sync: Sync, trail: Trail) -> list[Route]:
     """Every address of the sync engine.
 
-    ``trail`` is told, before the answer, of what the app's servers read and do here: no rule binds them. An
-    entry that cannot be written refuses the request.
+    ``trail`` is told of what the app's servers read and do here.
     """
-
-    async def told(request: Request[Any, Any], action: str, target: str = "") -> None:
-        who = request.principal
-        if trail is not None and who.server:
-            entry = Entry(
-                action=action,
-                actor=actor_of(who),
-                via=via_of(who),
-                target=target,
-                space=who.space,
-                request=request.id,
-                personal={"ip": request.client} if request.client else {},
-            )
-            await sync.database.write(lambda tx: trail.write(tx, entry))
 
     async def stream(request: Request[StreamRequest, None]) -> Stream:
         """Sync lines, JSON or BSON, compressed if the device accepts that, until the token expires.
@@ -138,20 +122,20 @@ def routes(sync: Sync, trail: Audit | None = None) -> list[Route]:
 
     async def pull(request: Request[PullRequest, None]) -> PullAnswer:
         """The rows, page by page, as a device would receive them. Keep the cursor for the next call."""
-        await told(request, "records.pull")
+        await trail.tell(request, "records.pull")
         return await sync.pull(request.principal, request.body)
 
     async def device(request: Request[None, DeviceQuery]) -> DeviceState:
         """The device's numbers and when it was last seen; a user sees their own, the app's servers all."""
         client_id = request.params["client_id"]
-        await told(request, "device.read", f"device:{client_id}")
+        await trail.tell(request, "device.read", f"device:{client_id}")
         return await sync.devices.state(request.principal, client_id, request.query.user)
 
     async def resync(request: Request[None, DeviceQuery]) -> None:
         """At its next download the device drops what it holds and receives everything again."""
         client_id = request.params["client_id"]
         check_client_id(client_id)
-        await told(request, "device.resync", f"device:{client_id}")
+        await trail.tell(request, "device.resync", f"device:{client_id}")
         await sync.devices.resync(request.principal, client_id, request.query.user)
 
     async def audit(request: Request[AuditRequest, None]) -> AuditAnswer:
@@ -162,7 +146,7 @@ def routes(sync: Sync, trail: Audit | None = None) -> list[Route]:
     async def conflicts(request: Request[None, ConflictQuery]) -> Conflicts:
         """The conflict journal of the records that the user may read. Pages go on at ``before``."""
         asked = request.query
-        await told(request, "conflict.read", f"record:{asked.model}/{asked.id}" if asked.model else "")
+        await trail.tell(request, "conflict.read", f"record:{asked.model}/{asked.id}" if asked.model else "")
         entries = await sync.journal.entries(
             request.principal, asked.model, asked.id, asked.before, asked.limit
         )
@@ -170,7 +154,7 @@ def routes(sync: Sync, trail: Audit | None = None) -> list[Route]:
 
     async def restore(request: Request[None, None]) -> Lost:
         """The value becomes the field's present one, as a write of the user's, by the model's write rule."""
-        await told(request, "conflict.restore", f"conflict:{request.params['id']}")
+        await trail.tell(request, "conflict.restore", f"conflict:{request.params['id']}")
         return await sync.journal.restore(request.principal, request.params["id"])
 
     async def call(request: Request[Arguments, None]) -> FunctionAnswer:
