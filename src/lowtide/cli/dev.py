@@ -99,6 +99,8 @@ def greeting(
         lines += ["phones nearby     none: this machine is in no network"]
     where = "PostgreSQL" if settings.postgres else os.path.relpath(settings.database)
     lines += ["", f"data              {where}", "a token           lowtide token --user ann"]
+    if settings.reference:
+        lines += [f"addresses         http://127.0.0.1:{port}/docs"]
     if not settings.smtp_url:
         lines += [f"mails sent        http://127.0.0.1:{port}/dev/outbox"]
     return [*lines, "", "A changed .py file or lowtide.toml starts it again. Ctrl-C stops it."]
