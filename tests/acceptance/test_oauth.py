@@ -43,14 +43,22 @@ def clients(secret: str) -> list[dict[str, Any]]:
 class Signing(ServerProcess):
     """A server that knows its clients, and mails to a port of this machine."""
 
-    def __init__(self, folder: Path, postgres: str | None, known: list[dict[str, Any]] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        postgres: str | None,
+        known: list[dict[str, Any]] | None = None,
+        *,
+        command: tuple[str, ...] = ("-m", "lowtide", "serve"),
+    ):
         self.smtp, self.secret = free_port(), secrets.token_urlsafe(32)
         settings = {
             "smtp_url": f"smtp://127.0.0.1:{self.smtp}?tls=none",
             "mail_from": "Crew <no-reply@crew.example>",
             "clients": json.dumps(clients(self.secret) if known is None else known),
         }
-        super().__init__(folder, scenarios.APPS["crew"], "crew", postgres=postgres, settings=settings)
+        app = scenarios.APPS["crew"]
+        super().__init__(folder, app, "crew", postgres=postgres, settings=settings, command=command)
         self._settings["public_url"] = self.url
 
 

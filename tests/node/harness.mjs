@@ -42,9 +42,12 @@ export async function scenario(run) {
   }
 }
 
-/** A phone: one database, one user, as an app sets it up. Connected, unless `online` is false. */
+/**
+ * A phone: one database, one user, as an app sets it up. Connected, unless `online` is false. Its tokens are
+ * made by the test for `user`, or come from `getToken`.
+ */
 export async function phone(name, { user = name, schema = CREW, online = true, ttl, ...more } = {}) {
-  const { options = {}, remoteOptions, file = `${name}.db` } = more;
+  const { options = {}, remoteOptions, file = `${name}.db`, getToken = () => ask('token', { user, ttl }) } = more;
   const db = new PowerSyncDatabase({
     schema,
     database: { dbFilename: join(folder, file), readWorkerCount: 1 },
@@ -56,7 +59,7 @@ export async function phone(name, { user = name, schema = CREW, online = true, t
     endpoint: url,
     getToken: () => {
       self.tokens++;
-      return ask('token', { user, ttl });
+      return getToken();
     },
     onRefused: (results) => self.refused.push(...results)
   });

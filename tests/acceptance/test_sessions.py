@@ -1,0 +1,73 @@
+"""Phones with an unmodified client SDK that sign in for real: anonymous, by e-mail, refreshed, ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance import scenarios
+from tests.acceptance.test_oauth import Signing
+
+Sessions = Callable[[str], Any]
+HASTY = ("-m", "tests.acceptance.hasty")
+"""Access tokens of two seconds instead of ten minutes."""
+
+
+@pytest.fixture
+def command() -> tuple[str, ...]:
+    """What serves."""
+    return ("-m", "lowtide", "serve")
+
+
+@pytest.fixture
+def sessions(
+    database: Callable[[], str | None], command: tuple[str, ...], tmp_path: Path
+) -> Iterator[Sessions]:
+    """Runs a scenario on a server of its own that mails to the scenario."""
+    with Signing(tmp_path / "server", database(), [], command=command) as server:
+        yield lambda name: scenarios.run(name, server, tmp_path, given={"smtp": server.smtp})
+        assert server.stop() == 0, server.log()[-4000:]
+        assert server.faults() == []
+
+
+@pytest.mark.parametrize("command", [HASTY])
+def test_phones_stay_signed_in_whatever_the_network_does(sessions: Sessions) -> None:
+    """Anonymous, upgraded in mid-sync, past many tokens' ends, over a lost refresh and an app's restart."""
+    seen = sessions("sessions")
+    assert (seen["began"], seen["outcome"]) == (True, "upgraded")
+    assert seen["same"] == {"user": True, "session": True}
+    assert all(1 <= count < 20 for count in seen["refreshed"].values()), seen["refreshed"]
+    assert seen["late"] == "401 token_expired"
+    # The same request each time, and each time the same child.
+    requests = {lost["sent"] for lost in seen["lost"]} | {seen["repeat"]["sent"]}
+    (request,) = requests
+    assert len(json.loads(request)["rotation_id"]) >= 16
+    children = {lost["refresh_token"] for lost in seen["lost"]} | {seen["repeat"]["refresh_token"]}
+    assert len(children) == 1
+    assert None not in children
+    assert seen["waiting"] == 1
+    assert seen["ended"] == [], "somebody was signed out"
+    assert seen["me"] == {"id": True, "email": "anna@example.com", "anonymous": False}
+    expected = {"anonymous", "offline", "last", *map(str, range(12))}
+    assert {row["id"] for row in seen["anna"]["task"]} == expected
+    assert seen["anna"]["task"] == seen["ben"]["task"]
+    assert not seen["anna"]["lowtide_rejections"] + seen["ben"]["lowtide_rejections"]
+
+
+def test_a_phone_that_is_signed_out_elsewhere_stops_and_keeps_its_queue(sessions: Sessions) -> None:
+    """Stream and uploads end with 401 at once, others go on; signed in again, the queue goes out."""
+    seen = sessions("session_ended")
+    assert (seen["outcome"], seen["same"], seen["ended"]) == ("signed_in", True, 1)
+    assert seen["streamed"] < 3000, "the stream went on"
+    assert seen["uploads"][0] == [401, "session_revoked"]
+    for problem in (seen["refused"], seen["refresh"]):
+        assert (problem["status"], problem["code"], problem["reason"]) == (401, "session_revoked", "user")
+        assert problem["wipe"] is False
+    assert {tuple(upload) for upload in seen["uploads"]} == {(401, "session_revoked")}
+    assert seen["queue"] == {"before": 2, "rows": [{"id": "kept"}, {"id": "more"}, {"id": "sent"}]}
+    assert seen["shows"] == [{"id": "after"}, {"id": "sent"}], "a change arrived after the end"
+    assert seen["refusals"] == 0
