@@ -18,6 +18,7 @@ from lowtide import (
     everyone,
     me,
     member,
+    owner,
     parameter,
     removed,
 )
@@ -111,6 +112,15 @@ class Minute(Model):
 
 
 @app.model
+class Note(Model):
+    """A user's own."""
+
+    user_id = Text()
+    body = Text()
+    write = owner("user_id")
+
+
+@app.model
 class City(Model):
     """Much, and in no hurry; only the server writes it."""
 
@@ -128,6 +138,7 @@ class Alarm(Model):
 teams = Membership.where(user_id=me).team_id
 app.stream("alarms", carries=[Alarm], keys=everyone, priority=0)
 app.stream("membership", carries={Membership: "user_id"}, keys=me, priority=1)
+app.stream("notes", carries={Note: "user_id"}, keys=me, priority=2)
 app.stream("team", carries={Task: "team_id", Card: "team_id", Entry: "team_id"}, keys=teams, priority=2)
 app.stream("public", carries=[Handle], keys=everyone, priority=3)
 app.stream("cities", carries=[City], keys=everyone, priority=3, on_metered="defer")

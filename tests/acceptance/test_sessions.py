@@ -1,4 +1,4 @@
-"""Phones with an unmodified client SDK that sign in for real: anonymous, by e-mail, refreshed, ended."""
+"""Phones with an unmodified client SDK that sign in for real, to the end of sessions and accounts."""
 
 from __future__ import annotations
 
@@ -71,3 +71,24 @@ def test_a_phone_that_is_signed_out_elsewhere_stops_and_keeps_its_queue(sessions
     assert seen["queue"] == {"before": 2, "rows": [{"id": "kept"}, {"id": "more"}, {"id": "sent"}]}
     assert seen["shows"] == [{"id": "after"}, {"id": "sent"}], "a change arrived after the end"
     assert seen["refusals"] == 0
+
+
+def test_what_a_guest_wrote_offline_arrives_under_the_account_it_became(sessions: Sessions) -> None:
+    """A queue of the anonymous id goes out after the merge as the user's own, once, and nobody else's."""
+    seen = sessions("merged")
+    assert (seen["outcome"], seen["other"], seen["became"]) == ("signed_in", True, True)
+    assert (seen["records"], seen["left"]) == (2, [])  # a note and a membership
+    assert seen["again"] == {"records": 0, "left": [], "user": True}
+    assert seen["queued"] == 3
+    assert seen["stale"] == "401 token_expired"
+    assert seen["old"] is True, "the guest's refresh token does not bring the user's tokens"
+    expected = {"desk": "From the desk", "sent": "Changed offline", "offline": "Offline", "after": "After"}
+    for name in ("phone", "desk"):
+        notes = seen[name]["note"]
+        assert {row["id"]: row["body"] for row in notes} == expected
+        assert {row["user_id"] for row in notes} == {seen["user"]}
+        assert seen[name]["lowtide_rejections"] == []
+    assert seen["phone"]["task"] == seen["desk"]["task"]
+    assert [row["title"] for row in seen["desk"]["task"]] == ["Offline"]
+    assert seen["stranger"] == {"before": [], "after": []}
+    assert seen["refused"] == 0

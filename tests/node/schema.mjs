@@ -53,6 +53,7 @@ export const CREW = new Schema({
   handle: new Table({ name: text }, options),
   article: new Table({ topic: text, body: text }, options),
   minute: new Table({ team_id: text, body: text }, options),
+  note: new Table({ user_id: text, body: text }, options),
   city: new Table({ name: text, story: text }, options),
   alarm: new Table({ text }, options),
   ...SYSTEM
