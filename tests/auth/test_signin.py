@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import msgspec
 import pytest
 
+from lowtide.auth.admin import Admin
 from lowtide.auth.hooks import SignInEvent
 from lowtide.auth.model import Proof, SecondFactorNeeded, Signed
 from lowtide.auth.signin import TICKET
@@ -24,12 +26,15 @@ from lowtide.kernel.errors import (
     SignInRefused,
 )
 from lowtide.kernel.ids import SeededIds
+from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Database, Tx
 from tests.auth.world import World, ask_for, code, google, opened, password
+from tests.conftest import MakeDatabase
 
 pytestmark = pytest.mark.anyio
 
 ANN = "ann@example.com"
+SERVER = Principal(user="ops", space="main", server=True)
 
 
 class Factors:
@@ -293,6 +298,65 @@ class TestIdentities:
             "session.open",
             "user.create",
         ]
+
+
+class Meanwhile(Factors):
+    """Lets something else happen while a sign-in is being written down."""
+
+    def __init__(self, happen: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        super().__init__()
+        self.happen = happen
+        self.task: asyncio.Task[Any] | None = None
+
+    async def factors(self, tx: Tx, user: str) -> tuple[str, ...]:
+        if self.task is None:
+            self.task = asyncio.create_task(self.happen())
+            # It either ends meanwhile, or waits for this transaction: then nothing tells so.
+            await asyncio.wait([self.task], timeout=0.5)
+        return ()
+
+
+class TestMeanwhile:
+    """What others do to the user while a sign-in is under way is neither undone nor escaped.
+
+    On PostgreSQL: SQLite has one writer.
+    """
+
+    @pytest.fixture
+    async def world(
+        self, make_database: MakeDatabase, clock: ManualClock, ids: SeededIds
+    ) -> AsyncIterator[World]:
+        async with opened(await make_database("postgres"), clock, ids) as world:
+            yield world
+
+    async def test_who_is_disabled_meanwhile_stays_so(self, world: World) -> None:
+        """And the session that was just opened is over, whichever came first."""
+        ann = await world.enter(code(ANN))
+        admin = Admin(world.database, world.accounts)
+        meanwhile = Meanwhile(lambda: admin.change(SERVER, ann.user.id, disabled=True))
+        world.sign_in.credentials.append(meanwhile)
+        try:
+            again = await world.enter(code(ANN))
+        except AccountDisabled:
+            again = ann
+        assert meanwhile.task is not None
+        await meanwhile.task
+        ((status,),) = await world.rows("SELECT status FROM users WHERE id = ?", ann.user.id)
+        assert status == "disabled"
+        with pytest.raises(SessionRevoked):
+            await world.sessions.refresh(again.refresh_token)
+
+    async def test_a_role_that_is_taken_meanwhile_does_not_come_back(self, world: World) -> None:
+        """Signing in writes down what it changes, on top of what others have written."""
+        admin = Admin(world.database, world.accounts)
+        made = await admin.create(SERVER, email=ANN, roles=("admin",))
+        meanwhile = Meanwhile(lambda: admin.change(SERVER, made.id, roles=()))
+        world.sign_in.credentials.append(meanwhile)
+        await world.enter(code(ANN))
+        assert meanwhile.task is not None
+        await meanwhile.task
+        assert await world.rows("SELECT roles FROM users WHERE id = ?", made.id) == [("[]",)]
+        assert not world.who(await world.enter(code(ANN))).admin
 
 
 class TestHooks:

@@ -211,6 +211,7 @@ class Admin:
                 )
             if user is None:
                 user = await self._users.create(tx, User(id="", email=address, email_verified=True))
+            user = await self._users.get(tx, user.id)
             if "admin" not in user.roles:
                 roles = (*user.roles, "admin")
                 user = await self._users.save(tx, msgspec.structs.replace(user, roles=roles))

@@ -25,6 +25,7 @@ from lowtide.kernel.errors import (
     Conflict,
     IdentityTaken,
     InvalidGrant,
+    NotFound,
     NotUnique,
 )
 from lowtide.kernel.ids import Ids
@@ -249,6 +250,9 @@ class SignIn:
     async def _write_down(self, tx: Tx, settling: _Settling) -> _Done | SecondFactorNeeded:
         """One sign-in inside one transaction."""
         proof, ask, seen = settling.proof, settling.ask, settling.seen
+        if seen.user.id:
+            # Held from here on: what is looked at now is what is written back.
+            await self._hold(tx, seen.user.id)
         found = await self._look(tx, proof, ask)
         if (found.user.id, found.outcome, found.known) != (seen.user.id, seen.outcome, seen.known):
             raise _Changed
@@ -267,6 +271,12 @@ class SignIn:
             found.cleanse or found.outcome == "upgraded" or (opened is not None and opened.session.epoch > 0)
         )
         return _Done(user, found.outcome, opened, changed)
+
+    async def _hold(self, tx: Tx, user: str) -> None:
+        try:
+            await self._users.get(tx, user)
+        except NotFound:
+            raise _Changed from None
 
     async def _look(self, tx: Tx, proof: Proof, ask: Ask) -> _Found:
         """Who ``proof`` is of. Reads only."""
@@ -329,6 +339,7 @@ class SignIn:
 
     async def _take_address(self, tx: Tx, holder: User) -> None:
         """Somebody else has proved the address that ``holder`` only claimed."""
+        holder = await self._users.get(tx, holder.id)
         for way in await self._users.identities(tx, holder.id):
             if way.email == holder.email and not way.email_verified:
                 await self._users.unlink(tx, holder.id, way.provider, way.subject)
