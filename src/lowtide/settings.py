@@ -6,7 +6,6 @@ A key that nobody knows is an error, in the file as in the environment: a typing
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -232,7 +231,9 @@ def _split(text: str) -> list[str]:
 
 def _value(types: dict[str, Any], key: str, value: Any, place: str, *, strict: bool) -> Any:
     if key not in types:
-        near = difflib.get_close_matches(key, types, 1)
+        from difflib import get_close_matches
+
+        near = get_close_matches(key, types, 1)
         hint = f"Did you mean '{near[0]}'?" if near else f"The keys are: {', '.join(types)}."
         raise SetupError(f"Unknown setting '{key}' in {place}.", hint=hint)
     try:

@@ -17,11 +17,6 @@ from lowtide.api.limits import LAST, Deadline, Load
 from lowtide.kernel.errors import BadRequest, Malformed, RequestTimeout, TooLarge, UnsupportedMedia
 from lowtide.kernel.http import KIB
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
 STEP = 256 * KIB
@@ -62,8 +57,19 @@ class Gzip:
         return self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
 
 
+def _library() -> Any:
+    # Loaded with the first body that needs it.
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
+
+
 def _zstd() -> Inflater:
-    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
+    zstd = _library()
+    options = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
+    return zstd.ZstdDecompressor(options=options)  # type: ignore[no-any-return]
 
 
 INFLATERS: Mapping[bytes, Callable[[], Inflater]] = {b"gzip": Gzip, b"x-gzip": Gzip, b"zstd": _zstd}
@@ -163,7 +169,7 @@ class Body:
         while not inflate.eof:
             try:
                 out = inflate.decompress(part, STEP)
-            except (zlib.error, zstd.ZstdError) as error:
+            except (zlib.error, _library().ZstdError) as error:
                 raise Malformed("The body is not what its Content-Encoding says.") from error
             self._keep(out)
             if len(out) < STEP:

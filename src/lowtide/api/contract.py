@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from importlib.resources import files
 
 import msgspec
 
-from lowtide.api import reference
-from lowtide.api.openapi import describe
+from lowtide.kernel.files import folder_of
 from lowtide.kernel.http import Answer, Header, Request, Response, Route
 from lowtide.kernel.schema import Schema
 
@@ -129,8 +127,12 @@ class Contract:
         return self._made
 
     def _describe(self) -> dict[str, Page]:
+        # Nothing of it is needed to serve the app.
+        from lowtide.api import reference
+        from lowtide.api.openapi import describe
+
         described = describe([*self._others, *self.routes()], self._schema, self._version)
-        folder = files("lowtide.api") / "pages"
+        folder = folder_of("lowtide.api") / "pages"
         made = {name: page((folder / name).read_bytes()) for name in FILES}
         made[ADDRESS] = page(msgspec.json.encode(described))
         made[PAGE] = page(reference.render(described))

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Sequence
 
 import msgspec
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from lowtide.kernel.clock import Clock
@@ -143,4 +142,4 @@ def public_keys(rows: Sequence[Row], origin: str) -> list[PublicKey]:
 
 
 def _raw(key: Ed25519PublicKey) -> bytes:
-    return key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return key.public_bytes_raw()

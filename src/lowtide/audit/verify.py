@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from importlib import resources
 from typing import Any, Literal, Protocol
 
 import msgspec
 
 from lowtide.audit.chain import Head, read_head
 from lowtide.audit.model import GENESIS, Kept, link, seal_personal
+from lowtide.kernel.files import folder_of
 from lowtide.storage.db import Database, Dialect, Row, Tx, load_queries
 
 _SQL = load_queries("lowtide.audit")
@@ -214,7 +214,7 @@ async def _check_triggers(database: Database, verdict: Verdict) -> None:
 
 def _migration(dialect: Dialect) -> str:
     suffix = ".postgres" if dialect == "postgres" else ""
-    file = resources.files("lowtide.audit").joinpath(f"migrations/0001_audit{suffix}.sql")
+    file = folder_of("lowtide.audit") / f"migrations/0001_audit{suffix}.sql"
     return file.read_text("utf-8").replace("\r\n", "\n")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Literal
 
 import msgspec
@@ -68,6 +67,8 @@ def refusal(findings: list[Finding]) -> DeclarationError:
 def suggestion(name: object, known: Iterable[str]) -> str:
     """A hint that names what was probably meant, or else everything that is known."""
     names = sorted(known)
+    from difflib import get_close_matches
+
     close = get_close_matches(str(name), names, n=1)
     if close:
         return f"Did you mean {close[0]!r}?"

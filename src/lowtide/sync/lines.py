@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from backports import zstd
-from isal import isal_zlib
 
 from lowtide.kernel.codec import encode_bson
 
@@ -135,11 +133,16 @@ class Piece:
         """The piece in ``coding``."""
         if coding == "gzip":
             if self._gzip is None:
+                # Loaded with the first device that asks for it: a quiet server is spared its memory.
+                from isal import isal_zlib
+
                 packer = isal_zlib.compressobj(1, isal_zlib.DEFLATED, -15)
                 self._gzip = packer.compress(self.raw) + packer.flush(isal_zlib.Z_FULL_FLUSH)
             return self._gzip
         if coding == "zstd":
             if self._zstd is None:
+                from backports import zstd
+
                 self._zstd = zstd.compress(self.raw, 1)
             return self._zstd
         return self.raw

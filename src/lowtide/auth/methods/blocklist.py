@@ -11,12 +11,12 @@ import gzip
 import hashlib
 import mmap
 from collections.abc import Iterable
-from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 from lowtide.kernel.errors import SetupError
+from lowtide.kernel.files import folder_of
 
 Weakness = Literal["common", "leaked", "predictable"]
 
@@ -67,7 +67,7 @@ class Blocklist:
         ``context``: words that belong to the app or the user, such as its name and their address.
         """
         if self._common is None:
-            packed = resources.files("lowtide.auth.methods").joinpath("common.txt.gz").read_bytes()
+            packed = (folder_of("lowtide.auth.methods") / "common.txt.gz").read_bytes()
             self._common = frozenset(gzip.decompress(packed).decode().split("\n"))
         folded = password.casefold()
         if folded in self._common:

@@ -6,11 +6,7 @@ import asyncio
 import ipaddress
 import ssl
 from datetime import UTC, datetime
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import SMTP as POLICY
-from email.utils import format_datetime, parseaddr
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -20,6 +16,10 @@ from lowtide.auth.methods.messages import Message
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Malformed, SetupError
 from lowtide.storage.jobs import Hopeless
+
+if TYPE_CHECKING:
+    from email.headerregistry import Address
+    from email.message import EmailMessage
 
 TIMEOUT = 20.0
 """Seconds of each step: to connect, to each answer."""
@@ -69,6 +69,10 @@ def mail_server(url: str) -> MailServer:
 
 def mail_sender(text: str) -> Address:
     """The sender that ``mail_from`` names: ``App <no-reply@example.com>``. Raises ``SetupError``."""
+    # Like aiosmtplib, the email package is loaded where mail is sent.
+    from email.headerregistry import Address
+    from email.utils import parseaddr
+
     name, address = parseaddr(text)
     try:
         if not text.isprintable():
@@ -84,7 +88,12 @@ def mail_sender(text: str) -> Address:
 
 def compose(message: Message, sender: Address, number: str, now: int) -> EmailMessage:
     """``message`` as an e-mail. A line break cannot get into a header: ``Hopeless`` for one that tries."""
-    mail = EmailMessage(policy=POLICY)
+    from email.headerregistry import Address
+    from email.message import EmailMessage
+    from email.policy import SMTP
+    from email.utils import format_datetime
+
+    mail = EmailMessage(policy=SMTP)
     user, _, domain = message.to.partition("@")
     try:
         mail["From"] = sender

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from importlib import resources
 from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
+
+from lowtide.kernel.files import folder_of
 
 T = TypeVar("T")
 Dialect = Literal["sqlite", "postgres"]
@@ -122,7 +123,7 @@ def load_queries(package: str, file: str = "queries.sql") -> Queries:
     ``-- name: x`` starts a statement for both dialects; ``-- postgres`` inside it starts the text
     that replaces it there. Other lines that start with ``--`` are comments.
     """
-    text = resources.files(package).joinpath(file).read_text("utf-8")
+    text = (folder_of(package) / file).read_text("utf-8")
     return Queries(parse_queries(text))
 
 

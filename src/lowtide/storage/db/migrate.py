@@ -11,12 +11,12 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
-from importlib import resources
 
 import msgspec
 
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import DeclarationError, MigrationChanged, NewerDatabase
+from lowtide.kernel.files import folder_of
 from lowtide.storage.db import Database, Dialect, Tx, load_queries
 
 _QUERIES = load_queries("lowtide.storage.db", "migrate.sql")
@@ -77,7 +77,7 @@ def load(components: Sequence[Component], dialect: Dialect) -> list[Migration]:
     for component in components:
         files: dict[int, tuple[str, str]] = {}
         variants: dict[str, str] = {}
-        folder = resources.files(component.package).joinpath("migrations")
+        folder = folder_of(component.package) / "migrations"
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name) if folder.is_dir() else ():
             if not entry.name.endswith(".sql"):
                 continue
