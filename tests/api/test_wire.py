@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from lowtide.api.edge import Edge
@@ -167,6 +168,20 @@ class TestParsing:
                 status, _, body = await connection.answer()
                 assert (status, json.loads(body)["code"]) == (400, "bad_request")
 
+    async def test_a_trailer_is_no_header(self, edge: Edge, handlers: Handlers) -> None:
+        """What stands behind a body is dropped (RFC 9110 section 6.5.1): a proxy looks at headers alone."""
+        kind = ("Content-Type: application/json", "Transfer-Encoding: chunked")
+        chunk = "2\r\n{}\r\n0\r\n"
+        trailer = "Authorization: Bearer ann\r\nX-Forwarded-For: 9.9.9.9\r\n\r\n"
+        async with served(edge) as port, connect(port) as connection:
+            connection.send(request("POST", "/any", *kind, body=chunk + trailer))
+            assert (await connection.answer())[0] == 401
+            connection.send(
+                request("POST", "/any", "Authorization: Bearer ann", *kind, body=chunk + "X-A: 1\r\n\r\n")
+            )
+            assert (await connection.answer())[0] == 200
+        assert b"x-a" not in {name for name, _ in handlers.requests[0].headers}
+
     async def test_requests_in_a_row_are_answered_in_order(self, edge: Edge) -> None:
         """Pipelined: as many as come, each answered, on one connection."""
         async with served(edge) as port, connect(port) as connection:
@@ -177,6 +192,17 @@ class TestParsing:
             for n in range(count):
                 status, _, body = await connection.answer()
                 assert (status, json.loads(body)) == (200, {"path": str(n)})
+
+    async def test_requests_before_a_body_are_not_counted_with_it(self, edge: Edge) -> None:
+        """Many in one packet, the last of them with a body that comes later."""
+        get = request("GET", "/open")
+        post = request("POST", "/raw", "Authorization: Bearer ann", "Content-Length: 2")
+        async with served(edge) as port, connect(port) as connection:
+            connection.send(get * (QUICK.head // len(get) + 5) + post)
+            for _ in range(QUICK.head // len(get) + 5):
+                assert (await connection.answer())[0] == 204
+            connection.send(b"ok")
+            assert (await connection.answer())[2] == b"ok"
 
     async def test_garbage_behind_a_request_does_not_mix_with_its_answer(
         self, edge: Edge, handlers: Handlers
@@ -243,6 +269,40 @@ class TestHead:
                 connection.send(b"a" * 1000)
             status, _, body = await connection.answer()
             assert (status, json.loads(body)["code"]) == (431, "head_too_large")
+
+    @pytest.mark.parametrize("token", ["ann", "nobody"])
+    @pytest.mark.parametrize("start", [b"0\r\nX-A: ", b"2;x="])
+    async def test_what_stands_around_a_body_is_bounded(self, edge: Edge, token: str, start: bytes) -> None:
+        """A trailer or an extension of a chunk that does not end ends the connection, answered or not."""
+        head = request("POST", "/any", f"Authorization: Bearer {token}", "Transfer-Encoding: chunked")
+        patient = msgspec.structs.replace(QUICK, head_time=30.0)
+        async with served(edge, patient) as port, connect(port) as connection:
+            connection.send(head)
+            if token == "nobody":
+                assert (await connection.answer())[0] == 401
+            connection.send(b"2\r\n{}\r\n" + start)
+            with contextlib.suppress(OSError):
+                for _ in range(20):
+                    connection.send(b"a" * 1000)
+                    await connection.writer.drain()
+                    await asyncio.sleep(0)
+            rest = await connection.rest()
+            assert rest == b"" or rest.startswith(b"HTTP/1.1 431 ")
+
+    async def test_a_body_in_many_small_chunks_is_whole(self, edge: Edge) -> None:
+        """Chunks whose sizes come by themselves are no endless trailer, however many there are."""
+        head = request("POST", "/raw", "Authorization: Bearer ann", "Transfer-Encoding: chunked")
+        async with served(edge) as port, connect(port) as connection:
+            connection.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.send(head)
+            for _ in range(1_000):
+                for part in (b"000001\r\n", b"a\r\n"):
+                    connection.send(part)
+                    await connection.writer.drain()
+                    await asyncio.sleep(0)
+            connection.send(b"0\r\n\r\n")
+            status, _, body = await connection.answer()
+        assert (status, len(body)) == (200, 1_000)
 
     async def test_a_large_body_is_no_head(self, edge: Edge) -> None:
         """What comes with the headers in one packet does not count, nor does the next request's."""

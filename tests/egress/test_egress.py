@@ -81,6 +81,14 @@ async def test_a_redirect_is_an_answer() -> None:
         (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * (MAX_HEADERS + 1) + b"\r\n", "too many headers"),
         (b"HTTP/1.1 200 OK\r\na: " + b"b" * (MAX_HEAD + 100_000) + b"\r\n\r\n", "too many headers|HTTP"),
         (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\na: " + b"b" * (MAX_HEAD * 4),
+            "too many headers",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;" + b"b" * (MAX_HEAD * 4),
+            "too many headers|HTTP",
+        ),
+        (
             b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(b"0" * 10_000_000),
             "compressed",
         ),

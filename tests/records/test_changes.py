@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -157,6 +157,58 @@ async def test_much_is_told_in_pieces(rest: Rest, monkeypatch: pytest.MonkeyPatc
         rest.engine.clock.advance(1)
         await rest.delete("server", "/v1/records/membership/bob-red")
         assert await feed.ready() == [("remove", id) for _, id in expected]
+
+
+async def test_what_was_told_leaves_when_it_is_revoked_before_ready(
+    rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A membership that ends between two pieces of a first look takes the first piece away again."""
+    monkeypatch.setattr(module, "MAX_EVENTS", 3)
+    for n in range(10):
+        await rest.made("ann", "task", f"t{n}", **TASK)
+    written = await _followed_until_ready(
+        rest, lambda: rest.delete("server", "/v1/records/membership/bob-red")
+    )
+    put = {event["record"]["id"] for name, event in written if name == "put"}
+    removed = {event["id"] for name, event in written if name == "remove"}
+    assert put
+    assert put <= removed
+
+
+async def test_what_a_node_with_a_fast_clock_made_leaves_too(rest: Rest) -> None:
+    """The times of two nodes differ: what was told is taken away, whenever it says it was made."""
+    rest.engine.clock.advance(1)
+    await rest.made("ann", "task", "fast", **TASK)
+    rest.engine.clock.advance(-1)
+    written = await _followed_until_ready(
+        rest, lambda: rest.delete("server", "/v1/records/membership/bob-red")
+    )
+    assert ("remove", {"model": "task", "id": "fast"}) in written
+
+
+async def _followed_until_ready(rest: Rest, meanwhile: Callable[[], Awaitable[Any]]) -> list[tuple[str, Any]]:
+    """What bob hears up to the last ``ready``, if ``meanwhile`` happens after the first piece."""
+    who = Principal(user="bob", expires_at=rest.engine.clock.now() + 1_000_000)
+    feed = module.Feed(rest.records, rest.engine.clock, who, ["task"], None)
+    await feed.open()
+    await meanwhile()
+    heard = b""
+    pieces = 0
+
+    async def send(message: Any) -> None:
+        nonlocal heard, pieces
+        heard += message["body"]
+        pieces += 1
+        if pieces > 1 and b"event: ready" in message["body"]:
+            rest.engine.clock.advance(1_001)
+
+    await feed.run(Outlet(send))
+    found = []
+    for block in heard.decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines())
+        if "event" in fields:
+            found.append((fields["event"], msgspec.json.decode(fields["data"])))
+    return found
 
 
 @pytest.mark.parametrize(

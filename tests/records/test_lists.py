@@ -297,13 +297,29 @@ async def test_a_forged_number_in_a_cursor_is_harmless(rest: Rest) -> None:
     await fill(rest)
     cursor = (await listed(rest, "ann", sort="price", limit=1))["cursor"]
     mark, _ = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    for value, count in ((-1, 8), (1e300, 0), (None, 8), (0, 8)):
+    for value, count in ((-1, 8), (1e300, 0), (1.7e308, 0), (None, 8), (0, 8)):
         page = await listed(rest, "ann", sort="price", cursor=forged(mark, [value, ""]))
         assert len(page["records"]) == count
     answer = await rest.get(
-        "ann", f"/v1/records/task?{urlencode({'sort': 'price', 'cursor': forged(mark, [1.7e308, ''])})}"
+        "ann", f"/v1/records/task?{urlencode({'sort': 'price', 'cursor': forged(mark, [10**309, ''])})}"
     )
     assert answer.status == 400
+
+
+async def test_the_greatest_numbers_are_listed_page_by_page(rest: Rest) -> None:
+    """A cursor that was given out is taken back, up to the last number that a double holds."""
+    prices = (1.0e308, -1.7976931348623157e308, 1.7976931348623157e308)
+    for n, price in enumerate(prices):
+        await rest.made("ann", "task", f"p{n}", team_id="red", title="t", price=price)
+    seen: list[float] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = await listed(rest, "ann", sort="price", limit=1, **cursor)
+        seen += [record["data"]["price"] for record in page["records"]]
+        if page["cursor"] is None:
+            break
+        cursor = {"cursor": page["cursor"]}
+    assert seen == sorted(prices)
 
 
 async def test_a_page_of_large_records_ends_early(rest: Rest) -> None:

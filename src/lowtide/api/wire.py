@@ -1,9 +1,10 @@
 """The bytes below HTTP: what uvicorn's connection leaves unbounded.
 
 httptools parses strictly (ambiguous framing is answered 400) but bounds nothing, and uvicorn times only
-the pause between two requests. ``Wire`` adds: a cap on the request line and headers (431), a time for
-them to arrive, a time for a client to take our bytes, a cap on what is read and thrown away after a
-refusal, and a cap on connections, beyond which only health checks are answered.
+the pause between two requests. ``Wire`` adds: a cap on the request line and headers (431), and on what
+stands around a body without being one, such as a trailer, which is dropped; a time for headers to arrive, a
+time for a client to take our bytes, a cap on what is read and thrown away after a refusal, and a cap on
+connections, beyond which only health checks are answered.
 
 A timer runs only while a connection is in one of those states; a request whose headers come in one
 packet on a connection in use starts none.
@@ -61,6 +62,7 @@ class Wire(HttpToolsProtocol):
         self._phase: Literal["idle", "head", "body"] = "idle"
         self._parsed = 0
         self._unparsed = 0
+        self._bare = True
         self._refused: tuple[int, str, str] | None = None
         self._thrown = 0
         self._late: asyncio.TimerHandle | None = None
@@ -85,6 +87,8 @@ class Wire(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         within = self._phase == "head"
         super().data_received(data)
+        if self._phase == "body":
+            self._measure_around(len(data))
         if self._phase != "head" or self.transport.is_closing():
             return
         if within:
@@ -117,7 +121,9 @@ class Wire(HttpToolsProtocol):
         self._measure(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        if self._phase == "head":
+            super().on_header(name, value)
+        # A trailer is dropped (RFC 9110 section 6.5.1): a proxy has only looked at the headers.
         self._measure(len(name) + len(value) + 4)
 
     def on_headers_complete(self) -> None:
@@ -125,10 +131,12 @@ class Wire(HttpToolsProtocol):
             # A proxy's form of address (RFC 9112 section 3.2.2): its authority would bypass Host.
             raise ValueError("absolute address")
         self._phase = "body"
+        self._bare = False
         self._expect_nothing()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._bare = False
         if self.cycle.response_complete:
             self._thrown += len(body)
             if self._thrown > self._limits.thrown_away:
@@ -176,6 +184,18 @@ class Wire(HttpToolsProtocol):
         if self._parsed > self._limits.head or len(self.headers) > self._limits.headers:
             self._refuse_head()
             raise ValueError("head too large")
+
+    def _measure_around(self, size: int) -> None:
+        """Count bytes that came for a body and are none: the parser keeps a trailer, and copies it to add."""
+        self._unparsed = self._unparsed + size if self._bare else 0
+        self._bare = True
+        if self._unparsed <= self._limits.head or self.transport.is_closing():
+            return
+        if self.cycle.response_complete:
+            self.transport.abort()
+        else:
+            self._refuse_head()
+            self.send_400_response("")
 
     def _refuse_head(self) -> None:
         self._refused = (431, "head_too_large", "The address or the headers are too large.")

@@ -230,6 +230,7 @@ async def _read(reader: asyncio.StreamReader, host: str, max_bytes: int) -> Answ
         if not data:
             reading.end(host)
             break
+        size = reading.size
         try:
             parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -237,7 +238,8 @@ async def _read(reader: asyncio.StreamReader, host: str, max_bytes: int) -> Answ
                 raise OutsideFailed(f"{host} did not answer with HTTP.") from error
         if reading.fault is not None:
             raise OutsideFailed(f"{host} {reading.fault}.")
-        reading.head += 0 if reading.begun else len(data)
+        # What brings nothing of the body is headers, or a trailer, which the parser copies to add to it.
+        reading.head += 0 if reading.size > size else len(data)
         if reading.head > MAX_HEAD:
             raise OutsideFailed(f"{host} sent too many headers.")
     encoding = reading.headers.get("content-encoding", "identity")
@@ -259,7 +261,7 @@ class _Reading:
         self.head = 0
         self.status: Callable[[], int] = lambda: 0
         self._most = max_bytes
-        self._size = 0
+        self.size = 0
         self._count = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -275,8 +277,8 @@ class _Reading:
             self.begun = True
 
     def on_body(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > self._most:
+        self.size += len(data)
+        if self.size > self._most:
             self.fault = f"sent more than {self._most} bytes"
         elif self.fault is None:
             self.parts.append(data)

@@ -69,10 +69,10 @@ class _State(msgspec.Struct, frozen=True):
 
     places: dict[str, tuple[int, int]]
     """(the op up to which it was told of a bucket, the op up to which removals mean nothing to it)"""
-    leaving: dict[str, int]
-    """Buckets that are held no longer, and how far their records were taken away."""
+    leaving: dict[str, tuple[int, int]]
+    """Buckets that are held no longer: how far their records were taken away, and ``looked`` by then."""
     looked: int
-    """When it was told of everything last, in milliseconds."""
+    """Whatever it was told of was made by then: milliseconds."""
 
 
 _decode = msgspec.json.Decoder(_Cursor).decode
@@ -177,20 +177,22 @@ class Feed:
         for topic in places.keys() - held:
             # It was held when the feed looked last, and is not now.
             places.pop(topic)
-            leaving[topic] = 0
+            leaving[topic] = (0, before.looked)
         for topic in leaving.keys() & held:
             leaving.pop(topic)
         changed, done = await self._changed(tx, held, found, places)
         if done:
-            taken, done = await self._taken(tx, found, leaving, before.looked)
+            taken, done = await self._taken(tx, found, leaving)
             changed |= {key: op for key, op in taken.items() if key not in changed}
         events = [b"event: reset\ndata: {}\n\n"] if reset else []
-        events += await self._told(tx, holdings, changed)
+        told, newest = await self._told(tx, holdings, changed)
+        events += told
         if done:
             cursor = _write_cursor(_Cursor(head.epoch, head.op, mark))
             places = dict.fromkeys(held, (head.op, 0))
             events.append(b'id: %b\nevent: ready\ndata: {"cursor":"%b"}\n\n' % (cursor, cursor))
-        looked = self._clock.now() if done else before.looked
+        # Another node's clock may be ahead of this one's.
+        looked = max(self._clock.now(), newest)
         return head.group, held, events, _State(places, leaving, looked), done
 
     def _held(self, holdings: Holdings) -> list[str]:
@@ -238,7 +240,7 @@ class Feed:
         return changed, True
 
     async def _taken(
-        self, tx: Tx, found: Mapping[str, Bucket], leaving: dict[str, int], looked: int
+        self, tx: Tx, found: Mapping[str, Bucket], leaving: dict[str, tuple[int, int]]
     ) -> tuple[dict[_Key, int], bool]:
         """The records of buckets that are held no longer, as the client was told of them."""
         taken: dict[_Key, int] = {}
@@ -246,24 +248,25 @@ class Feed:
             bucket = found.get(topic)
             if bucket is not None:
                 space = topic.partition("/")[0]
-                rows = await tx.fetch(queries["entries"], space, bucket.id, leaving[topic], MAX_EVENTS)
+                place, looked = leaving[topic]
+                rows = await tx.fetch(queries["entries"], space, bucket.id, place, MAX_EVENTS)
                 for op, model, id, created in rows:
                     # What was made since then never was the user's: its id is nobody's business.
                     if model in self._models and (created is None or created <= looked):
                         taken[(space, model, id)] = op
                 if len(rows) == MAX_EVENTS:
-                    leaving[topic] = rows[-1][0]
+                    leaving[topic] = (rows[-1][0], looked)
                     return taken, False
             leaving.pop(topic)
         return taken, True
 
-    async def _told(self, tx: Tx, holdings: Holdings, changed: Mapping[_Key, int]) -> list[bytes]:
-        """An event for each change, in the order of the ops."""
+    async def _told(self, tx: Tx, holdings: Holdings, changed: Mapping[_Key, int]) -> tuple[list[bytes], int]:
+        """An event for each change, in the order of the ops; when the newest of the records was made."""
         if not changed:
-            return []
+            return [], 0
         text = _encode(list(changed)).decode()
         rows = {(row[0], row[1], row[2]): row[3:] for row in await tx.fetch(queries["records"], text)}
-        events = []
+        events, newest = [], 0
         for key in sorted(changed, key=lambda key: changed[key]):
             space, model, id = key
             row = rows.get(key)
@@ -272,10 +275,11 @@ class Feed:
                 self._principal, space, model, id, store.restore(shape.model, row[0]), holdings
             ):
                 event = Put(model, shape.record(id, *row))
+                newest = max(newest, row[2])
                 events.append(b"event: put\ndata: %b\n\n" % _encode(event))
             else:
                 events.append(b"event: remove\ndata: %b\n\n" % _encode(Remove(model, id)))
-        return events
+        return events, newest
 
 
 def _has_forgotten(bucket: Bucket | None, place: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -152,6 +153,6 @@ def _fits(key: Key, value: Any) -> bool:
     if kind in ("integer", "boolean", "moment"):
         return type(value) is int and -(2**63) <= value < 2**63
     if kind == "number":
-        return isinstance(value, int | float) and abs(value) < 2**1023
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
     longest = MAX_ID_LENGTH if key.unique else MAX_SORTED_TEXT
     return isinstance(value, str) and len(value) <= longest and "\0" not in value
