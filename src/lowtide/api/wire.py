@@ -6,6 +6,9 @@ stands around a body without being one, such as a trailer, which is dropped; a t
 time for a client to take our bytes, a cap on what is read and thrown away after a refusal, and a cap on
 connections, beyond which only health checks are answered.
 
+Where they would let two readers disagree it is stricter: no transfer coding but ``chunked``, no
+body with a request for an upgrade, and what stands behind such a request is the next one.
+
 A timer runs only while a connection is in one of those states; a request whose headers come in one
 packet on a connection in use starts none.
 """
@@ -13,11 +16,13 @@ packet on a connection in use starts none.
 from __future__ import annotations
 
 import asyncio
+import sys
 from http import HTTPStatus
 from typing import Any, Literal
 
 import msgspec
 import uvicorn
+from httptools import HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from lowtide.api.problems import MEDIA_TYPE, Problem
@@ -63,6 +68,7 @@ class Wire(HttpToolsProtocol):
         self._parsed = 0
         self._unparsed = 0
         self._bare = True
+        self._packet = self._behind = b""
         self._refused: tuple[int, str, str] | None = None
         self._thrown = 0
         self._late: asyncio.TimerHandle | None = None
@@ -85,20 +91,32 @@ class Wire(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        within = self._phase == "head"
-        super().data_received(data)
-        if self._phase == "body":
-            self._measure_around(len(data))
-        if self._phase != "head" or self.transport.is_closing():
-            return
-        if within:
-            # A header that has not ended is in the parser's hands, not yet in ours.
-            self._unparsed += len(data)
-            if self._unparsed > self._limits.head:
-                self._refuse_head()
-                self.send_400_response("")
-        elif self._late is None:
-            self._expect_soon()
+        while data:
+            within = self._phase == "head"
+            self._packet, self._behind = data, b""
+            super().data_received(data)
+            if self._phase == "body":
+                self._measure_around(len(data))
+            if self.transport.is_closing():
+                break
+            if self._phase == "head":
+                if within:
+                    # A header that has not ended is in the parser's hands, not yet in ours.
+                    self._unparsed += len(data)
+                    if self._unparsed > self._limits.head:
+                        self._refuse_head()
+                        self.send_400_response("")
+                elif self._late is None:
+                    self._expect_soon()
+            data = self._behind
+        self._packet = self._behind = b""
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # The parser stops behind a request that asks for an upgrade. It is answered without one, so what
+        # follows is the next request; lost, the answer after it would be taken for its own.
+        stopped = sys.exception()
+        if isinstance(stopped, HttpParserUpgrade):
+            self._behind = self._packet[stopped.args[0] :]
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -123,6 +141,9 @@ class Wire(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._phase == "head":
             super().on_header(name, value)
+            if name.lower() == b"transfer-encoding" and value.strip(b" \t").lower() != b"chunked":
+                # The parser reads any list that ends in chunked; a proxy before us may read it otherwise.
+                raise ValueError("transfer coding")
         # A trailer is dropped (RFC 9110 section 6.5.1): a proxy has only looked at the headers.
         self._measure(len(name) + len(value) + 4)
 
@@ -130,6 +151,9 @@ class Wire(HttpToolsProtocol):
         if not self.url.startswith(b"/") and self.url != b"*":
             # A proxy's form of address (RFC 9112 section 3.2.2): its authority would bypass Host.
             raise ValueError("absolute address")
+        if self.parser.should_upgrade() and self._has_body():
+            # The parser would read the body as the next request.
+            raise ValueError("a body with an upgrade")
         self._phase = "body"
         self._bare = False
         self._expect_nothing()
@@ -176,6 +200,12 @@ class Wire(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+    def _has_body(self) -> bool:
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
+            for name, value in self.headers
+        )
 
     # -- bounds -----------------------------------------------------------------------------------
 
