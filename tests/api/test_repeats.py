@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -289,6 +290,29 @@ async def test_answers_are_sealed_and_forgotten(
     clock.advance(KEPT + 1)
     assert await once.purge() == 1
     assert (await order(client, "/v1/auth/sign-in", None, password="other")).status == 201
+
+
+async def test_what_was_sent_cannot_be_guessed_from_the_table(client: Client, shop: Shop) -> None:
+    """A body may hold a password: its digest is keyed by what is not in the table."""
+    sent = b'{"password":"hunter2hunter2"}'
+    assert (await order(client, "/v1/auth/sign-in", None, password="hunter2hunter2")).status == 201
+
+    async def rows(tx: Tx) -> Any:
+        return await tx.fetch(Query("q", *["SELECT fingerprint FROM once"] * 2))
+
+    ((fingerprint,),) = await shop.database.read(rows)
+    guesses = [b"\0" + sent, sent, b"\0" + sent.replace(b":", b": ")]
+    assert fingerprint not in {hashlib.sha256(guess).hexdigest() for guess in guesses}
+
+
+async def test_strangers_do_not_share_an_answer(client: Client, shop: Shop) -> None:
+    """Without a token nothing but the key tells two phones apart: one that others may choose is refused."""
+    weak = {"idempotency-key": "1"}
+    for _ in range(2):
+        answer = await client.post("/v1/auth/sign-in", json={}, headers=weak)
+        assert (answer.status, answer.code) == (400, "malformed")
+    assert shop.orders == 0
+    assert (await client.post("/orders", json={}, headers=weak, token="ann")).status == 201
 
 
 async def test_an_address_may_want_a_key_or_none(client: Client, shop: Shop) -> None:

@@ -51,6 +51,18 @@ class TestOwn:
             ("Ann's phone", "ios", True)
         ]
 
+    async def test_addresses_of_one_customer_begin_as_one(self, lowtide: Lowtide) -> None:
+        """New users are counted by IPv6 /64, of which each customer has 2^64 addresses."""
+
+        async def begin(address: str) -> int:
+            async def there(scope: Any, receive: Any, send: Any) -> None:
+                await lowtide.asgi({**scope, "client": (address, 1)}, receive, send)
+
+            return (await Client(there).post("/v1/auth/anonymous", json={})).status
+
+        assert [await begin(f"2001:db8:1:2::{n:x}") for n in range(31)] == [201] * 30 + [429]
+        assert await begin("2001:db8:1:3::1") == 201
+
     async def test_a_thief_is_told_so(self, client: Client, lowtide: Lowtide) -> None:
         """401 ``session_revoked`` with the reason; what is no token is ``invalid_grant``."""
         signed = await enter(lowtide, code("ann@example.com"))

@@ -250,7 +250,8 @@ class Edge:
             )
             key = None
             if served.repeatable:
-                key = read_key(fields.get(REPEAT), needed=route.key == "required")
+                needed = route.key == "required"
+                key = read_key(fields.get(REPEAT), needed=needed, known=who is not None)
             if key is None or self._once is None:
                 return _answered(await self._handle(route, route.handler, request, deadline), route)
             sent = scope["query_string"] + b"\0" + (b"" if body is None else body.bytes)

@@ -17,6 +17,7 @@ import msgspec
 
 from lowtide.api import declared as app
 from lowtide.api.problems import MEDIA_TYPE, Problem
+from lowtide.api.repeats import LEAST_UNKNOWN
 from lowtide.api.schemas import REF, Json, Schemas, words
 from lowtide.api.table import NAME, Served, is_repeatable
 from lowtide.kernel.errors import (
@@ -258,6 +259,11 @@ KEY = Header(
     "A new random value for each new request, and the same when it is repeated: then it counts once.",
     pattern=r'^("[!#-\[\]-~]{1,255}"|[!#-+\--~]{1,255})$',
 )
+STRANGERS_KEY = msgspec.structs.replace(
+    KEY,
+    about=f"{KEY.about} At least {LEAST_UNKNOWN} characters.",
+    pattern=KEY.pattern.replace("{1,", f"{{{LEAST_UNKNOWN},"),
+)
 
 
 class _Operation:
@@ -315,13 +321,15 @@ class _Operation:
             yield parameter | {"schema": _present(schema)}
 
     def _headers(self) -> Iterator[Json]:
-        own = (KEY,) if is_repeatable(self._route) else ()
+        own: tuple[Header, ...] = ()
+        if is_repeatable(self._route):
+            own = (STRANGERS_KEY,) if self._route.auth == "none" else (KEY,)
         for header in (*self._route.headers, *own):
             yield {
                 "name": header.name,
                 "in": "header",
                 "description": header.about,
-                "required": header.required or (header is KEY and self._route.key == "required"),
+                "required": header.required or (header in own and self._route.key == "required"),
                 "schema": {"type": "string"} | ({"pattern": header.pattern} if header.pattern else {}),
             }
 

@@ -14,13 +14,18 @@ from lowtide.storage.once import Attempt, Stored
 
 HEADER = b"idempotency-key"
 REPLAYED = "idempotency-replayed"
+LEAST_UNKNOWN = 20
+"""Characters of a key that comes without a token: two phones must not choose the same."""
 
 # A String of structured fields (RFC 9651), as the draft wants it, or bare, as most clients send it.
 _KEY = re.compile(rb'"([\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x2b\x2d-\x7e]{1,255})')
 
 
-def read_key(header: bytes | None, *, needed: bool) -> str | None:
-    """The key, None where there is none. Raises ``KeyMissing`` if it is ``needed``, ``Malformed``."""
+def read_key(header: bytes | None, *, needed: bool, known: bool = True) -> str | None:
+    """The key, None where there is none. Raises ``KeyMissing`` if it is ``needed``, ``Malformed``.
+
+    ``known``: a token says who asks. Where none does, a key that two may choose is refused.
+    """
     if header is None:
         if needed:
             raise KeyMissing
@@ -28,7 +33,13 @@ def read_key(header: bytes | None, *, needed: bool) -> str | None:
     found = _KEY.fullmatch(header.strip())
     if found is None:
         raise Malformed("An Idempotency-Key is 1 to 255 visible characters, with or without quotes.")
-    return (found[1] or found[2]).decode("ascii")
+    key = (found[1] or found[2]).decode("ascii")
+    if not known and len(key) < LEAST_UNKNOWN:
+        raise Malformed(
+            f"Without a token an Idempotency-Key has at least {LEAST_UNKNOWN} characters, by chance: the "
+            "answer is given to whoever has it."
+        )
+    return key
 
 
 class Encode(Protocol):

@@ -21,6 +21,7 @@ from lowtide.auth.answers import (
 )
 from lowtide.auth.deletion import Deletion
 from lowtide.auth.merging import Merging
+from lowtide.auth.methods.tries import network
 from lowtide.auth.model import DeviceFacts
 from lowtide.auth.own import Own
 from lowtide.auth.refresh import MAX_REFRESH_TOKEN, MAX_ROTATION_ID
@@ -48,7 +49,7 @@ MERGES = Limit(10, 3600.0)
 """Merges of one user: each looks at every record of some models."""
 NDJSON = "application/x-ndjson"
 ANONYMOUS_STARTS = Limit(120, 3600.0, burst=30)
-"""New anonymous users from one network address: a mobile operator's customers share one."""
+"""New anonymous users from one network: a mobile operator's customers share one."""
 
 
 class Proving(Protocol):
@@ -150,7 +151,7 @@ def account_routes(
     async def anonymous(request: Request[Starting, None]) -> SignedIn:
         """A new user without a name: the app can be used at once, and the account be claimed later."""
         jkt = proofs.of(request)
-        taken = await rates.take("auth.anonymous", request.client, ANONYMOUS_STARTS)
+        taken = await rates.take("auth.anonymous", network(request.client), ANONYMOUS_STARTS)
         if not taken.allowed:
             raise TooManyRequests(
                 "Too many new users from this network.", retry_after=round(taken.retry_after + 1)
