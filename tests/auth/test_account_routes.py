@@ -10,18 +10,33 @@ import pytest
 from lowtide.app import Lowtide
 from lowtide.auth.admin import Admin
 from lowtide.auth.model import Proof, Signed
+from lowtide.auth.sessions import Opened
 from lowtide.kernel.errors import Conflict
 from lowtide.kernel.schema import Principal
+from lowtide.storage.db import Tx
 from tests.api.client import Answer, Client
 from tests.auth.world import ask_for, code, password
 
 pytestmark = pytest.mark.anyio
 
 
+SERVER = Principal(user="cli", server=True)
+
+
 async def enter(lowtide: Lowtide, proof: Proof, **ask: Any) -> Signed:
     signed = await lowtide.accounts.sign_in.complete(proof, ask_for(**ask))
     assert isinstance(signed, Signed)
     return signed
+
+
+async def granted(lowtide: Lowtide, user: Signed) -> Signed:
+    """What a third party's app holds to which ``user`` has granted ``api``."""
+    sessions = lowtide.accounts.sessions
+
+    async def work(tx: Tx) -> Opened:
+        return await sessions.open(tx, user.user, ask_for(), (), client="tool", scope="api")
+
+    return sessions.signed(await lowtide.database.write(work))
 
 
 def problem(answer: Answer, status: int, code: str) -> dict[str, Any]:
@@ -135,7 +150,7 @@ class TestOwn:
 
     async def test_an_oauth_clients_token_changes_no_account(self, client: Client, lowtide: Lowtide) -> None:
         """A third party's token reads who its user is, and neither their devices nor their ways in."""
-        signed = await enter(lowtide, code("ann@example.com"), client_id="tool")
+        signed = await granted(lowtide, await enter(lowtide, code("ann@example.com")))
         assert (await client.get("/v1/auth/me", token=signed.access_token)).status == 200
         for method, url in (
             ("GET", "/v1/auth/sessions"),
@@ -196,8 +211,18 @@ class TestAdmin:
         """The token of an admin."""
 
         admin = Admin(lowtide.database, lowtide.accounts)
-        await admin.make_admin("Root@Example.com", Principal(user="cli", server=True))
+        await admin.make_admin("Root@Example.com", SERVER)
         return (await enter(lowtide, code("root@example.com"))).access_token
+
+    async def test_an_admins_oauth_client_is_no_admin(self, client: Client, lowtide: Lowtide) -> None:
+        """What an admin grants a third party's app are its own data, and not the server."""
+        made = await Admin(lowtide.database, lowtide.accounts).make_admin("root@example.com", SERVER)
+        root = await enter(lowtide, code("root@example.com"))
+        assert (await client.get("/v1/admin/users", token=root.access_token)).status == 200
+        theirs = (await granted(lowtide, root)).access_token
+        for method, url in (("GET", "/v1/admin/users"), ("DELETE", f"/v1/admin/users/{made.id}")):
+            problem(await client.request(method, url, token=theirs), 403, "forbidden")
+        assert (await client.get("/v1/auth/me", token=theirs)).status == 200
 
     async def test_users_are_found(self, client: Client, lowtide: Lowtide, root: str) -> None:
         """Newest first, by page, and by a part of address or name, in which nothing is a wildcard."""

@@ -262,6 +262,28 @@ class TestIdentities:
             await world.sign_in.unlink(world.who(ann), "email", ANN, ask_for())
         assert await ways(world, ann.user.id) == [("email", ANN)]
 
+    async def test_an_address_goes_with_the_last_way_in_that_proved_it(self, world: World) -> None:
+        """Whoever gets the mailbox later is somebody else; one that another way vouches for stays."""
+        ann = await world.enter(code(ANN))
+        for way in (google("g1", ANN), Proof(provider="phone", subject="+15550001", phone="+15550001")):
+            await world.sign_in.link(world.who(ann), way, ask_for())
+            ann = await world.enter(code(ANN))
+        await world.sign_in.unlink(world.who(ann), "email", ANN, ask_for())
+        assert (await world.enter(code(ANN))).user.id == ann.user.id, "Google still vouches for it"
+        for provider, subject in (("email", ANN), ("google", "g1")):
+            await world.sign_in.unlink(world.who(ann), provider, subject, ask_for())
+        later = await world.enter(code(ANN))
+        assert (later.outcome, later.user.id == ann.user.id) == ("created", False)
+        kept = await world.write(lambda tx: world.users.get(tx, ann.user.id))
+        assert (kept.email, kept.email_verified, kept.phone) == (None, False, "+15550001")
+
+    async def test_an_address_of_somebody_else_locks_nobody_out(self, world: World) -> None:
+        """A provider says another's address of a user it knew without one: they get in, not the address."""
+        ann, bob = await world.enter(code(ANN)), await world.enter(google("g1"))
+        again = await world.enter(google("g1", ANN))
+        assert (again.user.id, again.user.email) == (bob.user.id, None)
+        assert (await world.enter(code(ANN))).user.id == ann.user.id
+
     async def test_linking_a_verified_address_takes_it_from_who_only_claimed_it(self, world: World) -> None:
         """The claimer keeps the account, without the address and the way in that was named by it."""
         squatter = await world.enter(password(ANN))

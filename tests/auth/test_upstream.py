@@ -471,6 +471,11 @@ class TestProofs:
             proof = read_proof("apple", {"sub": "s", "email": email, "email_verified": True})
             assert (proof.email, proof.email_verified) in ((None, False), ("a@b", True))
 
+    def test_letters_that_look_alike_are_not_made_the_same(self) -> None:
+        """The Kelvin sign is no k: who has one of the two addresses does not get the other's account."""
+        proof = read_proof("there", {"sub": "s", "email": "mi\u212ae@Example.com", "email_verified": True})
+        assert proof.email == "mi\u212ae@example.com"
+
     def test_what_does_not_fit_is_left_out(self) -> None:
         """A long name is cut, and claims that are too large are not shown: nobody is locked out for them."""
         proof = read_proof("there", {"sub": "s", "name": "n" * 999 + "\n", "groups": ["g" * 100] * 50})

@@ -287,8 +287,12 @@ class Edge:
             raise ScopeMissing(f"The token was not granted the scope {route.scope!r}.", scope=route.scope)
         if route.auth == "server" and not who.server:
             raise Forbidden("This address is for the app's own servers.", hint="Use a server's token.")
-        if route.auth == "admin" and not who.admin:
-            raise Forbidden("This address is for admins.", hint="Sign in as a user with the role admin.")
+        # An admin who lets an app read their notes has not made it an admin.
+        if route.auth == "admin" and (not who.admin or who.client):
+            raise Forbidden(
+                "This address is for admins.",
+                hint="Sign in through the app as a user with the role admin; OAuth clients are none.",
+            )
         return who
 
     def _check_proof(

@@ -6,6 +6,7 @@ bounded by the ``MAX_`` constants here, and never empty text: what is not known 
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
@@ -26,6 +27,8 @@ MAX_ROLES = 32
 """Roles of a user, and of a member of a space."""
 MAX_FACT = 128
 """Characters of each thing that a device says of itself."""
+
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 Status = Literal["active", "disabled", "deleting", "merged"]
 """``deleting``: signed out everywhere, its data goes soon. ``merged``: lives on as another user."""
@@ -183,6 +186,7 @@ class Credentials(Protocol):
 def normal_email(address: str) -> str:
     """``address`` as it is compared and stored: trimmed and in lower case.
 
-    No dots or plus parts are taken out: whose they are is the mail server's to say.
+    Of ASCII only: elsewhere two addresses would become one, as the Kelvin sign becomes a k. No dots or plus
+    parts are taken out: whose they are is the mail server's to say.
     """
-    return address.strip().lower()
+    return address.strip().translate(_LOWER)

@@ -16,7 +16,7 @@ import msgspec
 
 from lowtide.audit import Audit, Entry
 from lowtide.auth.hooks import Hooks, event
-from lowtide.auth.model import Ask, Credentials, Proof, SecondFactorNeeded, Signed, User
+from lowtide.auth.model import Ask, Credentials, Identity, Proof, SecondFactorNeeded, Signed, User
 from lowtide.auth.sessions import Opened, Sessions
 from lowtide.auth.users import QUERIES, Users, check_proof, check_space, person_name
 from lowtide.kernel.clock import Clock
@@ -196,7 +196,11 @@ class SignIn:
         return user
 
     async def unlink(self, who: Principal, provider: str, subject: str, ask: Ask) -> None:
-        """Take a way in away. Raises ``Conflict`` for the last one, ``NotFound`` is never told."""
+        """Take a way in away. Raises ``Conflict`` for the last one, ``NotFound`` is never told.
+
+        An address that no other way in vouches for goes with it: whoever gets that mailbox or number later
+        is somebody else.
+        """
 
         async def work(tx: Tx) -> None:
             user = await self._users.get(tx, who.user)
@@ -209,6 +213,10 @@ class SignIn:
                     "This is the only way in.", hint="Link another one first, or delete the account."
                 )
             await self._users.unlink(tx, user.id, provider, subject)
+            (gone_way,) = [way for way in ways if way not in rest]
+            bereft = _bereft(user, gone_way, rest)
+            if bereft != user:
+                await self._users.save(tx, bereft)
             gone = {"provider": provider, "subject": subject}
             await self._write(tx, "identity.unlink", user, ask, via=who.session, before=gone)
 
@@ -309,7 +317,10 @@ class SignIn:
         else:
             if found.cleanse:
                 await self._cleanse(tx, user, ask)
-            user = await self._users.save(tx, _enriched(user, proof) if proof.email_verified else user)
+            if proof.email_verified and proof.email is not None:
+                holder = await self._users.by_email(tx, proof.email)
+                user = _enriched(user, proof, free=holder is None or holder.id == user.id)
+            user = await self._users.save(tx, user)
         if found.known:
             await self._users.used(tx, proof)
         else:
@@ -424,6 +435,16 @@ def _enriched(user: User, proof: Proof, *, free: bool = True) -> User:
         changes["phone_verified"] = user.phone_verified or proof.phone_verified
     if user.name is None and proof.name:
         changes["name"] = person_name(proof.name[:200])
+    return msgspec.structs.replace(user, **changes)
+
+
+def _bereft(user: User, gone: Identity, rest: Sequence[Identity]) -> User:
+    """``user`` without the addresses that only the way in which is gone has proved."""
+    changes: dict[str, Any] = {}
+    if gone.email == user.email and not any(way.email == user.email and way.email_verified for way in rest):
+        changes = {"email": None, "email_verified": False}
+    if gone.provider == "phone" and gone.subject == user.phone:
+        changes |= {"phone": None, "phone_verified": False}
     return msgspec.structs.replace(user, **changes)
 
 

@@ -155,6 +155,15 @@ async def test_a_mailbox_is_not_flooded(house: House) -> None:
     assert (await house.post("email/start", email="ann@example.com")).status == 200
 
 
+async def test_a_stranger_does_not_use_up_an_owners_mails(house: House) -> None:
+    """One network gets fewer mails to an address than the address gets: the owner elsewhere has some left."""
+    stranger = house.at("198.51.100.66")
+    for _ in range(23):
+        await stranger.post("/v1/auth/email/start", json={"email": "ann@example.com"})
+        house.clock.advance(300)
+    assert (await house.post("email/start", email="ann@example.com")).status == 200
+
+
 async def test_a_network_does_not_send_to_the_world(house: House) -> None:
     """One address of the internet starts so many flows, and then waits; another is not held up."""
     statuses = [
@@ -316,3 +325,11 @@ async def test_a_name_is_one_short_line() -> None:
     """Control characters and lengths that would hide the rest are left out."""
     assert shown(" Ann's\n\tphone\u202e\0 ") == "Ann's phone"
     assert len(shown("x" * 1000)) == 60
+
+
+async def test_a_name_is_no_link() -> None:
+    """A stranger who has a mail sent to somebody cannot have it advertise a page."""
+    for link in ("https://evil.example/win", "evil.example", "www.evil.example", "a@evil.example"):
+        text = shown(f"Ann's iPhone (15): claim it at {link}")
+        assert text.startswith("Ann's iPhone (15) claim it at ")
+        assert not set(text) & set(":/.@")

@@ -154,6 +154,14 @@ class TestSigningIn:
             statuses.append(answer.status)
         assert statuses == [200] * PER_NUMBER[0].count + [429]
 
+    async def test_a_stranger_does_not_use_up_an_owners_texts(self, house: House) -> None:
+        """One network gets fewer texts to a number than the number gets."""
+        stranger = house.at("198.51.100.66")
+        for _ in range(13):
+            await stranger.post("/v1/auth/sms/start", json={"phone": "+41446681800"})
+            house.clock.advance(450)
+        assert (await house.post("sms/start", phone="+41446681800")).status == 200
+
     async def test_pumping_is_stopped(self, house: House) -> None:
         """One network asks for few; many networks together for no more than a country's share of the hour."""
         statuses = [

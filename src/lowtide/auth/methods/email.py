@@ -30,8 +30,12 @@ from lowtide.kernel.rates import Limit
 LINK = "/v1/auth/email/link"
 PER_ADDRESS = (Limit(5, 900), Limit(20, 86_400))
 """Mails to one address: in a quarter of an hour, in a day."""
+PER_PLACE = (Limit(4, 900), Limit(12, 86_400))
+"""The same for what one network asks for: less, so that a stranger cannot use up all that its owner has."""
 PER_NETWORK = Limit(60, 3_600, 20)
 """Mails that one network asks for."""
+_NAMES = frozenset("'\u2019-_()+,")
+"""Besides letters and digits, what names of devices hold."""
 FORM = "application/x-www-form-urlencoded"
 
 Secret = Annotated[str, msgspec.Meta(max_length=MAX_SECRET)]
@@ -87,6 +91,8 @@ class Email:
         device, now = shown(request.body.device.name), self._clock.now()
         base = self._address(request)
         charges: list[Charge] = [("email.network", network(request.client), PER_NETWORK)]
+        place = f"{to} {network(request.client)}"
+        charges += [(f"email.place.{limit.count}", place, limit) for limit in PER_PLACE]
         charges += [(f"email.address.{limit.count}", to, limit) for limit in PER_ADDRESS]
         return await self._codes.start(
             "mail",
@@ -225,8 +231,9 @@ class Email:
 
 
 def shown(text: str) -> str:
-    """What a device calls itself, as a person is shown it: one short line."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text[:200]).split())[:60]
+    """What a device calls itself, as a person is shown it: one short line, of which no mail program makes
+    a link. Anybody can have a mail sent to anybody, and choose these words."""
+    return " ".join("".join(c if c.isalnum() or c in _NAMES else " " for c in text[:200]).split())[:60]
 
 
 def _form(body: bytes) -> tuple[str, int]:

@@ -37,6 +37,8 @@ from lowtide.storage.jobs import Hopeless
 
 PER_NUMBER = (Limit(3, 900), Limit(10, 86_400))
 """Texts to one number: in a quarter of an hour, in a day."""
+PER_PLACE = (Limit(2, 900), Limit(6, 86_400))
+"""The same for what one network asks for: less, so that a stranger cannot use up all that its owner has."""
 PER_NETWORK = Limit(20, 3_600, 10)
 """Texts that one network asks for."""
 DEADLINE = 20.0
@@ -150,6 +152,8 @@ class Sms:
         if self._prefixes and not to.startswith(self._prefixes):
             raise Forbidden("No text messages are sent to that country.", hint="Sign in another way.")
         charges: list[Charge] = [("sms.network", network(request.client), PER_NETWORK)]
+        place = f"{to} {network(request.client)}"
+        charges += [(f"sms.place.{limit.count}", place, limit) for limit in PER_PLACE]
         charges += [(f"sms.number.{limit.count}", to, limit) for limit in PER_NUMBER]
         charges.append(("sms.country", country_code(to), self._per_country))
         return await self._codes.start(
