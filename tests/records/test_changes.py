@@ -254,6 +254,24 @@ async def test_a_feed_ends_with_its_token_and_is_forgotten(rest: Rest) -> None:
     assert len(rest.engine.sync.hub) == 0
 
 
+async def test_a_feed_keeps_nothing_of_what_it_has_sent(rest: Rest) -> None:
+    """However much the first look told, a feed that waits holds places and no records."""
+    for n in range(3):
+        await rest.made("ann", "task", f"t{n}", **TASK, notes="x" * 1000)
+    who = Principal(user="ann", expires_at=rest.engine.clock.now() + 1000)
+    feed = module.Feed(rest.records, rest.engine.clock, who, ["task"], None)
+    await feed.open()
+    held: list[int] = []
+
+    async def send(message: Any) -> None:
+        lists = (value for value in vars(feed).values() if isinstance(value, list))
+        held.append(sum(len(part) for value in lists for part in value))
+        rest.engine.clock.advance(2)
+
+    await feed.run(Outlet(send))
+    assert held == [0]
+
+
 async def test_a_quiet_feed_says_that_it_lives(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comment, which clients skip; a server that stops says when to come back."""
     monkeypatch.setattr(module, "HEARTBEAT", 0.0)

@@ -91,7 +91,7 @@ class Feed:
         self._models = frozenset(models)
         self._from = None if cursor is None else _read_cursor(cursor)
         self._state = _State({}, {}, 0)
-        self._first: list[bytes] | None = None
+        self._first: list[bytes] = []
         self._listener = Listener()
         self._sync.hub.add(self._listener)
 
@@ -115,7 +115,7 @@ class Feed:
         listener = self._listener
         try:
             outlet.on_drain(listener.close)
-            await outlet.write(b"".join(self._first or ()))
+            await outlet.write(self._take_first())
             while not listener.closed:
                 rest = self._token_rest()
                 if rest <= 0:
@@ -136,6 +136,11 @@ class Feed:
                 raise
         finally:
             self.forget()
+
+    def _take_first(self) -> bytes:
+        # A page may be a megabyte, and a feed wait for days: it is not kept.
+        first, self._first = self._first, []
+        return b"".join(first)
 
     def _token_rest(self) -> float:
         expires = self._principal.expires_at
