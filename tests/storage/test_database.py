@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lowtide.kernel.errors import Busy, Malformed, NotUnique, StatementFailed, StorageLost, StorageTimeout
-from lowtide.storage.db import Database, Dialect, Query, Tx, parse_queries
+from lowtide.storage.db import Database, Dialect, Query, Select, Tx, parse_queries
 from tests.conftest import MakeDatabase
 
 pytestmark = pytest.mark.anyio
@@ -239,6 +239,18 @@ class TestReading:
             assert low == -high
         done = True
         await writer
+
+    async def test_a_statement_alone_reads_and_cannot_write(self, database: Database) -> None:
+        """A ``Select`` returns its rows; one that would write is refused, and nothing is written."""
+        await add(database, 1)
+        assert [row[0] for row in await database.read(Select(QUERIES["ids"]))] == [1]
+        with pytest.raises(StatementFailed):
+            await database.read(Select(QUERIES["add"], 2, ""))
+        with pytest.raises(StatementFailed):
+            await database.read(Select(QUERIES["wrong"]))
+        assert await ids(database) == [1]
+        await add(database, 3)
+        assert len(await database.read(Select(QUERIES["ids"]))) == 2
 
     async def test_a_failed_read_hurts_no_other(self, database: Database) -> None:
         """Of many reads at once, only the defective ones fail."""

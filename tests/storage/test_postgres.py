@@ -11,7 +11,7 @@ import pytest
 
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.errors import Busy, SetupError, StorageLost, StorageTimeout
-from lowtide.storage.db import Query, Tx, parse_queries, postgres_pool
+from lowtide.storage.db import Query, Select, Tx, parse_queries, postgres_pool
 from lowtide.storage.db.postgres import PostgresDatabase
 from tests.postgres_server import PostgresServer
 from tests.storage.wire import Wire
@@ -146,6 +146,23 @@ class TestLostConnections:
             await asyncio.wait_for(add(database, 1), SLOW)
             assert wire.cuts == 1
             assert await items(database) == {1: 0}
+            await database.close()
+
+    async def test_a_statement_alone_needs_no_transaction(self, postgres_dsn: str) -> None:
+        """A ``Select`` is one round trip, and is run again when its connection is lost."""
+        async with Wire(postgres_dsn) as wire:
+            database = connect(wire.dsn)
+            await database.start()
+            await database.write(lambda tx: tx.execute(QUERIES["create"]))
+            await add(database, 1)
+            wire.cut_after(b"BEGIN")
+            rows = await database.read(Select(QUERIES["items"]))
+            assert ([tuple(row) for row in rows], wire.cuts) == ([(1, 0)], 0)
+            await asyncio.wait_for(items(database), SLOW)
+            assert wire.cuts == 1
+            wire.cut_after(b"pg_backend_pid")
+            assert len(await asyncio.wait_for(database.read(Select(QUERIES["pid"])), SLOW)) == 1
+            assert wire.cuts == 2
             await database.close()
 
     async def test_a_silent_network_ends_in_an_error(

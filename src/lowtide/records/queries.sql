@@ -1,7 +1,24 @@
 -- The REST API's statements. Lists are put together in sql.py, from the project's own names.
 
+-- A record, and the records that grant keys to the user, which show whether it is the user's to see: those
+-- have the name of an index.
 -- name: record
-SELECT data, op, created, updated FROM record WHERE space = $1 AND model = $2 AND id = $3 AND deleted = 0
+SELECT i.space, i.name, i.value, m.id, m.data, 0 AS op, 0 AS created, 0 AS updated
+FROM json_each($1) j JOIN record_index i
+ON i.space = json_extract(j.value, '$[0]') AND i.name = json_extract(j.value, '$[1]')
+AND i.value = json_extract(j.value, '$[2]')
+JOIN record m ON m.space = i.space AND m.model = json_extract(j.value, '$[3]') AND m.id = i.id
+UNION ALL
+SELECT r.space, '', '', r.id, r.data, r.op, r.created, r.updated
+FROM record r WHERE r.space = $2 AND r.model = $3 AND r.id = $4 AND r.deleted = 0
+-- postgres
+SELECT i.space, i.name, i.value, m.id, m.data, 0::bigint AS op, 0::bigint AS created, 0::bigint AS updated
+FROM jsonb_array_elements($1::jsonb) j JOIN record_index i
+ON i.space = j->>0 AND i.name = j->>1 AND i.value = j->>2
+JOIN record m ON m.space = i.space AND m.model = j->>3 AND m.id = i.id
+UNION ALL
+SELECT r.space, '', '', r.id, r.data, r.op, r.created, r.updated
+FROM record r WHERE r.space = $2 AND r.model = $3 AND r.id = $4 AND r.deleted = 0
 
 -- name: records
 SELECT r.space, r.model, r.id, r.data, r.op, r.created, r.updated

@@ -30,7 +30,7 @@ from lowtide.records.model import Write
 from lowtide.records.shape import AnyRecord, Shape, given_fields, given_id
 from lowtide.records.store import queries
 from lowtide.records.tags import wanted_ops
-from lowtide.storage.db import Row, Tx
+from lowtide.storage.db import Query, Row, Select, Tx
 from lowtide.sync import Sync, store
 from lowtide.sync.model import (
     VERSION_CHANGED,
@@ -48,6 +48,8 @@ from lowtide.sync.streams import Holding
 from lowtide.sync.writer import Applied, Written
 
 Holdings = Mapping[Lookup, Holding]
+Fetch = Callable[..., Awaitable[list[Row]]]
+"""``Tx.fetch``, or the same as a read of its own."""
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,19 +101,32 @@ class Records:
     async def get(self, principal: Principal, name: str, id: str) -> tuple[Shape, Row]:
         """The shape and the stored row (data, op, created, updated). Raises ``NotFound``."""
         shape = self.shape(name)
-        row, holdings = await self._database.read(lambda tx: self._visible(tx, principal, shape.model, id))
+        if len(self.spaces(principal, name)) == 1:
+            row, holdings = await self._visible(self._alone, principal, shape.model, id)
+        else:
+            row, holdings = await self._database.read(
+                lambda tx: self._visible(tx.fetch, principal, shape.model, id)
+            )
         if row is None:
             raise self.denials.unseen(principal, name, id, holdings)
         return shape, row
 
+    async def _alone(self, query: Query, *params: Any) -> list[Row]:
+        return await self._database.read(Select(query, *params))
+
     async def _visible(
-        self, tx: Tx, principal: Principal, model: Model, id: str
+        self, fetch: Fetch, principal: Principal, model: Model, id: str
     ) -> tuple[Row | None, Holdings]:
+        """The record, and what the user holds. One statement for each space where it may be."""
+        who = (principal.space, principal.user)
+        wanted = store.wanted_holdings(() if principal.server else self._streams.lookups, [who])
+        asked = msgspec.json.encode(list(wanted)).decode()
         holdings: Holdings = {}
-        if not principal.server:
-            holdings = await self.holdings(tx, principal)
         for space in self.spaces(principal, model.name):
-            for row in await tx.fetch(queries["record"], space, model.name, id):
+            rows = await fetch(queries["record"], asked, space, model.name, id)
+            granting = [row[:5] for row in rows if row[1]]
+            holdings = store.found_holdings(self._schema, [who], wanted, granting)[who]
+            for row in (row[4:] for row in rows if not row[1]):
                 data = {} if principal.server else store.restore(model, row[0])
                 if self._streams.sees(principal, space, model.name, id, data, holdings):
                     return row, holdings
@@ -282,7 +297,7 @@ class Records:
         """The records as they stand, for writes that changed nothing."""
         found: dict[Key, Written] = {}
         for key in keys:
-            row, _ = await self._visible(tx, principal, self._schema.models[key[1]], key[2])
+            row, _ = await self._visible(tx.fetch, principal, self._schema.models[key[1]], key[2])
             if row is not None:
                 text, op, created, updated = row
                 found[key] = Written(text, False, op, created, updated, True)
@@ -293,7 +308,9 @@ class Records:
 
         async def read(tx: Tx) -> list[Row | None]:
             models = self._schema.models
-            return [(await self._visible(tx, principal, models[one.model], one.id))[0] for one in intents]
+            return [
+                (await self._visible(tx.fetch, principal, models[one.model], one.id))[0] for one in intents
+            ]
 
         kept = []
         for intent, row in zip(intents, await self._database.read(read), strict=True):

@@ -81,11 +81,12 @@ class Shape:
         self, id: str, text: str, op: int, created: int, updated: int, fields: tuple[str, ...] = ()
     ) -> AnyRecord:
         """The answer for a stored record."""
+        made = iso(created)
         return AnyRecord(
             id=id,
             etag=str(op),
-            created=iso(created),
-            updated=iso(updated),
+            created=made,
+            updated=made if updated == created else iso(updated),
             data=msgspec.Raw(self.data(text, fields)),
         )
 
@@ -95,15 +96,16 @@ def is_structured(field: Field) -> bool:
     return field.kind == "json" or field.merge in ("set", "list")
 
 
+@functools.lru_cache(maxsize=4096)
 def iso(milliseconds: int) -> str:
     """``2026-03-01T08:00:00.000Z``"""
+    # Records that are answered together were often written together, or are answered again.
     seconds, rest = divmod(milliseconds, 1000)
     return f"{_second(seconds)}.{rest:03d}Z"
 
 
 @functools.lru_cache(maxsize=4096)
 def _second(seconds: int) -> str:
-    # Records that are answered together were often written together.
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 

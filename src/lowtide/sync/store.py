@@ -13,7 +13,7 @@ import msgspec
 from lowtide.kernel.clock import Stamp
 from lowtide.kernel.schema import Data, Lookup, Model, Schema
 from lowtide.kernel.values import aliased
-from lowtide.storage.db import Tx, load_queries
+from lowtide.storage.db import Row, Tx, load_queries
 from lowtide.sync.index import IndexKey, lookup_name
 from lowtide.sync.model import Bucket, Key, Loss, Record, Result
 from lowtide.sync.streams import key_text
@@ -144,15 +144,33 @@ async def read_holdings(
     tx: Tx, schema: Schema, lookups: Sequence[Lookup], users: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], dict[Lookup, dict[str, int]]]:
     """The keys that each (space, user) holds of each lookup. One query."""
-    holdings: dict[tuple[str, str], dict[Lookup, dict[str, int]]] = {user: {} for user in users}
-    if not lookups or not holdings:
-        return holdings
-    wanted: dict[tuple[str, str, str, str], list[tuple[tuple[str, str], Lookup]]] = {}
-    for space, user in holdings:
+    held = list(users)
+    wanted = wanted_holdings(lookups, held)
+    rows: list[Row] = []
+    if wanted:
+        rows = await tx.fetch(queries["indexed_records"], _encode(list(wanted)).decode())
+    return found_holdings(schema, held, wanted, rows)
+
+
+WantedHoldings = dict[tuple[str, str, str, str], list[tuple[tuple[str, str], Lookup]]]
+"""(space, index, value, model) -> who holds a key by such a record, and by which lookup."""
+
+
+def wanted_holdings(lookups: Sequence[Lookup], users: Iterable[tuple[str, str]]) -> WantedHoldings:
+    """Which records grant keys to these (space, user). Its keys are what ``indexed_records`` looks for."""
+    wanted: WantedHoldings = {}
+    for space, user in users:
         for lookup in lookups:
             name = lookup_name(lookup.model, lookup.match)
             wanted.setdefault((space, name, key_text(user), lookup.model), []).append(((space, user), lookup))
-    rows = await tx.fetch(queries["indexed_records"], _encode(list(wanted)).decode())
+    return wanted
+
+
+def found_holdings(
+    schema: Schema, users: Iterable[tuple[str, str]], wanted: WantedHoldings, rows: Iterable[Row]
+) -> dict[tuple[str, str], dict[Lookup, dict[str, int]]]:
+    """The keys that ``rows`` of ``indexed_records`` grant: (space, index, value, id, data)."""
+    holdings: dict[tuple[str, str], dict[Lookup, dict[str, int]]] = {user: {} for user in users}
     for space, name, value, id, text in rows:
         model = name.partition(".")[0]
         data = restore(schema.models[model], text)

@@ -103,6 +103,23 @@ class Database(Protocol):
         ...
 
 
+class Select:
+    """A work of one statement, for ``Database.read``, which returns its rows.
+
+    A statement is a snapshot by itself: on PostgreSQL it runs without a transaction around it, in one round
+    trip instead of three. It is read-only there too.
+    """
+
+    __slots__ = ("params", "query")
+
+    def __init__(self, query: Query, *params: Any):
+        self.query = query
+        self.params = params
+
+    async def __call__(self, tx: Tx) -> list[Row]:
+        return await tx.fetch(self.query, *self.params)
+
+
 class Queries:
     """The statements of one component, by name: ``queries["insert_job"]``."""
 

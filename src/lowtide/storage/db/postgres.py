@@ -1,7 +1,7 @@
 """PostgreSQL as the database: for several nodes, and for data that outgrew one disk.
 
-What it costs: three round trips and those of the work's own statements. A write is at read
-committed, a read at repeatable read. PostgreSQL 15 and later.
+What it costs: three round trips and those of the work's own statements, a ``Select`` its own alone. A write
+is at read committed, a read at repeatable read. PostgreSQL 15 and later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import asyncpg
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import LowtideError, StatementFailed, StorageLost
 from lowtide.kernel.ids import Ids, SystemIds
-from lowtide.storage.db import Tx
+from lowtide.storage.db import Select, Tx
 from lowtide.storage.db.postgres_pool import Pool
 from lowtide.storage.db.postgres_tx import PostgresTx, is_transient, translate
 
@@ -30,6 +30,7 @@ ROLLBACK_SECONDS = 2.0
 
 _WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_ALONE = ""
 
 
 class PostgresDatabase:
@@ -85,7 +86,7 @@ class PostgresDatabase:
         return await self._run(_WRITE, work)
 
     async def read(self, work: Callable[[Tx], Awaitable[T]]) -> T:
-        return await self._run(_READ, work)
+        return await self._run(_ALONE if type(work) is Select else _READ, work)
 
     async def _run(self, begin: str, work: Callable[[Tx], Awaitable[T]]) -> T:
         if self._closed:
@@ -126,7 +127,8 @@ class PostgresDatabase:
         clean = False
         try:
             try:
-                await connection.execute(begin)
+                if begin:
+                    await connection.execute(begin)
             except Exception as error:
                 # Nothing has run: whatever this server's trouble is, another connection may not have it.
                 lost = StorageLost("PostgreSQL does not open a transaction.")
@@ -141,7 +143,7 @@ class PostgresDatabase:
                 if tx.failed is not None and tx.retry:
                     raise _Retry(tx.failed) from error
                 raise
-            clean = await _commit(connection)
+            clean = await _commit(connection) if begin else True
             return result
         finally:
             tx.end()
