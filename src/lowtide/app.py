@@ -200,6 +200,7 @@ class Lowtide:
             self.challenges,
             self.accounts.users,
             self.accounts.sessions,
+            self.accounts.hooks,
             self.audit,
             clock,
             ids,

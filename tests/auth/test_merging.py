@@ -165,6 +165,17 @@ class TestMerge:
         assert await shop.upload(ann, again) == first
         assert (await shop.held(ann))["note/n1"]["seen"] == 5
 
+    async def test_the_guests_name_is_forgotten(self, shop: Shop) -> None:
+        """Nothing personal stays in the row of who is no more: a deletion does not find it again."""
+        token = shop.guest.access_token
+        named = await shop.client.request("PATCH", "/v1/auth/me", json={"name": "Ann Guest"}, token=token)
+        assert named.status == 200
+        await shop.merged()
+        work = shop.lowtide.accounts.users.find
+        old = await shop.lowtide.database.read(lambda tx: work(tx, shop.guest.user.id))
+        assert old is not None
+        assert (old.status, old.name) == ("merged", None)
+
     async def test_old_tokens_lead_to_the_new_user(self, shop: Shop) -> None:
         """The old access token is refused as expired, the old refresh token brings the new user's."""
         ann = await shop.merged()

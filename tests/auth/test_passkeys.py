@@ -15,20 +15,29 @@ import pytest
 from lowtide.api import serve
 from lowtide.app import Lowtide
 from lowtide.auth.challenges import LIFE, Challenges
+from lowtide.auth.hooks import SignInEvent
 from lowtide.auth.model import Ask, Proof, SecondFactorNeeded, Signed
 from lowtide.auth.passkeys import Passkey, Passkeys, passkey_site
 from lowtide.auth.passkeys.ceremony import AssertionCredential, RegistrationCredential
 from lowtide.auth.passkeys.service import MAX_PASSKEYS, RECENT
 from lowtide.declare.app import App
 from lowtide.kernel.clock import ManualClock, SystemClock
-from lowtide.kernel.errors import Conflict, InvalidGrant, NotFound, SetupError, StepUpRequired
-from lowtide.kernel.ids import SystemIds
+from lowtide.kernel.errors import (
+    Conflict,
+    InvalidGrant,
+    NotFound,
+    Refused,
+    SetupError,
+    SignInRefused,
+    StepUpRequired,
+)
+from lowtide.kernel.ids import SeededIds, SystemIds
 from lowtide.kernel.schema import Principal
 from lowtide.settings import Settings
-from lowtide.storage.db import Tx
+from lowtide.storage.db import Database, Tx
 from tests.api.client import Client
 from tests.auth.authenticator import Authenticator
-from tests.auth.world import World, ask_for, google
+from tests.auth.world import World, ask_for, google, opened
 from tests.server_process import SECRET_KEY
 
 pytestmark = pytest.mark.anyio
@@ -37,11 +46,16 @@ NODE = Path(__file__).parent.parent / "node"
 
 @pytest.fixture
 def passkeys(world: World) -> Passkeys:
+    return passkeys_of(world)
+
+
+def passkeys_of(world: World) -> Passkeys:
     made = Passkeys(
         world.database,
         Challenges(world.vault, world.clock, world.ids),
         world.users,
         world.sessions,
+        world.accounts.hooks,
         world.accounts.audit,
         world.clock,
         world.ids,
@@ -93,6 +107,29 @@ class TestSigningIn:
         signed = await world.enter(await prove(passkeys, device))
         assert signed.user.id == guest.user
         assert not signed.user.anonymous
+
+    async def test_a_hook_may_refuse_who_becomes_somebody(
+        self, database: Database, clock: ManualClock, ids: SeededIds
+    ) -> None:
+        """It is a sign-up like any other: without leave nothing is kept, with it the hook's claims."""
+        asked: list[SignInEvent] = []
+
+        async def hook(told: SignInEvent) -> dict[str, str] | None:
+            asked.append(told)
+            if told.provider == "passkey" and len(asked) == 2:
+                raise Refused("By invitation only.")
+            return {"plan": "basic"} if told.provider == "passkey" else None
+
+        async with opened(database, clock, ids, hooks={"before_sign_up": hook}) as world:
+            passkeys, device = passkeys_of(world), Authenticator()
+            guest = world.who(await world.sign_in.anonymous(ask_for()))
+            with pytest.raises(SignInRefused):
+                await make(passkeys, guest, device)
+            assert await passkeys.list(guest.user) == []
+            assert await world.rows("SELECT anonymous FROM users") == [(1,)]
+            await make(passkeys, guest, Authenticator())
+            assert [told.provider for told in asked] == ["anonymous", "passkey", "passkey"]
+            assert await world.rows("SELECT anonymous, claims FROM users") == [(0, '{"plan":"basic"}')]
 
     async def test_a_merge_takes_passkeys_along(self, world: World, passkeys: Passkeys) -> None:
         """Whose a passkey is follows its identity: the device's handle stays what it was."""

@@ -160,7 +160,7 @@ class Merging:
             await users.remove_member(tx, space, old)
         for kind in self._accounts.sign_in.credentials:
             await kind.forget(tx, old)
-        await users.save(tx, msgspec.structs.replace(locked[old], status="merged", claims={}))
+        await users.save(tx, msgspec.structs.replace(locked[old], status="merged", name=None, claims={}))
         await users.add_alias(tx, old, new)
         await self._accounts.sessions.move(tx, old, new)
         entry = Entry(

@@ -9,8 +9,9 @@ import pytest
 
 from lowtide.auth.methods.codes import GOOD_FOR, MAX_TRIES
 from lowtide.auth.methods.email import PER_ADDRESS, PER_NETWORK, shown
-from lowtide.auth.methods.tries import network
+from lowtide.auth.methods.tries import NETWORK, network
 from lowtide.auth.model import Ask
+from lowtide.kernel.errors import TooManyRequests
 from tests.api.client import Answer
 from tests.auth.methods.conftest import House
 
@@ -319,6 +320,19 @@ async def test_what_is_no_request_is_refused(house: House, body: dict[str, objec
 async def test_limits_count_networks(ip: str, whose: str) -> None:
     """Who has a /64 has not 2^64 tries."""
     assert network(ip) == whose
+
+
+async def test_a_refused_network_leaves_nothing(house: House) -> None:
+    """Made-up accounts cost a row each only as long as their network has tries; and known ones lose none."""
+    tries = house.lowtide.methods.passwords._tries
+    for number in range(NETWORK.most):
+        await tries.take("password", f"a{number}@example.com", "198.51.100.1")
+    before = await house.rows("SELECT count(*) FROM rate")
+    for number in range(30):
+        with pytest.raises(TooManyRequests):
+            await tries.take("password", f"b{number}@example.com", "198.51.100.1")
+    assert await house.rows("SELECT count(*) FROM rate") == before
+    await tries.take("password", "b1@example.com", "198.51.100.2")
 
 
 async def test_a_name_is_one_short_line() -> None:

@@ -37,10 +37,11 @@ class Tries:
         ``account``: whatever names it, known or not. ``session``: of a device that is signed in as it.
         """
         place = network(ip)
+        # The network first: one that is refused leaves no row, and takes nothing of an account.
         limits = [
+            (f"{what}.network", place, NETWORK),
             (f"{what}.here", f"{account} {place}", HERE),
             (f"{what}.account", account, ACCOUNT),
-            (f"{what}.network", place, NETWORK),
         ]
         if session:
             limits = [(f"{what}.session", session, SIGNED_IN)]

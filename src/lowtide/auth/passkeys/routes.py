@@ -11,7 +11,15 @@ from lowtide.auth.methods.signing import HEADERS, Answered, Asking, Signing
 from lowtide.auth.passkeys.ceremony import AssertionCredential, RegistrationCredential
 from lowtide.auth.passkeys.service import MAX_LABEL, Passkey, Passkeys
 from lowtide.auth.signin import SignIn
-from lowtide.kernel.errors import Conflict, Forbidden, InvalidGrant, NotFound, StepUpRequired
+from lowtide.kernel.errors import (
+    Conflict,
+    Forbidden,
+    FunctionFailed,
+    InvalidGrant,
+    NotFound,
+    SignInRefused,
+    StepUpRequired,
+)
 from lowtide.kernel.http import KIB, Request, Route
 
 Label = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LABEL, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -71,7 +79,8 @@ def passkey_routes(passkeys: Passkeys, sign_in: SignIn, signing: Signing) -> lis
     async def register(request: Request[NewPasskey, None]) -> Passkey:
         """Keep the passkey that the device made. An anonymous user is one no longer, and keeps their id."""
         who = own_session(request.principal)
-        return await passkeys.register(who, request.body.credential, request.body.name, request.id)
+        body = request.body
+        return await passkeys.register(who, body.credential, body.name, request.id, request.client)
 
     async def list_passkeys(request: Request[None, None]) -> PasskeyList:
         """The user's passkeys."""
@@ -121,7 +130,7 @@ def passkey_routes(passkeys: Passkeys, sign_in: SignIn, signing: Signing) -> lis
             response=Passkey,
             status=201,
             max_body=64 * KIB,
-            errors=(Forbidden, StepUpRequired, Conflict, InvalidGrant),
+            errors=(Forbidden, StepUpRequired, Conflict, InvalidGrant, SignInRefused, FunctionFailed),
             summary="Keep a passkey",
             tags=tags,
         ),

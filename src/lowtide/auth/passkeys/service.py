@@ -15,7 +15,8 @@ import msgspec
 
 from lowtide.audit import Audit, Entry
 from lowtide.auth.challenges import Challenge, Challenges
-from lowtide.auth.model import Proof
+from lowtide.auth.hooks import Hooks, event
+from lowtide.auth.model import Ask, Proof
 from lowtide.auth.passkeys.ceremony import (
     AssertionCredential,
     NewCredential,
@@ -118,6 +119,7 @@ class Passkeys:
         challenges: Challenges,
         users: Users,
         sessions: Sessions,
+        hooks: Hooks,
         audit: Audit,
         clock: Clock,
         ids: Ids,
@@ -127,6 +129,7 @@ class Passkeys:
         self._challenges = challenges
         self._users = users
         self._sessions = sessions
+        self._hooks = hooks
         self._audit = audit
         self._clock = clock
         self._ids = ids
@@ -155,10 +158,12 @@ class Passkeys:
         )
 
     async def register(
-        self, who: Principal, credential: RegistrationCredential, name: str, request: str
+        self, who: Principal, credential: RegistrationCredential, name: str, request: str, ip: str = ""
     ) -> Passkey:
         """Keep the passkey that the device made. Raises ``InvalidGrant`` for an answer that is not right,
         ``Conflict`` for a passkey that is kept already, and as ``begin_registration`` does. One write.
+
+        An anonymous user signs up with it: the hooks of a sign-up run, and may refuse (``SignInRefused``).
         """
         self._check_recent(who)
         sealed = challenge_in(credential.response.client_data_json)
@@ -182,6 +187,14 @@ class Passkeys:
             transports=transports,
         )
 
+        proof = Proof(provider="passkey", subject=id, amr=("hwk", "user"), strong=True)
+        ask = Ask(space=who.space, upgrade=who, ip=ip, request_id=request)
+        claims: dict[str, Any] = {}
+        guest = await self._database.read(lambda tx: self._users.find(tx, who.user))
+        if guest is not None and guest.anonymous:
+            draft = msgspec.structs.replace(guest, anonymous=False)
+            claims = await self._hooks.before("before_sign_up", draft, proof, ask)
+
         async def work(tx: Tx) -> None:
             user = await self._users.get(tx, who.user)
             await self._challenges.use(tx, challenge)
@@ -189,9 +202,13 @@ class Passkeys:
                 raise Conflict(f"A user has at most {MAX_PASSKEYS} passkeys.")
             if not await tx.fetch(_QUERIES["add_passkey"], *_row(passkey, made, user_handle(who.user))):
                 raise Conflict("This passkey is kept already.", hint="Sign in with it, or make another.")
-            await self._users.link(tx, user.id, Proof(provider="passkey", subject=id))
+            await self._users.link(tx, user.id, proof)
             if user.anonymous:
-                await self._users.save(tx, msgspec.structs.replace(user, anonymous=False))
+                whole = {**user.claims, **claims}
+                user = await self._users.save(
+                    tx, msgspec.structs.replace(user, anonymous=False, claims=whole)
+                )
+                await self._hooks.after(tx, "after_sign_up", event(user, proof, ask))
                 # Its tokens still say that it is anonymous.
                 await self._sessions.change(tx, user.id)
             await self._audit.write(
@@ -199,6 +216,7 @@ class Passkeys:
             )
 
         await self._database.write(work)
+        self._hooks.wake()
         await self._sessions.revocations.committed()
         return passkey
 
