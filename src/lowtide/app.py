@@ -60,6 +60,7 @@ from lowtide.auth.methods import (
     outbox_routes,
 )
 from lowtide.auth.outside import COMPONENT as OUTSIDE
+from lowtide.auth.outside import SEALED as SEALED_OUTSIDE
 from lowtide.auth.outside import Credentials, Outside, read_credentials
 from lowtide.auth.own import Own
 from lowtide.auth.passkeys import COMPONENT as PASSKEYS
@@ -91,8 +92,8 @@ from lowtide.sync import Sync, sync_routes
 from lowtide.sync.deploy import deploy
 from lowtide.sync.retention import Retention
 from lowtide.webhooks import COMPONENT as WEBHOOKS
+from lowtide.webhooks import QUEUE, Webhooks, webhook_routes
 from lowtide.webhooks import SEALED as SEALED_WEBHOOKS
-from lowtide.webhooks import Webhooks, webhook_routes
 
 log = logging.getLogger("lowtide")
 
@@ -100,10 +101,20 @@ JOBS = Component("jobs", "lowtide.storage.jobs")
 COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, PROVIDER, PASSKEYS, OUTSIDE, ATTESTATION, SYNC, WEBHOOKS)
 """Everything that keeps tables, in the order in which they are made."""
 
-SEALED = (*SEALED_AUDIT, *SEALED_KEYS, *SEALED_SESSIONS, *SEALED_METHODS, *SEALED_WEBHOOKS)
+SEALED = (
+    *SEALED_AUDIT,
+    *SEALED_KEYS,
+    *SEALED_SESSIONS,
+    *SEALED_METHODS,
+    *SEALED_OUTSIDE,
+    *SEALED_WEBHOOKS,
+)
 """Every column that the vault seals, to be sealed anew after a rotation of its keys."""
 
 JOBS_AT_ONCE = 16
+MESSAGES_AT_ONCE = 8
+"""Messages to webhooks: a receiver that does not answer holds up no other job."""
+QUEUES = {"default": JOBS_AT_ONCE, QUEUE: MESSAGES_AT_ONCE}
 RESEAL = "lowtide.reseal"
 
 
@@ -243,9 +254,7 @@ class Lowtide:
         self._dev = dev
         self._name = app.name
         self._schema = schema
-        self._worker = Worker(
-            self.database, self.bus, self.jobs, clock, ids, queues={"default": JOBS_AT_ONCE}
-        )
+        self._worker = Worker(self.database, self.bus, self.jobs, clock, ids, queues=QUEUES)
         self._opened = AsyncExitStack()
 
     async def start(self) -> None:

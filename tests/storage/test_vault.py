@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import importlib
+import pkgutil
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lowtide.app import open_vault
+import lowtide
+from lowtide.app import SEALED, open_vault
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import SealBroken, SetupError, Unavailable
 from lowtide.kernel.ids import SeededIds, SystemIds
@@ -236,3 +239,14 @@ class TestSecretKeyFile:
         (tmp_path / "lowtide.toml").unlink()
         text = base64.urlsafe_b64encode(MASTER).rstrip(b"=").decode()
         assert read_master(load(tmp_path, {"LOWTIDE_SECRET_KEY": text}).secret_key, "x") == MASTER
+
+
+def test_every_sealed_column_is_sealed_anew() -> None:
+    """Whatever a component says that it keeps sealed, the job after a rotation looks at."""
+    said = set()
+    for found in pkgutil.walk_packages(lowtide.__path__, "lowtide."):
+        if found.name.endswith("__main__"):
+            continue
+        said |= set(getattr(importlib.import_module(found.name), "SEALED", ()))
+    assert said
+    assert said == set(SEALED)

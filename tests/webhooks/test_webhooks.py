@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -12,6 +13,7 @@ from functools import partial
 
 import pytest
 
+from lowtide.app import QUEUES
 from lowtide.audit import COMPONENT as AUDIT
 from lowtide.audit import Audit, Entry
 from lowtide.egress import Egress
@@ -21,10 +23,10 @@ from lowtide.kernel.ids import SeededIds
 from lowtide.storage.bus import MemoryBus
 from lowtide.storage.db import Database, Tx
 from lowtide.storage.db.migrate import Component, migrate
-from lowtide.storage.jobs import Jobs, store
+from lowtide.storage.jobs import Job, Jobs, Worker, store
 from lowtide.storage.vault import COMPONENT as STORAGE
 from lowtide.storage.vault import Vault
-from lowtide.webhooks import COMPONENT, Webhooks
+from lowtide.webhooks import COMPONENT, QUEUE, Webhooks
 from lowtide.webhooks.service import BOTH, DISABLE_AFTER, MAX_ENDPOINTS, MAX_LOGGED, Endpoint
 from lowtide.webhooks.signature import sign
 from tests.egress.outside import OK, Outside
@@ -45,7 +47,8 @@ class World:
         self.jobs = Jobs(database, MemoryBus(), clock, ids)
         self.audit = Audit(clock, ids)
         self.url = f"http://127.0.0.1:{outside.port}/hook"
-        egress = Egress(allowed=(f"127.0.0.1:{outside.port}",))
+        # One receiver that stands for several: as many requests at a time as there are jobs.
+        egress = Egress(allowed=(f"127.0.0.1:{outside.port}",), per_host=sum(QUEUES.values()))
         self.webhooks = Webhooks(database, self.jobs, vault, egress, clock, ids)
         self.audit.listener = self.webhooks.heard
 
@@ -64,7 +67,7 @@ class World:
         now = self.clock.now()
         kinds = ["webhooks.deliver"]
         for job in await self.database.write(
-            lambda tx: store.claim(tx, "default", kinds, 1000, now=now, until=now + 60_000, worker="w")
+            lambda tx: store.claim(tx, QUEUE, kinds, 1000, now=now, until=now + 60_000, worker="w")
         ):
             held = (job.id, job.fence)
             handler = self.jobs.handler(job.kind)
@@ -90,6 +93,36 @@ async def world(database: Database, clock: ManualClock, ids: SeededIds) -> Async
     await vault.load()
     async with Outside().serving() as outside:
         yield World(database, outside, clock, ids, vault)
+
+
+async def test_a_receiver_that_is_silent_holds_up_no_other_job(
+    world: World, ids: SeededIds, clock: ManualClock
+) -> None:
+    """However many messages wait for it, a mail goes out."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    world.outside.answer = silent
+    await world.add("*")
+    for _ in range(2 * sum(QUEUES.values())):
+        await world.happens("user.create")
+    sent = asyncio.Event()
+
+    async def mail(_job: Job, _payload: None) -> None:
+        sent.set()
+
+    world.jobs.register("mail", type(None), mail, deadline=10)
+    worker = Worker(world.database, MemoryBus(), world.jobs, clock, ids, queues=QUEUES, poll=0.05)
+    await worker.start()
+    try:
+        async with asyncio.timeout(5):
+            while world.outside.connections < QUEUES[QUEUE]:
+                await asyncio.sleep(0.01)
+            await world.database.write(lambda tx: world.jobs.enqueue(tx, "mail"))
+            await sent.wait()
+    finally:
+        await worker.stop(within=0.5)
 
 
 def verify(secret: str, head: bytes, body: bytes) -> list[bool]:

@@ -2,8 +2,8 @@
 
 from lowtide.storage.db.migrate import Component
 from lowtide.webhooks.routes import webhook_routes
-from lowtide.webhooks.service import SEALED, Webhooks
+from lowtide.webhooks.service import QUEUE, SEALED, Webhooks
 
 COMPONENT = Component("webhooks", "lowtide.webhooks")
 
-__all__ = ["COMPONENT", "SEALED", "Webhooks", "webhook_routes"]
+__all__ = ["COMPONENT", "QUEUE", "SEALED", "Webhooks", "webhook_routes"]

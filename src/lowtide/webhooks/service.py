@@ -24,6 +24,8 @@ from lowtide.webhooks.signature import headers, shown
 _SQL = load_queries("lowtide.webhooks")
 
 KIND = "webhooks.deliver"
+QUEUE = "webhooks"
+"""Messages wait in a queue of their own, so that no receiver holds up the app's own mails and jobs."""
 PURPOSE = "webhook:{key}"
 SEALED = (
     Kept("webhook_endpoint", "id", "secret", PURPOSE),
@@ -159,7 +161,7 @@ class Webhooks:
         body = msgspec.json.encode({"type": event, "timestamp": self._clock.now(), "data": data}).decode()
         for endpoint in endpoints:
             message = Message(endpoint, id, event, body)
-            await self._jobs.enqueue(tx, KIND, message, max_attempts=MAX_TRIES)
+            await self._jobs.enqueue(tx, KIND, message, max_attempts=MAX_TRIES, queue=QUEUE)
         return id
 
     async def _deliver(self, job: Job, message: Message) -> None:
