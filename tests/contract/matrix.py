@@ -5,7 +5,7 @@ A row is an address, a sample request for something of the owner's, and what eig
     owner    ann, whose note, device or session it is
     member   bob, of ann's space and team
     other    eve, the same rights in another space
-    anonymous  no token; expired: ann's of yesterday; revoked: ann's, that the server withdrew
+    anonymous  no token; expired: ann's of yesterday; revoked: ann's, of a session that was signed out
     admin    an administrator of ann's space
     server   one of the app's own servers
 

@@ -8,7 +8,7 @@ from typing import Any
 from lowtide.app import Lowtide
 from lowtide.kernel.schema import Principal
 from tests.api.client import Answer, Client
-from tests.auth.ring import Ring, forge, good_claims
+from tests.auth.ring import forge, good_claims
 
 SECRET = "the tide is low at seven"
 """In every note of ann's: whoever is shown it has seen her data."""
@@ -23,6 +23,7 @@ class People:
         self._lowtide = lowtide
         self._made = 0
         self._devices: dict[str, int] = {}
+        self._ended = ""
 
     def token(self, who: str) -> str | None:
         """The token with which ``who`` asks; None for one who has none."""
@@ -41,25 +42,30 @@ class People:
             case "expired":
                 return self._forged(-24 * HOUR)
             case "revoked":
-                return self._forged(0, Ring())
+                return self._lowtide.tokens.issue(Principal(user="ann", session=self._ended), ttl=HOUR)
             case _:
                 return None
 
-    def _forged(self, shift: int, ring: Ring | None = None) -> str:
+    def _forged(self, shift: int) -> str:
         tokens = self._lowtide.tokens
         now = int(time.time()) + shift
-        key = self._lowtide.keys.current if ring is None else ring.current
         claims = good_claims(
             iss=tokens._issuer, aud=tokens._audience, sub="ann", iat=now, exp=now + 600, space="main"
         )
-        return forge(key, claims)
+        return forge(self._lowtide.keys.current, claims)
 
     async def join(self) -> None:
-        """Let ann and bob into one team; eve into one of the same name, in her space."""
+        """Let ann and bob into one team; eve into one of the same name, in her space. End a session."""
         for space, user in (("main", "ann"), ("main", "bob"), ("elsewhere", "eve")):
             token = self._lowtide.tokens.sign("app", space=space, server=True)
             body = self.batch("put", "membership", self.fresh(), {"user_id": user, "team_id": "red"})
             await self.expect(200, "POST", "/v1/sync/batches", token, json=body)
+
+        begun = (await self.expect(201, "POST", "/v1/auth/anonymous", None, json={})).json()
+        await self.expect(204, "POST", "/v1/auth/sign-out", begun["access_token"])
+        self._ended = begun["session_id"]
+        refused = await self.expect(401, "GET", "/v1/auth/me", self.token("revoked"))
+        assert refused.code == "session_revoked"
 
     def fresh(self) -> str:
         """A name that nothing has."""
