@@ -12,7 +12,7 @@ import pytest
 from lowtide.auth.admin import Admin
 from lowtide.auth.hooks import SignInEvent
 from lowtide.auth.model import Proof, SecondFactorNeeded, Signed
-from lowtide.auth.signin import TICKET
+from lowtide.auth.signin import RECENT, TICKET
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import (
     AccountDisabled,
@@ -24,6 +24,7 @@ from lowtide.kernel.errors import (
     Refused,
     SessionRevoked,
     SignInRefused,
+    StepUpRequired,
 )
 from lowtide.kernel.ids import SeededIds
 from lowtide.kernel.schema import Principal
@@ -276,6 +277,19 @@ class TestIdentities:
         assert (later.outcome, later.user.id == ann.user.id) == ("created", False)
         kept = await world.write(lambda tx: world.users.get(tx, ann.user.id))
         assert (kept.email, kept.email_verified, kept.phone) == (None, False, "+15550001")
+
+    async def test_a_way_in_goes_only_soon_after_a_sign_in(self, world: World) -> None:
+        """A token that was copied later shuts its owner out of nothing, by no provider's name."""
+        ann = await world.enter(code(ANN))
+        await world.enter(google("g1", ANN))
+        world.clock.advance(RECENT + 1)
+        late = await world.sessions.refresh(ann.refresh_token)
+        with pytest.raises(StepUpRequired):
+            await world.sign_in.unlink(world.who(late), "google", "g1", ask_for())
+        assert len(await ways(world, ann.user.id)) == 2
+        again = await world.enter(code(ANN), upgrade=world.who(late))
+        await world.sign_in.unlink(world.who(again), "google", "g1", ask_for())
+        assert await ways(world, ann.user.id) == [("email", ANN)]
 
     async def test_an_address_of_somebody_else_locks_nobody_out(self, world: World) -> None:
         """A provider says another's address of a user it knew without one: they get in, not the address."""

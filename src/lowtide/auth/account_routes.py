@@ -190,7 +190,7 @@ def account_routes(
         return WaysIn([way_in(one) for one in await own.identities(request.principal)])
 
     async def unlink(request: Request[None, None]) -> None:
-        """Take one way in away; never the last one."""
+        """Take one way in away; never the last one. Needs a sign-in of the last 15 minutes."""
         who = own_session(request.principal)
         named = request.params
         await accounts.sign_in.unlink(who, named["provider"], named["subject"], ask_of(request))
@@ -372,7 +372,7 @@ def account_routes(
             unlink,
             headers=(AGENT,),
             summary="Take a way in away",
-            errors=(Forbidden, NotFound, Conflict),
+            errors=(Forbidden, NotFound, Conflict, StepUpRequired),
             tags=("accounts",),
         ),
     ]

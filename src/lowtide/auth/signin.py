@@ -27,6 +27,7 @@ from lowtide.kernel.errors import (
     InvalidGrant,
     NotFound,
     NotUnique,
+    StepUpRequired,
 )
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Principal
@@ -34,6 +35,8 @@ from lowtide.storage.db import Database, Tx
 
 TICKET = 600
 """Seconds in which a second factor may follow the first."""
+RECENT = 900
+"""Seconds after a sign-in in which ways in may be taken away."""
 ATTEMPTS = 4
 """How often a sign-in that meets another of the same person is begun anew."""
 ANONYMOUS = Proof(provider="anonymous", subject="-")
@@ -199,8 +202,11 @@ class SignIn:
         """Take a way in away. Raises ``Conflict`` for the last one, ``NotFound`` is never told.
 
         An address that no other way in vouches for goes with it: whoever gets that mailbox or number later
-        is somebody else.
+        is somebody else. Raises ``StepUpRequired`` if the last sign-in is more than ``RECENT`` seconds ago.
         """
+        # Whoever copied a token must not shut its owner out.
+        if self._clock.now() - who.auth_time > RECENT * 1000:
+            raise StepUpRequired(max_age=RECENT)
 
         async def work(tx: Tx) -> None:
             user = await self._users.get(tx, who.user)
