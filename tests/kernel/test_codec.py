@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import struct
 import time
+from collections.abc import Callable
 from typing import Any
 
 import bson
@@ -230,19 +232,29 @@ def test_hostile_bodies_of_a_mebibyte_cost_little() -> None:
         b"[" + b'"[",' * 200_000 + b"1]",
         b"[1." + b"1" * 1_000_000 + b"]",
     ]
+
+    def took(work: Callable[[], object]) -> float:
+        # The best of three: other programs of the machine are not the body's fault.
+        times = []
+        for _ in range(3):
+            started = time.thread_time()
+            work()
+            times.append(time.thread_time() - started)
+        return min(times)
+
     for body in bodies:
-        started = time.process_time()
-        decode_json(body, max_bytes=1 << 21)
-        assert time.process_time() - started < 0.5, body[:10]
-    started = time.process_time()
+        assert took(functools.partial(decode_json, body, max_bytes=1 << 21)) < 0.5, body[:10]
     for body in (
         b"9" * 1_000_000,
         b'["' + rb"\ud800" * 160_000 + b'"]',
         b'["' + rb"\u0000" * 160_000 + b'"]',
     ):
-        with pytest.raises(Malformed):
-            decode_json(body, max_bytes=1 << 21)
-    assert time.process_time() - started < 0.5
+
+        def refused(body: bytes = body) -> None:
+            with pytest.raises(Malformed):
+                decode_json(body, max_bytes=1 << 21)
+
+        assert took(refused) < 0.2, body[:10]
 
 
 def test_a_typed_body_is_held_to_the_same_limits() -> None:
