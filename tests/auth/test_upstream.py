@@ -18,7 +18,7 @@ from lowtide.auth.jws import encode
 from lowtide.auth.model import Proof
 from lowtide.auth.outside.discovery import read_metadata
 from lowtide.auth.outside.issuers import IdTokens
-from lowtide.auth.outside.upstream import WAY, Upstreams, read_proof, s256
+from lowtide.auth.outside.upstream import GOOGLE, WAY, Upstreams, read_proof, s256
 from lowtide.declare.app import App
 from lowtide.egress import Egress
 from lowtide.kernel.clock import Clock, ManualClock, SystemClock
@@ -470,6 +470,20 @@ class TestProofs:
         for email in (5, "", "x" * 300 + "@a.example", "no address", "a@b\n"):
             proof = read_proof("apple", {"sub": "s", "email": email, "email_verified": True})
             assert (proof.email, proof.email_verified) in ((None, False), ("a@b", True))
+
+    @pytest.mark.parametrize("issuer", GOOGLE)
+    def test_google_vouches_for_its_own_addresses_and_its_customers(self, issuer: str) -> None:
+        """An account that outlived a mailbox elsewhere does not become the account of the next owner."""
+        for email, more, verified in (
+            ("ann@gmail.com", {}, True),
+            ("ann@firm.example", {"hd": "firm.example"}, True),
+            ("ann@firm.example", {}, False),
+            ("ann@evilgmail.com", {}, False),
+            ("ann@gmail.com", {"email_verified": False}, False),
+        ):
+            claims = {"iss": issuer, "sub": "s", "email": email, "email_verified": True} | more
+            proof = read_proof("google", claims)
+            assert (proof.email, proof.email_verified) == (email, verified)
 
     def test_letters_that_look_alike_are_not_made_the_same(self) -> None:
         """The Kelvin sign is no k: who has one of the two addresses does not get the other's account."""

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from lowtide.auth.model import Proof
 from lowtide.auth.outside.apple import APPLE, Apple
 from lowtide.auth.outside.issuers import IdTokens, Issuer
-from lowtide.auth.outside.upstream import read_proof
+from lowtide.auth.outside.upstream import GOOGLE, read_proof
 from lowtide.kernel.errors import NotFound
 
-GOOGLE = ("https://accounts.google.com", "accounts.google.com")
 GOOGLE_KEYS = "https://www.googleapis.com/oauth2/v3/certs"
 
 
