@@ -42,7 +42,7 @@ format: .stamps/python ## rewrite the files as 'make check' wants them
 
 test: .stamps/python .stamps/node-sqlite ## all tests
 	$(say) 'tests'
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n auto --dist loadfile
 	@npm --prefix tests test --if-present
 
 wheel-test: .stamps/python ## build the wheel and use it in an empty folder, as a newcomer does
