@@ -152,7 +152,7 @@ def private_jwk() -> dict[str, str]:
         {"crit": ["exp"]},
         {"b64": False},
     ],
-    ids=str,
+    ids=lambda header: next(iter(header)),
 )
 def test_a_header_that_is_not_a_proof_s_is_refused(proofs: Proofs, header: Mapping[str, Any]) -> None:
     """No other type, algorithm, key or extension gets in, whatever the signature."""
