@@ -1,4 +1,4 @@
-"""Signed JSON in its compact form (RFC 7515), read strictly: what proofs and id tokens share.
+"""Signed JSON in its compact form (RFC 7515), read strictly: access tokens, proofs and id tokens.
 
 One content has one text here: other spellings of the same bytes, names given twice and headers that
 nobody asked for are refused, so that two readers never see two tokens.
