@@ -9,7 +9,7 @@ say = @printf '\n==> %s\n'
 
 # A stamp whose result was deleted is no stamp.
 $(if $(wildcard .venv/bin/python),,$(shell rm -f .stamps/python))
-$(if $(wildcard tests/node_modules),,$(shell rm -f .stamps/node .stamps/node-sqlite))
+$(if $(wildcard node_modules),,$(shell rm -f .stamps/node .stamps/node-sqlite))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check format test wheel-test bench soak lock clean
@@ -19,7 +19,7 @@ help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target what; do \
 		printf '  %-12s %s\n' "$$target" "$$what"; done
 
-setup: .stamps/python .stamps/node ## install what development needs into .venv and tests/node_modules
+setup: .stamps/python .stamps/node ## install what development needs into .venv and node_modules
 	@echo "Everything is set up."
 
 demo: .stamps/python .stamps/node ## run the demonstration; KEEP=1 leaves its server up
@@ -68,7 +68,7 @@ LOCK_FLAGS = --quiet --universal --python-version 3.11 --generate-hashes --no-an
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 clean: ## remove everything that the targets above made
-	rm -rf .venv .stamps tests/node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .stamps node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .stamps/python: requirements-dev.lock pyproject.toml
@@ -78,17 +78,17 @@ clean: ## remove everything that the targets above made
 	@$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@mkdir -p .stamps && touch $@
 
-.stamps/node: tests/package-lock.json
-	$(say) 'Node packages in tests/node_modules'
+.stamps/node: package-lock.json
+	$(say) 'Node packages in node_modules'
 	@.ci/preflight node
-	@cd tests && npm ci --ignore-scripts --no-audit --no-fund
+	@npm ci --ignore-scripts --no-audit --no-fund
 	@mkdir -p .stamps && touch $@
 
 # Compiled where no binary can be downloaded, against the headers that came with Node if they did.
 .stamps/node-sqlite: .stamps/node
 	$(say) 'better-sqlite3 for Node (compiles for some 80 seconds, once)'
 	@if [ -f '$(NODEDIR)/include/node/node.h' ]; then export npm_config_nodedir='$(NODEDIR)'; fi; \
-		cd tests && npm rebuild better-sqlite3 --foreground-scripts || { \
+		npm rebuild better-sqlite3 --foreground-scripts || { \
 		printf '\nerror: better-sqlite3 could not be built.\n' >&2; \
 		printf 'hint:  It needs a C++ compiler: apt-get install g++ make python3   macOS: xcode-select --install\n' >&2; \
 		exit 1; }

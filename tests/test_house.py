@@ -198,13 +198,21 @@ class TestFiles:
         assert {n: development[n] for n in pins("requirements.lock")} == pins("requirements.lock")
 
     def test_the_node_lock_fits_its_package(self) -> None:
-        """The Node lock file is of the package beside it, and says nothing of where packages come from."""
-        package = json.loads((ROOT / "tests/package.json").read_text("utf-8"))
-        lock = json.loads((ROOT / "tests/package-lock.json").read_text("utf-8"))
-        assert lock["packages"][""]["dependencies"] == package["dependencies"]
-        for name, entry in lock["packages"].items():
-            assert not name or entry["integrity"].startswith("sha512-"), name
-            assert "resolved" not in entry, name
+        """The Node lock file is of the packages in here, and says nothing of where others come from."""
+        lock = json.loads((ROOT / "package-lock.json").read_text("utf-8"))["packages"]
+        ours = json.loads((ROOT / "package.json").read_text("utf-8"))["workspaces"]
+        for place in ours:
+            package = json.loads((ROOT / place / "package.json").read_text("utf-8"))
+            for kind in ("dependencies", "devDependencies", "peerDependencies"):
+                assert lock[place].get(kind) == package.get(kind), place
+        for name, entry in lock.items():
+            if name in ("", *ours):
+                continue
+            if entry.get("link"):
+                assert entry["resolved"] in ours, name
+            else:
+                assert entry["integrity"].startswith("sha512-"), name
+                assert "resolved" not in entry, name
 
     def test_no_dependency_forbids_a_use(self) -> None:
         """No pinned package has a licence that binds who runs a server or forbids some use."""

@@ -132,7 +132,7 @@ class Story:
         tools = folder / "bin"
         tools.mkdir()
         npm = tools / "npm"
-        npm.write_text(NPM.format(said=self._said, modules=ROOT / "tests" / "node_modules"))
+        npm.write_text(NPM.format(said=self._said, modules=ROOT / "node_modules"))
         npm.chmod(0o755)
         path = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         self._environment = {name: v for name, v in os.environ.items() if not name.startswith("LOWTIDE_")}

@@ -37,10 +37,10 @@ def library() -> Path:
     name = _LIBRARIES.get(machine)
     if name is None:
         raise CoreMissing(f"there is no client core for {machine[0]} on {machine[1]}")
-    tests = Path(__file__).parent.parent
-    path = tests / "node_modules" / "@powersync" / "node" / "lib" / name
+    root = Path(__file__).parent.parent.parent
+    path = root / "node_modules" / "@powersync" / "node" / "lib" / name
     if not path.exists():
-        raise CoreMissing(f"the client core is not installed: run 'npm ci --ignore-scripts' in {tests}")
+        raise CoreMissing(f"the client core is not installed: run 'npm ci --ignore-scripts' in {root}")
     return path
 
 
