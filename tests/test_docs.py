@@ -27,12 +27,12 @@ import pytest
 from lowtide.api.limits import Limits
 from lowtide.api.server import Serving
 from lowtide.api.wire import WireLimits
-from lowtide.app import open_vault
 from lowtide.cli import build_parser
 from lowtide.declare.check import check
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.http import MIB
 from lowtide.kernel.ids import SeededIds
+from lowtide.opening import open_vault
 from lowtide.settings import Settings, load
 from lowtide.storage.db.sqlite import SqliteDatabase
 from lowtide.sync.download import KEEP_ALIVE

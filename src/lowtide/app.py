@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -49,26 +49,18 @@ from lowtide.auth.merging import Merging
 from lowtide.auth.methods import COMPONENT as METHODS
 from lowtide.auth.methods import SEALED as SEALED_METHODS
 from lowtide.auth.methods import (
-    Carrier,
-    Channel,
-    HttpSms,
     Methods,
-    Outbox,
-    Smtp,
-    mail_sender,
-    mail_server,
     outbox_routes,
 )
 from lowtide.auth.outside import COMPONENT as OUTSIDE
 from lowtide.auth.outside import SEALED as SEALED_OUTSIDE
-from lowtide.auth.outside import Credentials, Outside, read_credentials
+from lowtide.auth.outside import Outside
 from lowtide.auth.own import Own
 from lowtide.auth.passkeys import COMPONENT as PASSKEYS
 from lowtide.auth.passkeys import Passkeys, passkey_routes, passkey_site
 from lowtide.auth.provider import COMPONENT as PROVIDER
 from lowtide.auth.provider import PageWays, Provider
 from lowtide.auth.routes import key_routes
-from lowtide.auth.tokens import Change
 from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
 from lowtide.declare.app import App
 from lowtide.egress import Egress
@@ -76,17 +68,24 @@ from lowtide.kernel.clock import Clock, SystemClock
 from lowtide.kernel.errors import SetupError
 from lowtide.kernel.http import Route
 from lowtide.kernel.ids import Ids, SystemIds
+from lowtide.opening import (
+    apple_credentials,
+    audit_origin,
+    open_bus,
+    open_carriers,
+    open_database,
+    open_tokens,
+    open_vault,
+)
 from lowtide.records import Records, records_routes
 from lowtide.settings import Settings, without_secrets
-from lowtide.storage.bus import Bus, MemoryBus
-from lowtide.storage.db import Database, Tx
+from lowtide.storage.db import Tx
 from lowtide.storage.db.migrate import Component, migrate
 from lowtide.storage.jobs import Job, Jobs, Worker
-from lowtide.storage.master import load_master, make_master, read_master
 from lowtide.storage.once import Once
 from lowtide.storage.rates import SharedRates
 from lowtide.storage.vault import COMPONENT as STORAGE
-from lowtide.storage.vault import PUBLISHED, Vault
+from lowtide.storage.vault import PUBLISHED
 from lowtide.sync import COMPONENT as SYNC
 from lowtide.sync import Sync, sync_routes
 from lowtide.sync.deploy import deploy
@@ -411,85 +410,3 @@ def build(settings: Settings, app: App, *, dev: bool = False) -> Lowtide:
     """
     clock = SystemClock()
     return Lowtide(settings, app, clock, SystemIds(clock), dev=dev)
-
-
-def open_carriers(
-    settings: Settings, database: Database, clock: Clock, egress: Egress, dev: bool
-) -> dict[Channel, Carrier]:
-    """What carries each kind of message. ``SetupError`` for settings that cannot be."""
-    carriers: dict[Channel, Carrier] = {}
-    if dev:
-        carriers = {"mail": Outbox(database, clock), "sms": Outbox(database, clock)}
-    if settings.sms_url:
-        carriers["sms"] = HttpSms(egress, settings.sms_url, settings.sms_body, settings.sms_authorization)
-    if settings.smtp_url:
-        carriers["mail"] = Smtp(mail_server(settings.smtp_url), mail_sender(settings.mail_from), clock)
-    return carriers
-
-
-def open_database(settings: Settings, clock: Clock, ids: Ids) -> Database:
-    """The database that the settings name, not started."""
-    if settings.postgres:
-        from lowtide.storage.db.postgres import PostgresDatabase
-
-        return PostgresDatabase(settings.database, clock=clock, ids=ids)
-    from lowtide.storage.db.sqlite import SqliteDatabase
-
-    path = Path(settings.database)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return SqliteDatabase(path, clock=clock)
-
-
-def open_vault(settings: Settings, database: Database, clock: Clock, ids: Ids, *, make: bool = True) -> Vault:
-    """What seals and opens the secrets in ``database``, not loaded.
-
-    ``make``: on SQLite, write a new secret key beside the database if there is none. Raises ``SetupError``.
-    """
-    if settings.secret_key:
-        return Vault(database, clock, ids, read_master(settings.secret_key, "LOWTIDE_SECRET_KEY"))
-    if not settings.secret_key_file and settings.postgres:
-        raise SetupError(
-            "With PostgreSQL, every node needs the same secret key.",
-            hint="Make one with 'lowtide secrets new FILE', and give it to each node: setting "
-            "'secret_key_file', or LOWTIDE_SECRET_KEY.",
-        )
-    path = Path(settings.secret_key_file or f"{settings.database}.key")
-    master = load_master(path)
-    if master is None and make and not settings.secret_key_file:
-        master = make_master(path, ids)
-    if master is None:
-        raise SetupError(
-            f"There is no secret key at {path}.",
-            hint=f"Put back the one that belongs to this database, or, for a new database, make one: "
-            f"lowtide secrets new {path}",
-        )
-    return Vault(database, clock, ids, master)
-
-
-def audit_origin(name: str) -> str:
-    """What the checkpoints of the app called ``name`` call its audit log."""
-    return f"lowtide/{name}"
-
-
-def open_tokens(
-    settings: Settings, keys: Keys, clock: Clock, name: str, changes: Mapping[str, Change] | None = None
-) -> Tokens:
-    """What signs and verifies the tokens of the app called ``name``; ``changes``: of sessions, live."""
-    issuer = settings.public_url or f"lowtide/{name}"
-    return Tokens(keys, clock, audience=name, issuer=issuer, changes=changes)
-
-
-def apple_credentials(settings: Settings) -> Credentials | None:
-    """What proves to Apple which team asks; None where no key is set up. ``SetupError`` for a wrong one."""
-    if not settings.apple_key_file:
-        return None
-    return read_credentials(settings.apple_team_id, settings.apple_key_id, Path(settings.apple_key_file))
-
-
-def open_bus(settings: Settings, clock: Clock, ids: Ids) -> Bus:
-    """The bus that fits the database: nodes that share one hear each other through it."""
-    if settings.postgres:
-        from lowtide.storage.bus.postgres import PostgresBus
-
-        return PostgresBus(settings.database, clock, ids)
-    return MemoryBus()

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 import lowtide
-from lowtide.app import SEALED, open_vault
+from lowtide.app import SEALED
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import SealBroken, SetupError, Unavailable
 from lowtide.kernel.ids import SeededIds, SystemIds
+from lowtide.opening import open_vault
 from lowtide.settings import Settings, load
 from lowtide.storage.db import Database, Query, Tx
 from lowtide.storage.db.migrate import migrate

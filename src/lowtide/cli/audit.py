@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lowtide.app import Lowtide, audit_origin
+from lowtide.app import Lowtide
 from lowtide.audit.checkpoints import Checkpoint, read_folder
 from lowtide.audit.keys import PublicKey, parse_key, public_keys, read_keys
 from lowtide.audit.store import Found, Search, search
@@ -17,6 +17,7 @@ from lowtide.cli.db import moment
 from lowtide.cli.opened import by_hand, with_backend, with_reader
 from lowtide.cli.project import open_project
 from lowtide.kernel.errors import SetupError
+from lowtide.opening import audit_origin
 from lowtide.storage.db import Database, Tx
 
 

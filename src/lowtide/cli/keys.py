@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 
-from lowtide.app import Lowtide, open_vault
+from lowtide.app import Lowtide
 from lowtide.audit import Audit
 from lowtide.auth import Keys
 from lowtide.auth.keys import SigningKey
@@ -14,6 +14,7 @@ from lowtide.cli.opened import with_backend, with_reader
 from lowtide.cli.project import open_project
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.ids import SystemIds
+from lowtide.opening import open_vault
 from lowtide.settings import Settings
 from lowtide.storage.db import Database
 

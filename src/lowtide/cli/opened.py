@@ -11,11 +11,12 @@ from typing import TypeVar
 
 import msgspec
 
-from lowtide.app import Lowtide, build, open_database
+from lowtide.app import Lowtide, build
 from lowtide.audit import Audit, Entry
 from lowtide.declare.app import App
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.ids import SystemIds
+from lowtide.opening import open_database
 from lowtide.settings import Settings
 from lowtide.storage.db import Database
 from lowtide.storage.db.sqlite_beside import SqliteBeside

@@ -7,12 +7,12 @@ import json
 import re
 from typing import Any
 
-from lowtide.app import open_tokens
 from lowtide.cli.keys import open_keys
 from lowtide.cli.opened import by_hand, with_reader
 from lowtide.cli.project import open_project
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.errors import SetupError
+from lowtide.opening import open_tokens
 from lowtide.storage.db import Database
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
