@@ -6,6 +6,7 @@ are for what only one of them does; ``make_database`` opens one with options of 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,12 @@ from lowtide.storage.db import Database, Dialect
 from lowtide.storage.db.postgres import PostgresDatabase
 from lowtide.storage.db.sqlite import SqliteDatabase
 from tests.postgres_server import PostgresServer
+
+
+def pytest_configure() -> None:
+    """A run in the background is deaf to SIGINT, and so would be the servers that it stops with one."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -972,12 +972,13 @@ class TestPeriods:
         """Runs that nobody gets to do not pile up."""
         still.jobs.register("tick", int, _collect([]))
         still.jobs.every(60, "tick", 7, queue="elsewhere")
-        await still.worker(poll=0.02)
+        worker = await still.worker(poll=0.02)
         for _ in range(3):
             await asyncio.sleep(0.1)
             advance(still, 60)
             still.jobs.wake()
         assert await still.counts() == {"waiting": 1}
+        await worker.stop()  # what it holds locked cannot be claimed
         advance(still, 60)  # whichever period it is of, it is due
         [job] = await still.claim("tick", queue="elsewhere")
         assert job.payload == "7"
