@@ -17,7 +17,8 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 import lowtide
 from lowtide.api.declared import content, new
-from lowtide.api.openapi import TAGS, describe, errors_of
+from lowtide.api.openapi import TAGS, describe
+from lowtide.api.operation import errors_of
 from lowtide.kernel.errors import Conflict, NotFound
 from lowtide.kernel.http import Answer, Header, Request, Response, Route
 from lowtide.kernel.schema import Field, Model, Schema
@@ -282,6 +283,22 @@ class TestOperations:
             ("path", "path", True),
             ("If-Match", "header", True),
         ]
+
+    def test_a_form_is_described(self, whole: Whole) -> None:
+        """Each address that takes a form tells its fields, all that the provider reads of clients."""
+        forms = {}
+        for _, path, operation in operations(whole.document):
+            media = operation.get("requestBody", {}).get("content", {})
+            if "application/x-www-form-urlencoded" in media:
+                reference = media["application/x-www-form-urlencoded"]["schema"]["$ref"]
+                forms[path] = whole.document["components"]["schemas"][reference.rpartition("/")[2]]
+        assert forms["/v1/oauth/token"]["required"] == ["grant_type"]
+        assert forms["/v1/oauth/introspect"]["required"] == ["token"]
+        told = {name for form in forms.values() for name in form["properties"]}
+        for module in ("grants", "inspection", "clients", "authorize"):
+            text = (SOURCE / f"auth/provider/{module}.py").read_text("utf-8")
+            read = set(re.findall(r'(?:fields|parameters)(?:\.get\(|\[)"(\w+)"', text))
+            assert read - {"request_uri"} <= told, module
 
     def test_security_is_said(self, whole: Whole) -> None:
         """Who may ask stands in each operation: nobody in particular, a user, or a server."""

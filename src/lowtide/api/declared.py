@@ -6,16 +6,18 @@ name), for the sake of SDKs that know no better; a client that keeps to the sche
 
 from __future__ import annotations
 
+import copy
 import inspect
+import re
 import typing
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from lowtide.api.schemas import REF, Json, Schemas
 from lowtide.kernel.schema import Field, Function, Merge, Model
 from lowtide.kernel.values import decode
-
-Json = dict[str, Any]
 
 MERGES: dict[Merge, str] = {
     "counter": "Increments of all who change it add up.",
@@ -117,3 +119,48 @@ def result(function: Function) -> Any:
     except (NameError, TypeError):
         return Any  # it names what only a type checker sees, or what JSON cannot say
     return kind
+
+
+def specialised(schema: Json, schemas: Schemas, declared: Callable[[str], Json], suffix: str) -> Json:
+    """``schema`` with the declared types in place of markers, in copies of the components that hold any."""
+
+    def of(part: Any) -> Any:
+        if isinstance(part, list):
+            return [of(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "x-declared" in part:
+            return declared(part["x-declared"])
+        target = part.get("$ref")
+        if isinstance(target, str) and target.startswith(REF):
+            name = target.removeprefix(REF)
+            if not _holds_marker(schemas, name, set()):
+                return part
+            if name + suffix not in schemas.components:
+                mine: Json = {}
+                schemas.components[name + suffix] = mine
+                mine.update(of(copy.deepcopy(schemas.components[name])))
+                mine["title"] = name + suffix
+                _need_what_is_needed(mine, schemas)
+            return part | {"$ref": target + suffix}
+        return {key: of(value) for key, value in part.items()}
+
+    found: Json = of(schema)
+    return found
+
+
+def _need_what_is_needed(schema: Json, schemas: Schemas) -> None:
+    """A new record's fields must be given where one of them has no default."""
+    for name, field in schema.get("properties", {}).items():
+        target = field.get("$ref", "").removeprefix(REF)
+        if target.endswith(".new") and schemas.components[target]["required"]:
+            schema["required"] = sorted({*schema.get("required", []), name})
+
+
+def _holds_marker(schemas: Schemas, name: str, seen: set[str]) -> bool:
+    seen.add(name)
+    text = msgspec.json.encode(schemas.components[name]).decode()
+    if '"x-declared"' in text:
+        return True
+    inner = set(re.findall(rf'"\$ref":"{REF}([^"]+)"', text)) - seen
+    return any(_holds_marker(schemas, one, seen) for one in inner)

@@ -252,8 +252,13 @@ class _Page:
         body = operation.get("requestBody")
         if body is not None:
             kind, media = next(iter(body["content"].items()))
-            lines.append(f"-H 'Content-Type: {kind if kind != '*/*' else 'application/octet-stream'}'")
-            if "json" in kind:
+            form = "form" in kind and "schema" in media
+            if not form:
+                lines.append(f"-H 'Content-Type: {kind if kind != '*/*' else 'application/octet-stream'}'")
+            if form:
+                sample = self._sample(media["schema"], "", ())
+                lines += [f"--data-urlencode '{name}={value}'" for name, value in sample.items()] or ["-d ''"]
+            elif "json" in kind:
                 sample = self._sample(media.get("schema", {}), "", ())
                 text = json.dumps(sample, indent=2, ensure_ascii=False)
                 lines.append(f"-d '{text}'" if "'" not in text else "-d @body.json")

@@ -209,6 +209,8 @@ class Route(msgspec.Struct, frozen=True):
     handler: Handler
     body: Any = None
     """A type: JSON is decoded into it, strictly. ``bytes``: as it came, decompressed. None: no body."""
+    form: type[msgspec.Struct] | None = None
+    """What a form holds that comes as ``bytes``: for the reference; the handler reads it itself."""
     query: type[msgspec.Struct] | None = None
     """Query parameters, by name, decoded laxly ("5" is 5). None: any parameter is refused."""
     raw_query: bool = False

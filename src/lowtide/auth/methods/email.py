@@ -69,6 +69,14 @@ class LinkOpened(msgspec.Struct, frozen=True):
     token: Secret = ""
 
 
+class LinkChosen(msgspec.Struct, frozen=True):
+    """The form of the page behind a link."""
+
+    token: str
+    number: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,3}$")]
+    """The one that the app shows, or 0: it was somebody else."""
+
+
 def email_proof(address: str, *amr: str) -> Proof:
     """What a code from a mailbox proves."""
     return Proof(provider="email", subject=address, email=address, email_verified=True, amr=amr)
@@ -219,6 +227,7 @@ class Email:
                 LINK,
                 self.chosen,
                 body=bytes,
+                form=LinkChosen,
                 auth="none",
                 max_body=4 * KIB,
                 consumes=(FORM,),

@@ -12,6 +12,7 @@ from lowtide.auth.provider import discovery
 from lowtide.auth.provider.authorize import PUSHED, check
 from lowtide.auth.provider.clients import Clients
 from lowtide.auth.provider.door import Door
+from lowtide.auth.provider.forms import LeaveForm, PageForm, RequestForm, TokenForm, TokenNamed
 from lowtide.auth.provider.grants import From, Grants, TokenAnswer
 from lowtide.auth.provider.inspection import Inspection
 from lowtide.auth.provider.leaving import Leaving
@@ -164,12 +165,15 @@ def provider_routes(issuer: str, endpoints: Endpoints, door: Door, leaving: Leav
         """What this server can do, for OAuth and OpenID clients."""
         return Response(body=known, headers={"cache-control": "public, max-age=300", **_ANYWHERE})
 
-    def form(path: str, handler: Any, summary: str, response: Any, status: int = 200) -> Route:
+    def form(
+        path: str, handler: Any, form: type[msgspec.Struct], summary: str, response: Any, status: int = 200
+    ) -> Route:
         return Route(
             "POST",
             path,
             handler,
             body=bytes,
+            form=form,
             consumes=FORM,
             max_body=MAX_FORM,
             auth="none",
@@ -185,12 +189,15 @@ def provider_routes(issuer: str, endpoints: Endpoints, door: Door, leaving: Leav
             tags=("oauth",),
         )
 
-    def page(method: Any, path: str, handler: Any, summary: str) -> Route:
+    def page(
+        method: Any, path: str, handler: Any, summary: str, form: type[msgspec.Struct] | None = None
+    ) -> Route:
         return Route(
             method,
             path,
             handler,
             body=bytes if method == "POST" else None,
+            form=form,
             consumes=FORM,
             max_body=MAX_FORM,
             raw_query=True,
@@ -238,15 +245,17 @@ def provider_routes(issuer: str, endpoints: Endpoints, door: Door, leaving: Leav
         described("/.well-known/openid-configuration"),
         described("/.well-known/oauth-authorization-server"),
         page("GET", discovery.AUTHORIZE, door.open, "Sign a user in for an app"),
-        page("POST", discovery.AUTHORIZE, door.answer, "Go on with a sign-in"),
-        form(discovery.PUSH, endpoints.push, "Push an authorization request", dict[str, Any], 201),
-        form(discovery.TOKEN, endpoints.token, "Get tokens", TokenAnswer),
+        page("POST", discovery.AUTHORIZE, door.answer, "Go on with a sign-in", PageForm),
+        form(
+            discovery.PUSH, endpoints.push, RequestForm, "Push an authorization request", dict[str, Any], 201
+        ),
+        form(discovery.TOKEN, endpoints.token, TokenForm, "Get tokens", TokenAnswer),
         user("GET"),
         user("POST"),
-        form(discovery.REVOKE, endpoints.revoke, "End a token", dict[str, Any]),
-        form(discovery.INTROSPECT, endpoints.introspect, "Look at a token", dict[str, Any]),
+        form(discovery.REVOKE, endpoints.revoke, TokenNamed, "End a token", dict[str, Any]),
+        form(discovery.INTROSPECT, endpoints.introspect, TokenNamed, "Look at a token", dict[str, Any]),
         page("GET", discovery.LOGOUT, leaving.open, "Sign out of the browser"),
-        page("POST", discovery.LOGOUT, leaving.answer, "Go on with signing out"),
+        page("POST", discovery.LOGOUT, leaving.answer, "Go on with signing out", LeaveForm),
     ]
 
 
