@@ -19,6 +19,7 @@ from lowtide.kernel.errors import (
     Conflict,
     FunctionFailed,
     IdentityTaken,
+    IdentityUnlinked,
     InvalidGrant,
     Malformed,
     Refused,
@@ -113,6 +114,33 @@ class TestLinking:
         again = await world.enter(password(ANN))
         assert again.user.id != owner.user.id, "the password's old identity must not open the row"
         assert "user.reclaim" in await world.actions()
+
+    async def test_nothing_that_a_hijacker_wrote_is_left_to_the_owner(
+        self, database: Database, clock: ManualClock, ids: SeededIds
+    ) -> None:
+        """Neither name, number nor claims: rules and people would believe them. What an admin gave stays."""
+        seen: list[SignInEvent] = []
+
+        async def up(event: SignInEvent) -> Any:
+            return {"nick": event.user.name, "plan": "gold"}
+
+        async def again(event: SignInEvent) -> Any:
+            seen.append(event)
+            return {"seen": 1}
+
+        hooks = {"before_sign_up": up, "before_sign_in": again}
+        async with opened(database, clock, ids, hooks=hooks) as world:
+            squatter = await world.enter(
+                password(ANN, name="Mallory", phone="+41790000000", phone_verified=True)
+            )
+            assert (squatter.user.name, squatter.user.claims["nick"]) == ("Mallory", "Mallory")
+            await Admin(database, world.accounts).change(SERVER, squatter.user.id, roles=("crew",))
+            owner = await world.enter(code(ANN))
+            assert owner.user.id == squatter.user.id
+            assert (owner.user.name, owner.user.phone, owner.user.phone_verified) == (None, None, False)
+            assert (owner.user.claims, owner.user.roles) == ({"seen": 1}, ("crew",))
+            assert seen[0].user.name is None, "the app's own code is not told it either"
+            assert "gold" not in str(await world.rows("SELECT * FROM users"))
 
     async def test_sign_ups_at_the_same_moment_are_one_user(self, world: World) -> None:
         """Two taps, or two methods with one address: one user, no error."""
@@ -263,6 +291,34 @@ class TestIdentities:
             await world.sign_in.unlink(world.who(ann), "email", ANN, ask_for())
         assert await ways(world, ann.user.id) == [("email", ANN)]
 
+    async def test_a_provider_that_was_taken_away_links_by_no_address(self, world: World) -> None:
+        """Its word for the address is not the user's: it comes back by the user's own hand only."""
+        ann = await world.enter(code(ANN))
+        await world.enter(google("g1", ANN))
+        ann = await world.enter(code(ANN))
+        await world.sign_in.unlink(world.who(ann), "google", "g1", ask_for())
+        for upgrade in (None, world.who(await world.sign_in.anonymous(ask_for()))):
+            with pytest.raises(IdentityUnlinked):
+                await world.enter(google("g1", ANN), upgrade=upgrade)
+        assert await ways(world, ann.user.id) == [("email", ANN)]
+        other = await world.enter(google("g2", ANN))
+        assert other.user.id == ann.user.id, "another account of that provider was not taken away"
+        signed = await world.sign_in.link(world.who(ann), google("g1", ANN), ask_for())
+        assert world.who(signed).user == ann.user.id
+        assert (await world.enter(google("g1", ANN))).user.id == ann.user.id
+        # What the provider ends, as Apple does, was not taken away by the user.
+        await world.write(lambda tx: world.users.unlink(tx, ann.user.id, "google", "g1"))
+        assert (await world.enter(google("g1", ANN))).user.id == ann.user.id
+
+    async def test_a_way_in_is_linked_only_soon_after_a_sign_in(self, world: World) -> None:
+        """A token that was copied makes its holder no way in that stays."""
+        ann = await world.enter(code(ANN))
+        who = world.who(ann)
+        world.clock.advance(RECENT + 1)
+        with pytest.raises(StepUpRequired):
+            await world.sign_in.link(who, google("g1"), ask_for())
+        assert await ways(world, ann.user.id) == [("email", ANN)]
+
     async def test_an_address_goes_with_the_last_way_in_that_proved_it(self, world: World) -> None:
         """Whoever gets the mailbox later is somebody else; one that another way vouches for stays."""
         ann = await world.enter(code(ANN))
@@ -302,7 +358,7 @@ class TestIdentities:
         """The claimer keeps the account, without the address and the way in that was named by it."""
         squatter = await world.enter(password(ANN))
         owner = await world.enter(google("g1"))
-        user = await world.sign_in.link(world.who(owner), code(ANN), ask_for())
+        user = (await world.sign_in.link(world.who(owner), code(ANN), ask_for())).user
         assert (user.email, user.email_verified) == (ANN, True)
         assert await ways(world, squatter.user.id) == []
 

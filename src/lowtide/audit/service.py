@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -26,6 +27,15 @@ class Audit:
         """Told of each entry in its transaction; awaits nothing but its ``tx``."""
         self.wrote = False
         """Has an entry been written since somebody set this to False? A hint for the sequencer."""
+
+    def pseudonym(self, text: str) -> str:
+        """What stands for ``text`` in ``personal`` where nobody needs it: the same for the same.
+
+        Keyed: who has the database alone cannot try texts out.
+        """
+        return hmac.digest(
+            self.pepper or b"-", f"pseudonym\n{text}".encode("utf-8", "surrogatepass"), "sha256"
+        )[:16].hex()
 
     async def write(self, tx: Tx, entry: Entry) -> str:
         """Keep ``entry`` in the caller's transaction: it exists exactly if that commits. Returns its id.

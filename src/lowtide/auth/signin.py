@@ -3,7 +3,8 @@
 Who is found: the user whose identity this is; else the user who has the same *verified* address, if this
 proof vouches for it too; else a new one. An address that nobody verified links nothing. If its row was made
 by somebody who never proved the address, its ways in and sessions are thrown away before the owner of the
-address gets it (account pre-hijacking: Sudhodanan and Paverd, USENIX Security 2022).
+address gets it (account pre-hijacking: Sudhodanan and Paverd, USENIX Security 2022). Nor does another
+provider's word link again what the user has taken away: only the user does.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from lowtide.kernel.errors import (
     AccountDisabled,
     Conflict,
     IdentityTaken,
+    IdentityUnlinked,
     InvalidGrant,
     NotFound,
     NotUnique,
@@ -117,7 +119,7 @@ class SignIn:
         session goes on with a new ``auth_time``.
 
         Raises ``SignInRefused`` and ``FunctionFailed`` for hooks, ``AccountDisabled``, ``Forbidden`` for a
-        space, ``Malformed`` for a proof that cannot be kept.
+        space, ``IdentityUnlinked``, ``Malformed`` for a proof that cannot be kept.
         """
         return await self._complete(proof, ask, None)
 
@@ -167,16 +169,22 @@ class SignIn:
         assert isinstance(done, _Done)  # noqa: S101 - likewise
         return done.user
 
-    async def link(self, who: Principal, proof: Proof, ask: Ask) -> User:
-        """Give the signed-in user another way in. Raises ``IdentityTaken``."""
+    async def link(self, who: Principal, proof: Proof, ask: Ask) -> Signed:
+        """Give the signed-in user another way in; new tokens of their session say what has changed.
+
+        Raises ``IdentityTaken``, ``NotFound`` for a session that is over, and ``StepUpRequired`` if the last
+        sign-in is more than ``RECENT`` seconds ago.
+        """
+        # Whoever copied a token must not make themselves a way in that stays.
+        self.recent(who)
         check_proof(proof)
 
-        async def work(tx: Tx) -> User:
+        async def work(tx: Tx) -> Opened:
             user = await self._users.get(tx, who.user)
             owner = await self._users.by_identity(tx, proof.provider, proof.subject)
             if owner is not None and owner.id == user.id:
                 await self._users.used(tx, proof)
-                return user
+                return await self._sessions.again(tx, who.session, user)
             if owner is not None:
                 raise IdentityTaken
             if proof.email is not None and proof.email_verified:
@@ -189,14 +197,19 @@ class SignIn:
             await self._users.link(tx, user.id, proof)
             await self._write(tx, "identity.link", user, ask, via=who.session, after=_named(proof))
             await self._sessions.change(tx, user.id)
-            return user
+            return await self._sessions.again(tx, who.session, user)
 
         try:
-            user = await self._database.write(work)
+            opened = await self._database.write(work)
         except NotUnique:
             raise IdentityTaken from None
         await self._sessions.revocations.committed()
-        return user
+        return self._sessions.signed(opened)
+
+    def recent(self, who: Principal) -> None:
+        """Raise ``StepUpRequired`` if the last sign-in of ``who`` is more than ``RECENT`` seconds ago."""
+        if self._clock.now() - who.auth_time > RECENT * 1000:
+            raise StepUpRequired(max_age=RECENT)
 
     async def unlink(self, who: Principal, provider: str, subject: str, ask: Ask) -> None:
         """Take a way in away. Raises ``Conflict`` for the last one, ``NotFound`` is never told.
@@ -205,8 +218,7 @@ class SignIn:
         is somebody else. Raises ``StepUpRequired`` if the last sign-in is more than ``RECENT`` seconds ago.
         """
         # Whoever copied a token must not shut its owner out.
-        if self._clock.now() - who.auth_time > RECENT * 1000:
-            raise StepUpRequired(max_age=RECENT)
+        self.recent(who)
 
         async def work(tx: Tx) -> None:
             user = await self._users.get(tx, who.user)
@@ -219,6 +231,7 @@ class SignIn:
                     "This is the only way in.", hint="Link another one first, or delete the account."
                 )
             await self._users.unlink(tx, user.id, provider, subject)
+            await self._users.note_unlinked(tx, user.id, provider, subject)
             (gone_way,) = [way for way in ways if way not in rest]
             bereft = _bereft(user, gone_way, rest)
             if bereft != user:
@@ -299,7 +312,14 @@ class SignIn:
             return _Found(_checked(user), "signed_in", known=True)
         holder = None if proof.email is None else await self._users.by_email(tx, proof.email)
         if holder is not None and proof.email_verified:
-            return _Found(_checked(holder), "signed_in", known=False, cleanse=not holder.email_verified)
+            # Who proves the mailbox itself is its owner, whatever else was taken away.
+            if proof.provider != "email" and await self._users.unlinked(
+                tx, holder.id, proof.provider, proof.subject
+            ):
+                raise IdentityUnlinked
+            _checked(holder)
+            squatted = not holder.email_verified
+            return _Found(_bare(holder) if squatted else holder, "signed_in", known=False, cleanse=squatted)
         guest = await self._guest(tx, ask)
         if guest is not None:
             upgraded = _enriched(guest, proof, free=holder is None)
@@ -428,6 +448,11 @@ def _checked(user: User) -> User:
     if user.status != "active":
         raise AccountDisabled(reason=user.status)
     return user
+
+
+def _bare(user: User) -> User:
+    """``user`` without what whoever made the row says of themselves; what admins gave it stays: its roles."""
+    return msgspec.structs.replace(user, name=None, phone=None, phone_verified=False, claims={})
 
 
 def _enriched(user: User, proof: Proof, *, free: bool = True) -> User:

@@ -103,6 +103,7 @@ class Users:
         """Forget the user and everything about them that is kept here."""
         for name in (
             "delete_identities",
+            "delete_unlinked",
             "delete_memberships",
             "delete_aliases",
             "delete_tickets",
@@ -132,6 +133,7 @@ class Users:
     async def link(self, tx: Tx, user: str, proof: Proof) -> None:
         """Let whoever proves this again sign in as ``user``. ``NotUnique`` if it is somebody's."""
         check_proof(proof)
+        await tx.execute(QUERIES["forget_unlinked"], user, proof.provider, proof.subject)
         await tx.execute(
             QUERIES["insert_identity"],
             proof.provider,
@@ -157,9 +159,18 @@ class Users:
         """Take one way in away."""
         await tx.execute(QUERIES["delete_identity"], user, provider, subject)
 
+    async def note_unlinked(self, tx: Tx, user: str, provider: str, subject: str) -> None:
+        """Remember that ``user`` took this way in away, until it is linked again: see ``unlinked``."""
+        await tx.execute(QUERIES["note_unlinked"], user, provider, subject, self._clock.now())
+
+    async def unlinked(self, tx: Tx, user: str, provider: str, subject: str) -> bool:
+        """Did ``user`` take this way in away?"""
+        return bool(await tx.fetch(QUERIES["unlinked"], user, provider, subject))
+
     async def unlink_all(self, tx: Tx, user: str) -> None:
-        """Take every way in away."""
+        """Take every way in away, and forget those that were taken away before."""
         await tx.execute(QUERIES["delete_identities"], user)
+        await tx.execute(QUERIES["delete_unlinked"], user)
 
     # -- spaces -----------------------------------------------------------------------------------
 

@@ -61,6 +61,19 @@ DELETE FROM identity WHERE user_id = $1 AND provider = $2 AND subject = $3
 -- name: delete_identities
 DELETE FROM identity WHERE user_id = $1
 
+-- name: note_unlinked
+INSERT INTO unlinked_identity (user_id, provider, subject, at) VALUES ($1, $2, $3, $4)
+ON CONFLICT (user_id, provider, subject) DO UPDATE SET at = excluded.at
+
+-- name: unlinked
+SELECT 1 FROM unlinked_identity WHERE user_id = $1 AND provider = $2 AND subject = $3
+
+-- name: forget_unlinked
+DELETE FROM unlinked_identity WHERE user_id = $1 AND provider = $2 AND subject = $3
+
+-- name: delete_unlinked
+DELETE FROM unlinked_identity WHERE user_id = $1
+
 -- name: member
 SELECT roles FROM space_member WHERE space = $1 AND user_id = $2
 

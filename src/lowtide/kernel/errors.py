@@ -33,6 +33,7 @@ The tree::
     │   ├── SignInPending         the link that was sent has not been confirmed yet
     │   ├── BatchRepeated         an upload's numbers were used before, for other content
     │   ├── IdentityTaken         that address or account belongs to another user
+    │   ├── IdentityUnlinked      the user took this way in away
     │   └── NotUnique             a value that must be unique is taken
     ├── PreconditionFailed    412  If-Match names a version that is not the present one
     ├── TooLarge              413  beyond a documented limit
@@ -300,6 +301,13 @@ class IdentityTaken(Conflict):
 
     code = "identity_taken"
     hint = "Sign in as that user, and merge the accounts if both are the same person's."
+
+
+class IdentityUnlinked(Conflict):
+    """This way in was taken away from the account that has its address."""
+
+    code = "identity_unlinked"
+    hint = "Sign in another way; then link this one again, with 'link' and the account's own token."
 
 
 class NotUnique(Conflict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import subprocess
 import sys
 import threading
@@ -73,6 +74,18 @@ class TestSigningIn:
             assert await house.audited("password.wrong") == written + 1
             answers.append((answer.status, {**answer.json(), "request_id": ""}))
         assert answers[0] == answers[1] == answers[2]
+
+    async def test_an_address_that_is_nobodys_is_not_kept(self, house: House) -> None:
+        """It may be a stranger's, or a password in the wrong field: a keyed hash is enough."""
+        await with_password(house)
+        for email in ("ann@example.com", "Nobody@example.com", "nobody@example.com"):
+            await enter(house, OTHER, email)
+        kept = [row[0] for row in await house.rows("SELECT personal FROM audit_detail") if row[0]]
+        assert not any("nobody@" in text.lower() for text in kept)
+        hashes = [found for text in kept if (found := json.loads(text).get("email_hash"))]
+        assert len(hashes) == 2
+        assert hashes[0] == hashes[1] != hashlib.sha256(b"nobody@example.com").hexdigest()[:32]
+        assert any(json.loads(text).get("email") == "ann@example.com" for text in kept)
 
     async def test_a_password_is_kept_as_a_slow_hash(self, house: House) -> None:
         """Argon2id, 19 MiB, two passes, a salt for each: the same password of two users looks different."""

@@ -13,15 +13,17 @@ from lowtide.auth.methods.addresses import email_address
 from lowtide.auth.methods.codes import MAX_SECRET, Asked, Charge, Codes, Flow, Proved
 from lowtide.auth.methods.letters import code_letter
 from lowtide.auth.methods.pages import escaped, page
-from lowtide.auth.methods.signing import HEADERS, Answered, Asking, Signing
+from lowtide.auth.methods.signing import HEADERS, Answered, Linking, Signing
 from lowtide.auth.methods.tries import network
 from lowtide.auth.model import MAX_EMAIL, DeviceFacts, Proof
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import (
+    Conflict,
     InvalidGrant,
     Malformed,
     NotSetUp,
     SignInPending,
+    StepUpRequired,
     TooManyRequests,
 )
 from lowtide.kernel.http import KIB, Answer, Request, Response, Route
@@ -56,7 +58,7 @@ class EmailStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: DeviceFacts = DeviceFacts()
 
 
-class EmailFinish(Asking, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EmailFinish(Linking, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The end of a flow: with the code, or without it once the link was confirmed."""
 
     flow_id: Secret
@@ -130,9 +132,9 @@ class Email:
 
     async def finish(self, request: Request[EmailFinish, None]) -> Answered:
         """Sign in with the code from the mail, or, without one, once the link was confirmed."""
-        body = request.body
+        body, ask = request.body, self._signing.ask(request, request.body)
         proof = await self.prove(body.flow_id, body.code, request.id)
-        return await self._signing.complete(proof, request, body)
+        return await self._signing.complete(proof, ask, body)
 
     async def opened(self, request: Request[None, LinkOpened]) -> Response:
         """The page behind a mail's link. It changes nothing: mail scanners open links, too."""
@@ -208,7 +210,7 @@ class Email:
                 auth="none",
                 max_body=16 * KIB,
                 summary="Sign in with the code from a mail, or after its link was confirmed",
-                errors=(InvalidGrant, SignInPending),
+                errors=(InvalidGrant, SignInPending, StepUpRequired, Conflict),
                 tags=("sign-in",),
             ),
             Route(

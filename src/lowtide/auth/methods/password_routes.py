@@ -59,10 +59,10 @@ def password_routes(
 
     async def sign_in(request: Request[PasswordSignIn, None]) -> Answered:
         """Sign in. The answer to a wrong password and to an unknown address is the same."""
-        body = request.body
+        body, ask = request.body, signing.ask(request, request.body)
         address = email_address(body.email)
         await passwords.check(address, body.password, ip=request.client, request=request.id)
-        return await signing.complete(email_proof(address, "pwd"), request, body)
+        return await signing.complete(email_proof(address, "pwd"), ask, body)
 
     async def set_first(request: Request[PasswordSet, None]) -> Answered:
         """Set a password with a code from a mail: to sign up, or because the old one is forgotten.
@@ -70,12 +70,12 @@ def password_routes(
         Whoever has a second factor is asked for it first; the password then stays as it was, to be changed
         once they are signed in.
         """
-        body = request.body
+        body, ask = request.body, signing.ask(request, request.body)
         await email.check(body.flow_id, body.code)
         given = await passwords.screened(body.password, email=None, beside=False)
         kept = await passwords.hash(given)
         proof = await email.prove(body.flow_id, body.code, request.id)
-        done = await signing.complete(proof, request, body)
+        done = await signing.complete(proof, ask, body)
         if isinstance(done, SignedIn):
             await passwords.keep(
                 done.user.id,

@@ -177,12 +177,14 @@ class Passwords:
         await self._database.write(lambda tx: tx.execute(_QUERIES["rehash_password"], user, kept, again))
 
     async def _failed(self, user: str, request: str, ip: str, email: str) -> None:
+        # An address that is nobody's here may be a stranger's, or a password in the wrong field.
+        whose = {"email": email} if user else {"email_hash": self._audit.pseudonym(email)}
         entry = Entry(
             action="password.wrong",
             actor="system",
             target=f"user:{user}" if user else "",
             request=request,
-            personal={"ip": ip, "email": email},
+            personal={"ip": ip, **whose},
         )
 
         async def work(tx: Tx) -> None:

@@ -35,10 +35,10 @@ def second_factor_routes(seconds: SecondFactors, signing: Signing) -> list[Route
 
     async def finish(request: Request[SecondFactorSent, None]) -> SignedIn:
         """Finish a sign-in with the second factor. A wrong code may be followed by others, ever slower."""
-        body = request.body
+        body, ask = request.body, signing.ask(request, request.body)
         user = await signing.waiting(body.ticket)
         amr = await seconds.check(user.id, body.code, ip=request.client, request=request.id)
-        return signed_in(await signing.finish(body.ticket, amr, request, body))
+        return signed_in(await signing.finish(body.ticket, amr, ask))
 
     async def enrol(request: Request[None, None]) -> Enrolment:
         """Begin to set up an authenticator app. Not in force before it is confirmed."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from lowtide.auth.answers import SecondFactor, SignedIn, ask_of, told
+from lowtide.auth.answers import SecondFactor, SignedIn, ask_of, own_session, signed_in, told
 from lowtide.auth.dpop import Proofs
 from lowtide.auth.model import Ask, DeviceFacts, Proof, Signed, User
 from lowtide.auth.signin import SignIn
@@ -38,6 +38,14 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     device: DeviceFacts = DeviceFacts()
 
 
+class Linking(Asking, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where somebody signs in, or which account gets another way in."""
+
+    link: bool = False
+    """Give the account of the request's token this way in, and sign in to no other. Needs a sign-in of the
+    last 15 minutes."""
+
+
 class Signing:
     """Signs in whoever a method has proved."""
 
@@ -51,14 +59,23 @@ class Signing:
         self._clock = clock
 
     def ask(self, request: Request[Any, Any], body: Asking) -> Ask:
-        """Who wants to sign in, and where. Raises ``Unauthorized`` for a token that is sent and not good."""
-        return ask_of(
+        """Who wants to sign in, and where: asked before a code, a ticket or another proof is used up.
+
+        Raises ``Unauthorized`` for a token that is sent and not good, ``ProofInvalid``, ``NonceNeeded``; to
+        link also for none, and ``StepUpRequired`` for one of an old sign-in.
+        """
+        ask = ask_of(
             request,
             device=body.device,
             space=body.space,
             jkt=self._proofs.of(request),
             upgrade=self.who(request),
         )
+        if isinstance(body, Linking) and body.link:
+            if ask.upgrade is None:
+                raise Unauthorized("Only who is signed in links another way in.")
+            self._sign_in.recent(own_session(ask.upgrade))
+        return ask
 
     def who(self, request: Request[Any, Any]) -> Principal | None:
         """Who is signed in already, where nobody has to be. Raises ``Unauthorized``, ``TokenExpired``."""
@@ -83,12 +100,13 @@ class Signing:
         """Whose second factor ``ticket`` waits for. Raises ``InvalidGrant``."""
         return await self._sign_in.waiting(ticket)
 
-    async def finish(
-        self, ticket: str, amr: tuple[str, ...], request: Request[Any, Any], body: Asking
-    ) -> Signed:
+    async def finish(self, ticket: str, amr: tuple[str, ...], ask: Ask) -> Signed:
         """A session for whom ``ticket`` is of, whose second factor was right. Raises as ``SignIn.finish``."""
-        return await self._sign_in.finish(ticket, self.ask(request, body), amr)
+        return await self._sign_in.finish(ticket, ask, amr)
 
-    async def complete(self, proof: Proof, request: Request[Any, Any], body: Asking) -> Answered:
-        """A session for whom ``proof`` is of, or what is missing. Raises as ``SignIn.complete``."""
-        return told(await self._sign_in.complete(proof, self.ask(request, body)))
+    async def complete(self, proof: Proof, ask: Ask, body: Asking) -> Answered:
+        """A session for whom ``proof`` is of, or what is missing. Raises as ``SignIn`` does."""
+        who = ask.upgrade
+        if isinstance(body, Linking) and body.link and who is not None and not who.claims.get("anonymous"):
+            return signed_in(await self._sign_in.link(who, proof, ask))
+        return told(await self._sign_in.complete(proof, ask))

@@ -17,18 +17,20 @@ from lowtide.auth.methods.addresses import phone_number
 from lowtide.auth.methods.codes import MAX_SECRET, Charge, Codes, Flow
 from lowtide.auth.methods.letters import code_text
 from lowtide.auth.methods.messages import Message
-from lowtide.auth.methods.signing import HEADERS, Answered, Asking, Signing
+from lowtide.auth.methods.signing import HEADERS, Answered, Linking, Signing
 from lowtide.auth.methods.tries import network
 from lowtide.auth.model import DeviceFacts, Proof
 from lowtide.egress import Egress
 from lowtide.kernel.errors import (
     AddressRefused,
+    Conflict,
     Forbidden,
     InvalidGrant,
     Malformed,
     NotSetUp,
     OutsideFailed,
     SetupError,
+    StepUpRequired,
     TooManyRequests,
 )
 from lowtide.kernel.http import KIB, Request, Route
@@ -114,7 +116,7 @@ class SmsStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: DeviceFacts = DeviceFacts()
 
 
-class SmsFinish(Asking, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SmsFinish(Linking, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The end of a flow: with the code from the text message."""
 
     flow_id: Secret
@@ -166,13 +168,13 @@ class Sms:
 
     async def finish(self, request: Request[SmsFinish, None]) -> Answered:
         """Sign in with the code from the text message."""
-        body = request.body
+        body, ask = request.body, self._signing.ask(request, request.body)
         proved = await self._codes.finish(body.flow_id, body.code, request=request.id)
         if proved.channel != "sms":
             raise InvalidGrant("This flow was begun with an e-mail address.")
         number = proved.address
         proof = Proof(provider="phone", subject=number, phone=number, phone_verified=True, amr=("sms",))
-        return await self._signing.complete(proof, request, body)
+        return await self._signing.complete(proof, ask, body)
 
     def routes(self) -> list[Route]:
         """``/v1/auth/sms/...``"""
@@ -199,7 +201,7 @@ class Sms:
                 max_body=16 * KIB,
                 headers=HEADERS,
                 summary="Sign in with the code from a text message",
-                errors=(InvalidGrant,),
+                errors=(InvalidGrant, StepUpRequired, Conflict),
                 tags=("sign-in",),
             ),
         ]

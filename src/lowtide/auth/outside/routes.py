@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from lowtide.auth.methods.signing import HEADERS, Answered, Asking, Signing
+from lowtide.auth.methods.signing import HEADERS, Answered, Linking, Signing
 from lowtide.auth.model import MAX_PERSON
 from lowtide.auth.outside import apple
 from lowtide.auth.outside.issuers import MAX_ID_TOKEN
@@ -14,7 +14,15 @@ from lowtide.auth.outside.native import NativeSignIn
 from lowtide.auth.outside.upstream import MAX_STATE, Upstreams
 from lowtide.auth.provider.model import OAuthError
 from lowtide.auth.provider.parameters import read_parameters
-from lowtide.kernel.errors import BadRequest, Forbidden, InvalidGrant, NotFound, Unavailable
+from lowtide.kernel.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    InvalidGrant,
+    NotFound,
+    StepUpRequired,
+    Unavailable,
+)
 from lowtide.kernel.http import KIB, Answer, Header, Request, Response, Route
 
 PATIENCE = 25.0
@@ -23,7 +31,7 @@ PATIENCE = 25.0
 Verifier = Annotated[str, msgspec.Meta(min_length=43, max_length=128, pattern=r"^[A-Za-z0-9._~-]+$")]
 
 
-class IdTokenSignIn(Asking, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class IdTokenSignIn(Linking, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the phone's own system gave the app."""
 
     provider: Literal["apple", "google"]
@@ -54,7 +62,7 @@ class StartQuery(msgspec.Struct, frozen=True, kw_only=True):
     login_hint: Annotated[str, msgspec.Meta(max_length=254)] = ""
 
 
-class Finish(Asking, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Finish(Linking, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The end of a sign-in with another provider."""
 
     code: Annotated[str, msgspec.Meta(max_length=4096)]
@@ -68,11 +76,11 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
 
     async def sign_in(request: Request[IdTokenSignIn, None]) -> Answered:
         """Sign in with the id token of Apple or Google that the phone's own system gave."""
-        body = request.body
+        body, ask = request.body, signing.ask(request, request.body)
         proof = await native.prove(
             body.provider, body.id_token, body.nonce, code=body.authorization_code, name=body.name
         )
-        return await signing.complete(proof, request, body)
+        return await signing.complete(proof, ask, body)
 
     async def hear(request: Request[Notification, None]) -> None:
         """Apple's notifications: consent that was withdrawn, accounts that were deleted. Signed by Apple."""
@@ -101,8 +109,8 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
 
     async def finish(request: Request[Finish, None]) -> Answered:
         """Exchange the code for tokens, on the device that began."""
-        body = request.body
-        return await signing.complete(await upstreams.finish(body.code, body.verifier), request, body)
+        body, ask = request.body, signing.ask(request, request.body)
+        return await signing.complete(await upstreams.finish(body.code, body.verifier), ask, body)
 
     tags = ("outside",)
     redirect = (Answer(302, "On to the next place.", headers=(Header("location", "Where to."),)),)
@@ -115,7 +123,7 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
             response=Answered,
             auth="none",
             max_body=32 * KIB,
-            errors=(InvalidGrant, NotFound, Forbidden, Unavailable),
+            errors=(InvalidGrant, NotFound, Forbidden, StepUpRequired, Conflict, Unavailable),
             headers=HEADERS,
             summary="Sign in with Apple's or Google's id token",
             tags=tags,
@@ -164,7 +172,7 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
             response=Answered,
             auth="none",
             max_body=16 * KIB,
-            errors=(InvalidGrant, Forbidden),
+            errors=(InvalidGrant, Forbidden, StepUpRequired, Conflict),
             headers=HEADERS,
             summary="Finish to sign in with another provider",
             tags=tags,

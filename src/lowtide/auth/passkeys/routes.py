@@ -103,13 +103,13 @@ def passkey_routes(passkeys: Passkeys, sign_in: SignIn, signing: Signing) -> lis
 
     async def complete(request: Request[PasskeySignIn, None]) -> Answered:
         """Sign in with a passkey, or finish a sign-in with it. It counts as two factors by itself."""
-        body = request.body
+        body, ask = request.body, signing.ask(request, request.body)
         if body.ticket:
             user = await sign_in.waiting(body.ticket)
             proof = await passkeys.prove(body.credential, user=user.id, request=request.id)
-            return signed_in(await sign_in.finish(body.ticket, signing.ask(request, body), proof.amr))
+            return signed_in(await sign_in.finish(body.ticket, ask, proof.amr))
         proof = await passkeys.prove(body.credential, request=request.id)
-        return await signing.complete(proof, request, body)
+        return await signing.complete(proof, ask, body)
 
     base, tags = "/v1/auth/passkeys", ("passkeys",)
     return [
