@@ -306,6 +306,11 @@ ROWS = [
                                                             "403   403  403  401  401  401  403  403"),
     Row("GET", "/v1/oauth/logout", at("/v1/oauth/logout"), OPEN),
     Row("POST", "/v1/oauth/logout", form("/v1/oauth/logout", b"answer=yes"), OPEN),
+    # In a browser in which nobody is signed in.
+    Row("GET", "/v1/oauth/apps", at("/v1/oauth/apps"), all_get(303)),
+    Row("POST", "/v1/oauth/apps", form("/v1/oauth/apps", b"client=x"), all_get(303)),
+    Row("GET", "/v1/auth/consents", at("/v1/auth/consents"), NO_SESSION),
+    Row("DELETE", "/v1/auth/consents/{client}", at("/v1/auth/consents/x"), NO_SESSION),
     Row("GET", "/v1/admin/clients", at("/v1/admin/clients"), "403  403  403  401  401  401  200  200"),
     Row("PUT", "/v1/admin/clients/{client}", at("/v1/admin/clients/x", {"id": "x", "name": "X"}),
                                                             "403   403  403  401  401  401  200  200"),

@@ -105,6 +105,11 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     signed_in_at: int | None = None
 
 
+def called(user: User) -> str:
+    """What a page calls ``user``."""
+    return user.email or user.name or user.phone or "somebody without a name"
+
+
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """One way in: what a provider calls a user."""
 

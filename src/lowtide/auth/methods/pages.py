@@ -44,6 +44,10 @@ border:1px solid var(--line);background:var(--back);color:var(--ink)}
 input.code{font-size:1.5rem;letter-spacing:.2em;text-align:center;font-variant-numeric:tabular-nums}
 input:focus-visible,summary:focus-visible{outline:3px solid var(--tide);outline-offset:2px}
 .bad{color:var(--bad);font-weight:600}
+.good{color:var(--tide);font-weight:600}
+.foot{margin-top:1.5rem;padding-top:1rem;border-top:1px solid var(--line);text-align:center;
+font-size:.9375rem}
+.foot a{display:inline-block;padding:.75rem}
 .shown{font-size:1.375rem;font-variant-numeric:tabular-nums}
 ul{padding-left:1.25rem;margin:1rem 0}li{margin:.375rem 0}
 details label,details button{display:block;width:100%}details button{margin-top:.75rem}

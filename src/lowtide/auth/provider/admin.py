@@ -8,6 +8,7 @@ import msgspec
 
 from lowtide.audit import Audit, Entry
 from lowtide.auth.provider.clients import Clients
+from lowtide.auth.provider.model import OWN
 from lowtide.auth.provider.store import ProviderStore
 from lowtide.kernel.clients import Client
 from lowtide.kernel.errors import Conflict, Malformed, NotFound
@@ -74,6 +75,8 @@ class ClientAdmin:
         await self._database.write(work)
 
     def _not_fixed(self, id: str) -> None:
+        if id == OWN:
+            raise Conflict("This id is the server's own.", hint="Give the client another id.")
         if id in self._clients.fixed:
             raise Conflict(
                 "This client is in the server's settings.", hint="Change it there, and start anew."

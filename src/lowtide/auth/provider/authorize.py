@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 from lowtide.auth.provider.clients import Clients
-from lowtide.auth.provider.model import Asked, OAuthError, digest
+from lowtide.auth.provider.discovery import APPS
+from lowtide.auth.provider.model import OWN, Asked, OAuthError, digest
 from lowtide.auth.provider.parameters import read_parameters
 from lowtide.auth.provider.store import ProviderStore
 from lowtide.kernel.clients import Client
@@ -49,6 +50,7 @@ class Authorization:
         self._store = store
         self._clients = clients
         self._issuer = issuer
+        self._own = Client(id=OWN, name="This server", first_party=True, scopes=("openid",))
 
     async def read(self, raw: bytes) -> tuple[Client, Asked]:
         """The request in a query string, which may name a pushed one.
@@ -59,6 +61,9 @@ class Authorization:
             parameters = read_parameters(raw)
         except OAuthError as error:
             raise Stray(error.description) from None
+        if parameters.get("client_id") == OWN:
+            here = self._issuer + APPS
+            return self._own, Asked(client_id=OWN, redirect_uri=here, scope=("openid",), challenge="")
         client = await self._clients.find(parameters.get("client_id", ""))
         if client is None:
             raise Stray("The app that sent you here is not known.")

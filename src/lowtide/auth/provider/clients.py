@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
 
-from lowtide.auth.provider.model import OAuthError
+from lowtide.auth.provider.model import OWN, OAuthError
 from lowtide.auth.provider.parameters import read_basic
 from lowtide.auth.provider.store import ProviderStore
 from lowtide.kernel.clients import Client
@@ -18,11 +18,13 @@ class Clients:
     """The clients of the settings, and those registered through the admin API."""
 
     def __init__(self, database: Database, store: ProviderStore, fixed: Iterable[Client] = ()):
-        """``fixed``: of the settings. Raises ``SetupError`` for two of one id."""
+        """``fixed``: of the settings. Raises ``SetupError`` for two of one id, and for this server's own."""
         self._database = database
         self._store = store
         self.fixed: dict[str, Client] = {}
         for client in fixed:
+            if client.id == OWN:
+                raise SetupError(f"The client id {OWN!r} is this server's own.", hint="Give it another id.")
             if client.id in self.fixed:
                 raise SetupError(f"Two clients have the id {client.id!r}.", hint="Give one another id.")
             self.fixed[client.id] = client

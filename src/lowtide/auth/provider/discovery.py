@@ -15,6 +15,7 @@ USERINFO = "/v1/oauth/userinfo"
 REVOKE = "/v1/oauth/revoke"
 INTROSPECT = "/v1/oauth/introspect"
 LOGOUT = "/v1/oauth/logout"
+APPS = "/v1/oauth/apps"
 
 _CLIENT = ["none", "client_secret_basic", "client_secret_post"]
 

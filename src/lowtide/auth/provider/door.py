@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import msgspec
 
 from lowtide.audit import Audit, Entry
-from lowtide.auth.model import Ask, Proof, SecondFactorNeeded, User
+from lowtide.auth.model import Ask, Proof, SecondFactorNeeded, User, called
 from lowtide.auth.provider.authorize import Authorization, Refused, Stray, fingerprint
 from lowtide.auth.provider.browsers import Browsers
-from lowtide.auth.provider.model import Asked, Browser, Details, OAuthError, secret
-from lowtide.auth.provider.pages import Pages, hidden
+from lowtide.auth.provider.model import OWN, Asked, Browser, Details, OAuthError, secret
+from lowtide.auth.provider.pages import Pages, go, hidden
 from lowtide.auth.provider.parameters import read_parameters
 from lowtide.auth.provider.store import ProviderStore
 from lowtide.auth.signin import SignIn
@@ -118,7 +118,7 @@ class Door:
         except Stray as error:
             return self._pages.said("This cannot go on", str(error), status=400)
         except Refused as error:
-            return _redirect(error.location)
+            return go(error.location)
         return await self._decide(visit)
 
     async def answer(self, request: Request[bytes, bytes]) -> Response:
@@ -129,14 +129,14 @@ class Door:
             return self._pages.said("This cannot go on", error.description, status=400)
         if "step" not in fields:
             # OpenID Connect Core section 3.1.2.1: a request may come as a form; the GET brings the cookie.
-            return _redirect(f"{request.path}?{request.body.decode('ascii', 'replace')}")
+            return go(f"{request.path}?{request.body.decode('ascii', 'replace')}")
         self._browsers.check_origin(request)
         try:
             visit = await self._visit(request)
         except Stray as error:
             return self._pages.said("This cannot go on", str(error), status=400)
         except Refused as error:
-            return _redirect(error.location)
+            return go(error.location)
         if visit.new or not self._browsers.sealed(fields.get("proof", ""), visit.held, "form", visit.about):
             return self._page(visit, bad="This page was open for too long. Please try again.", status=400)
         try:
@@ -284,6 +284,9 @@ class Door:
     async def _give(self, visit: Visit, browser: Browser) -> Response:
         """The code, on its way to the app."""
         asked, code = visit.asked, secret()
+        if asked.client_id == OWN:
+            # A page of this server: it knows the browser, and needs no code.
+            return self._given(visit, go(asked.redirect_uri))
         details = Details(
             redirect_uri=asked.redirect_uri,
             scope=asked.scope,
@@ -310,7 +313,7 @@ class Door:
     def _to_app(self, visit: Visit, answer: dict[str, str]) -> Response:
         asked = visit.asked
         location = self._authorization.answered(asked.redirect_uri, asked.state, answer)
-        return self._given(visit, _redirect(location))
+        return self._given(visit, go(location))
 
     # -- pages ------------------------------------------------------------------------------------
 
@@ -357,7 +360,7 @@ class Door:
             self._pages.consent(
                 visit.client,
                 self._form(visit, **more),
-                who=user.email or user.name or user.phone or "somebody without a name",
+                who=called(user),
                 scope=visit.asked.scope,
                 leads_to=visit.asked.redirect_uri,
             ),
@@ -381,8 +384,3 @@ def _ask(visit: Visit) -> Ask:
         request_id=visit.request.id,
         user_agent=visit.request.header("user-agent") or "",
     )
-
-
-def _redirect(location: str) -> Response:
-    # 303: a form that was posted is not posted on to the app (RFC 9700 section 4.12).
-    return Response(status=303, headers={"location": location, "referrer-policy": "no-referrer"})

@@ -89,3 +89,11 @@ class LeaveForm(msgspec.Struct, frozen=True, kw_only=True):
     client_id: str | UnsetType = UNSET
     post_logout_redirect_uri: str | UnsetType = UNSET
     state: str | UnsetType = UNSET
+
+
+class AppForm(msgspec.Struct, frozen=True, kw_only=True):
+    """The form of the page of a user's apps."""
+
+    client: str | UnsetType = UNSET
+    """From which to withdraw."""
+    proof: str | UnsetType = UNSET

@@ -14,10 +14,11 @@ import msgspec
 
 from lowtide.auth import jws
 from lowtide.auth.keys import KeySource
+from lowtide.auth.model import called
 from lowtide.auth.provider.browsers import Browsers
 from lowtide.auth.provider.clients import Clients
 from lowtide.auth.provider.model import Browser, OAuthError
-from lowtide.auth.provider.pages import Pages, hidden
+from lowtide.auth.provider.pages import Pages, go, hidden
 from lowtide.auth.provider.parameters import read_parameters
 from lowtide.auth.provider.store import ProviderStore
 from lowtide.auth.sessions import Sessions
@@ -76,7 +77,7 @@ class Leaving:
             return self._pages.said("This cannot go on", error.description, status=400)
         if "answer" not in fields:
             # Another site's form: the browser sends its cookie only with what follows.
-            return _away(f"{request.path}?{request.body.decode('ascii', 'replace')}")
+            return go(f"{request.path}?{request.body.decode('ascii', 'replace')}")
         self._browsers.check_origin(request)
         held = self._browsers.held(request)
         about = request.query.decode("latin-1")
@@ -115,13 +116,11 @@ class Leaving:
         if state is not None:
             separator = "&" if "?" in target else "?"
             target = f"{target}{separator}{urlencode({'state': state}, quote_via=quote)}"
-        return _away(target)
+        return go(target)
 
     async def _ask(self, held: str, browser: Browser, raw: bytes, target: str) -> Response:
         user = await self._database.read(lambda tx: self._users.find(tx, browser.user))
-        who = (
-            "somebody" if user is None else user.email or user.name or user.phone or "somebody without a name"
-        )
+        who = "somebody" if user is None else called(user)
         form = hidden(proof=self._browsers.seal(held, "leave", raw.decode("latin-1")))
         return self._pages.sign_out(form, who=who, leads_to=target)
 
@@ -172,7 +171,3 @@ class Leaving:
         if not (isinstance(user, str) and isinstance(client, str) and isinstance(session, str)):
             raise wrong
         return Hint(user, client, session)
-
-
-def _away(location: str) -> Response:
-    return Response(status=303, headers={"location": location, "referrer-policy": "no-referrer"})

@@ -10,6 +10,8 @@ import msgspec
 
 from lowtide.auth.jws import encode
 
+OWN = "lowtide-account"
+"""The client that this server is for its own pages. No app can be registered with this id."""
 CODE_SECONDS = 60
 """For which an authorization code is good."""
 REQUEST_SECONDS = 600

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from lowtide.auth.methods.pages import escaped as _e
 from lowtide.auth.methods.pages import page
+from lowtide.auth.provider.consents import App
+from lowtide.auth.provider.discovery import LOGOUT
 from lowtide.kernel.clients import Client
 from lowtide.kernel.http import Response
 
@@ -116,6 +119,33 @@ class Pages:
             leads_to=leads_to,
         )
 
+    def apps(self, apps: Sequence[App], form: str, *, who: str, done: bool, bad: str) -> Response:
+        """What apps may act for the user, each with a button that ends it."""
+        said = '<p class="good" role="status">That is withdrawn.</p>' if done else ""
+        shown = "".join(self._one(app, form) for app in apps) or "<p>No app uses your account.</p>"
+        return self._page(
+            "Your apps",
+            f"{self._mark()}<h1>Apps that use your account</h1>"
+            f'<p class="soft">You are signed in as {_e(who)}.</p>{said}{_bad(bad)}{shown}'
+            f'<p class="foot"><a href="{LOGOUT}">Sign out of this browser</a></p>',
+            leads_to="",
+            status=400 if bad else 200,
+        )
+
+    def _one(self, app: App, form: str) -> str:
+        wants = "".join(f"<li>{_e(WORDS[name])}</li>" for name in app.scopes if name in WORDS)
+        facts = ["part of " + self._title] if app.first_party else []
+        facts += [f"agreed on {_day(app.agreed_at)}"] if app.agreed_at is not None else []
+        facts += [f"last used on {_day(app.used_at)}"] if app.used_at is not None else ["not signed in"]
+        told = ", ".join(facts)
+        # Every button says whose it is: a screen reader reads it alone.
+        return (
+            f'<article><h2>{_e(app.name)}</h2><p class="soft">{_e(told[:1].upper() + told[1:])}.</p>'
+            f'<p>It may:</p><ul>{wants}</ul><form method="post">{form}{hidden(client=app.client)}'
+            f'<button class="plain" aria-label="Withdraw from {_e(app.name)}">Withdraw</button>'
+            "</form></article>"
+        )
+
     def said(self, title: str, text: str, *, status: int = 200) -> Response:
         """A page that only says something."""
         return self._page(
@@ -134,6 +164,16 @@ def hidden(**values: str) -> str:
     return "".join(
         f'<input type="hidden" name="{name}" value="{_e(value)}">' for name, value in values.items()
     )
+
+
+def go(location: str) -> Response:
+    """On to ``location``. 303: a form that was posted is not posted on (RFC 9700 section 4.12)."""
+    return Response(status=303, headers={"location": location, "referrer-policy": "no-referrer"})
+
+
+def _day(milliseconds: int) -> str:
+    day = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return f"{day.day} {day:%B %Y}"
 
 
 def _step(name: str) -> str:

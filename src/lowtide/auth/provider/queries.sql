@@ -42,6 +42,15 @@ SELECT scope FROM oauth_consent WHERE user_id = $1 AND client = $2
 INSERT INTO oauth_consent (user_id, client, scope, agreed_at) VALUES ($1, $2, $3, $4)
 ON CONFLICT (user_id, client) DO UPDATE SET scope = excluded.scope, agreed_at = excluded.agreed_at
 
+-- name: consents
+SELECT client, scope, agreed_at FROM oauth_consent WHERE user_id = $1
+
+-- name: delete_consent
+DELETE FROM oauth_consent WHERE user_id = $1 AND client = $2
+
+-- name: end_codes_of_client
+UPDATE oauth_code SET used = 1 WHERE user_id = $1 AND client = $2 AND used = 0
+
 -- name: put_browser
 INSERT INTO browser_session (hash, user_id, auth_time, amr, expires_at) VALUES ($1, $2, $3, $4, $5)
 

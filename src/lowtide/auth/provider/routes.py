@@ -9,10 +9,11 @@ import msgspec
 
 from lowtide.auth.dpop import Proofs
 from lowtide.auth.provider import discovery
+from lowtide.auth.provider.apps import Apps
 from lowtide.auth.provider.authorize import PUSHED, check
 from lowtide.auth.provider.clients import Clients
 from lowtide.auth.provider.door import Door
-from lowtide.auth.provider.forms import LeaveForm, PageForm, RequestForm, TokenForm, TokenNamed
+from lowtide.auth.provider.forms import AppForm, LeaveForm, PageForm, RequestForm, TokenForm, TokenNamed
 from lowtide.auth.provider.grants import From, Grants, TokenAnswer
 from lowtide.auth.provider.inspection import Inspection
 from lowtide.auth.provider.leaving import Leaving
@@ -157,7 +158,9 @@ def _wrong(error: OAuthError) -> Response:
     return Response(body=Wrong(error.error, error.description), status=error.status, headers=headers)
 
 
-def provider_routes(issuer: str, endpoints: Endpoints, door: Door, leaving: Leaving) -> list[Route]:
+def provider_routes(
+    issuer: str, endpoints: Endpoints, door: Door, leaving: Leaving, apps: Apps
+) -> list[Route]:
     """Every address of the provider."""
     known = discovery.metadata(issuer)
 
@@ -256,6 +259,8 @@ def provider_routes(issuer: str, endpoints: Endpoints, door: Door, leaving: Leav
         form(discovery.INTROSPECT, endpoints.introspect, TokenNamed, "Look at a token", dict[str, Any]),
         page("GET", discovery.LOGOUT, leaving.open, "Sign out of the browser"),
         page("POST", discovery.LOGOUT, leaving.answer, "Go on with signing out", LeaveForm),
+        page("GET", discovery.APPS, apps.open, "The page of the user's apps"),
+        page("POST", discovery.APPS, apps.answer, "Withdraw an app on the page", AppForm),
     ]
 
 

@@ -8,9 +8,11 @@ from lowtide.auth.accounts import Accounts
 from lowtide.auth.dpop import Proofs
 from lowtide.auth.keys import KeySource
 from lowtide.auth.provider.admin import ClientAdmin
+from lowtide.auth.provider.apps import Apps, app_routes
 from lowtide.auth.provider.authorize import Authorization
 from lowtide.auth.provider.browsers import Browsers
 from lowtide.auth.provider.clients import Clients
+from lowtide.auth.provider.consents import Consents
 from lowtide.auth.provider.door import Door, Ways
 from lowtide.auth.provider.grants import Grants
 from lowtide.auth.provider.inspection import Inspection
@@ -77,6 +79,8 @@ class Provider:
             accounts.audit,
             clock,
         )
+        consents = Consents(database, self.store, self.clients, sessions, accounts.audit)
+        self._apps = Apps(database, users, consents, browsers, pages)
         self._leaving = Leaving(
             database, self.store, self.clients, users, sessions, keys, browsers, pages, issuer=address
         )
@@ -90,7 +94,8 @@ class Provider:
     def routes(self) -> list[Route]:
         """Every address of the provider."""
         return [
-            *provider_routes(self._issuer, self._endpoints, self._door, self._leaving),
+            *provider_routes(self._issuer, self._endpoints, self._door, self._leaving, self._apps),
+            *app_routes(self._apps),
             *self._admin.routes(),
         ]
 

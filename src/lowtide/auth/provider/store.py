@@ -106,6 +106,16 @@ class ProviderStore:
         whole = sorted(scope | await self.agreed(tx, user, client))
         await tx.execute(_SQL["put_consent"], user, client, " ".join(whole), self._clock.now())
 
+    async def consents(self, tx: Tx, user: str) -> dict[str, tuple[frozenset[str], int]]:
+        """All that ``user`` has granted: the scopes by client, and when (milliseconds since 1970)."""
+        rows = await tx.fetch(_SQL["consents"], user)
+        return {client: (frozenset(scope.split(" ")), agreed_at) for client, scope, agreed_at in rows}
+
+    async def withdraw(self, tx: Tx, user: str, client: str) -> None:
+        """Forget what ``user`` has granted ``client``; codes on their way to it are worth nothing."""
+        await tx.execute(_SQL["delete_consent"], user, client)
+        await tx.execute(_SQL["end_codes_of_client"], user, client)
+
     # -- browsers ---------------------------------------------------------------------------------
 
     async def put_browser(self, tx: Tx, secret: str, browser: Browser) -> None:
