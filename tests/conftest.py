@@ -20,6 +20,7 @@ from lowtide.storage.db import Database, Dialect
 from lowtide.storage.db.postgres import PostgresDatabase
 from lowtide.storage.db.sqlite import SqliteDatabase
 from tests.postgres_server import PostgresServer
+from tests.s3_server import S3Server
 
 
 def pytest_configure() -> None:
@@ -87,6 +88,13 @@ def postgres_dsn(postgres_server: PostgresServer) -> Iterator[str]:
     dsn = postgres_server.create_database()
     yield dsn
     postgres_server.drop_database(dsn)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One object storage for the whole run; a test takes a prefix of its own."""
+    with S3Server() as server:
+        yield server
 
 
 class MakeDatabase(Protocol):

@@ -17,7 +17,15 @@ def written(folder: Path, text: str) -> Path:
 
 def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
     """A folder without lowtide.toml has the defaults, with its database inside of it."""
-    assert load(tmp_path, {}) == Settings(database=str(tmp_path / "data/data.db"))
+    assert load(tmp_path, {}) == Settings(
+        database=str(tmp_path / "data/data.db"), blobs=str(tmp_path / "data/blobs")
+    )
+
+
+def test_a_bucket_is_kept_as_it_is(tmp_path: Path) -> None:
+    """A folder is looked for in the project's folder, an s3:// address is not."""
+    settings = load(tmp_path, {"LOWTIDE_BLOBS": "s3://b/c", "LOWTIDE_AUDIT_CHECKPOINTS": "notes"})
+    assert (settings.blobs, settings.audit_checkpoints) == ("s3://b/c", str(tmp_path / "notes"))
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ from lowtide.kernel.ids import Ids, SystemIds
 from lowtide.opening import (
     apple_credentials,
     audit_origin,
+    open_blobs,
     open_bus,
     open_carriers,
     open_database,
@@ -133,8 +134,10 @@ class Lowtide:
         self.vault = open_vault(settings, self.database, clock, ids)
         self.egress = Egress(allowed=settings.egress_allowed, ca_file=settings.egress_ca_file)
         self.audit_keys = AuditKeys(self.database, self.vault, clock, ids, audit_origin(app.name))
-        notes = Path(settings.audit_checkpoints) if settings.audit_checkpoints else None
-        self.checkpoints = Checkpoints(self.chain, self.audit_keys, clock, notes)
+        self.blobs = open_blobs(settings, settings.blobs, ids)
+        notes = settings.audit_checkpoints
+        self._notes = open_blobs(settings, notes, ids) if notes else None
+        self.checkpoints = Checkpoints(self.chain, self.audit_keys, clock, self._notes)
         self.checkpoints.schedule(self.jobs)
         self.rates = SharedRates(self.database, clock)
         self.rates.schedule(self.jobs)
@@ -289,6 +292,9 @@ class Lowtide:
         await self.database.start()
         opened.push_async_callback(self.database.close)
         await migrate(self.database, COMPONENTS, self.clock)
+        opened.push_async_callback(self.blobs.close)
+        if self._notes is not None:
+            opened.push_async_callback(self._notes.close)
         await self.vault.load()
         self._background(self.vault.keep(), "lowtide-vault")
         await self.audit_keys.load()

@@ -17,6 +17,8 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import SetupError
 from lowtide.kernel.ids import Ids
 from lowtide.settings import Settings
+from lowtide.storage.blobs import Blobs, DiskBlobs, S3Blobs, read_bucket
+from lowtide.storage.blobs.s3 import SCHEME
 from lowtide.storage.bus import Bus, MemoryBus
 from lowtide.storage.db import Database
 from lowtide.storage.master import load_master, make_master, read_master
@@ -48,6 +50,22 @@ def open_database(settings: Settings, clock: Clock, ids: Ids) -> Database:
     path = Path(settings.database)
     path.parent.mkdir(parents=True, exist_ok=True)
     return SqliteDatabase(path, clock=clock)
+
+
+def open_blobs(settings: Settings, address: str, ids: Ids) -> Blobs:
+    """The folder or the bucket at ``address``; nothing is made or asked yet. ``SetupError``."""
+    if not address.startswith(SCHEME):
+        return DiskBlobs(Path(address), ids)
+    return S3Blobs(
+        read_bucket(
+            address,
+            endpoint=settings.s3_endpoint,
+            region=settings.s3_region,
+            key_id=settings.s3_key_id,
+            secret=settings.s3_secret,
+            ca_file=settings.egress_ca_file,
+        )
+    )
 
 
 def open_vault(settings: Settings, database: Database, clock: Clock, ids: Ids, *, make: bool = True) -> Vault:

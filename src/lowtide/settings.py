@@ -88,8 +88,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A device that was away for longer than this downloads its data anew."""
     journal_kept_days: Days = 90
     """How long values that lost a conflict can be restored."""
+    blobs: str = "data/blobs"
+    """Where what is no record is kept, such as archives: a folder, or ``s3://bucket/prefix``."""
+    s3_endpoint: str = ""
+    """Where every ``s3://`` address is: ``https://s3.example.com``; AWS if empty."""
+    s3_region: str = "us-east-1"
+    """Its region."""
+    s3_key_id: str = ""
+    """The id of the access key for it."""
+    s3_secret: str = ""
+    """The access key's secret."""
     audit_checkpoints: str = ""
-    """A folder for the hourly signed checkpoints of the audit log, best on another machine's disk."""
+    """Where the hourly signed checkpoints of the audit log are put: a folder, best on another machine's disk,
+    or ``s3://bucket/prefix``."""
     passkey_rp_id: str = "localhost"
     """The host name for which passkeys are made: the site's, or a domain above it. It cannot be changed
     later without losing every passkey."""
@@ -151,8 +162,7 @@ def without_secrets(settings: Settings) -> Settings:
         for field in msgspec.structs.fields(settings)
         if isinstance(value := getattr(settings, field.name), str)
     }
-    if settings.play_decryption_key:
-        shown["play_decryption_key"] = "..."
+    shown |= {name: "..." for name in ("play_decryption_key", "s3_secret") if getattr(settings, name)}
     hidden = {"client_secret": "..."}
     bare = tuple([msgspec.structs.replace(one, **hidden) for one in settings.upstreams])
     return msgspec.structs.replace(settings, **shown | dict.fromkeys(ENVIRONMENT_ONLY, ""), upstreams=bare)
@@ -190,10 +200,10 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
         settings = msgspec.structs.replace(settings, leaked_passwords=str(folder / settings.leaked_passwords))
     if settings.apple_key_file:
         settings = msgspec.structs.replace(settings, apple_key_file=str(folder / settings.apple_key_file))
-    if settings.audit_checkpoints:
-        settings = msgspec.structs.replace(
-            settings, audit_checkpoints=str(folder / settings.audit_checkpoints)
-        )
+    for name in ("blobs", "audit_checkpoints"):
+        address = getattr(settings, name)
+        if address and not address.startswith("s3://"):
+            settings = msgspec.structs.replace(settings, **{name: str(folder / address)})
     if not settings.postgres:
         settings = msgspec.structs.replace(settings, database=str(folder / settings.database))
     return settings

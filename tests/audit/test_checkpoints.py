@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lowtide.audit import Chain
-from lowtide.audit.checkpoints import Checkpoints, last_at, read_folder, read_note
+from lowtide.audit.checkpoints import Checkpoints, last_at, read_note, read_notes
 from lowtide.audit.keys import AuditKeys, parse_key, public_key
 from lowtide.audit.verify import verify
 from lowtide.kernel.clock import ManualClock
+from lowtide.kernel.errors import BlobExists, BlobsLost
 from lowtide.kernel.ids import SeededIds
+from lowtide.storage.blobs import Blobs, DiskBlobs, S3Blobs, read_bucket
 from lowtide.storage.db import Database
 from lowtide.storage.db.migrate import migrate
 from lowtide.storage.vault import COMPONENT as STORAGE
 from lowtide.storage.vault import Vault
 from tests.audit.conftest import Sql
+from tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server
 
 pytestmark = pytest.mark.anyio
 Fill = Callable[[int], Awaitable[None]]
@@ -42,8 +44,15 @@ async def keys(vault: Vault, database: Database, clock: ManualClock, ids: Seeded
 
 
 @pytest.fixture
-def checkpoints(chain: Chain, keys: AuditKeys, clock: ManualClock, tmp_path: Path) -> Checkpoints:
-    return Checkpoints(chain, keys, clock, tmp_path / "notes")
+async def notes(tmp_path: Path, ids: SeededIds) -> AsyncIterator[Blobs]:
+    blobs = DiskBlobs(tmp_path / "notes", ids)
+    yield blobs
+    await blobs.close()
+
+
+@pytest.fixture
+def checkpoints(chain: Chain, keys: AuditKeys, clock: ManualClock, notes: Blobs) -> Checkpoints:
+    return Checkpoints(chain, keys, clock, notes)
 
 
 class TestKeys:
@@ -128,6 +137,7 @@ class TestFolder:
         filled: Fill,
         clock: ManualClock,
         database: Database,
+        notes: Blobs,
         tmp_path: Path,
     ) -> None:
         """Each is a file of its own, and all are held against the log; a forged one is a fault."""
@@ -136,13 +146,54 @@ class TestFolder:
             await filled(4)
             await checkpoints.write()
             clock.advance(3600)
-        marks, faults = await asyncio.to_thread(read_folder, folder, keys.public)
+        marks, faults = await read_notes(notes, keys.public)
         assert ([mark.seq for mark in marks], faults) == ([4, 8, 12], [])
         assert (await verify(database, marks)).checkpoints == 3
-        assert await asyncio.to_thread(last_at, folder) == clock.now() // 1000 * 1000 - 3_600_000
+        signed = clock.now() // 1000 * 1000 - 3_600_000
+        assert await last_at(notes, clock.now()) == await last_at(notes, clock.now() + 10**9) == signed
         path = sorted(folder.iterdir())[1]
         path.write_text(path.read_text().replace("\n8\n", "\n7\n"))
         (folder / "other.txt").write_text("no checkpoint")
-        marks, faults = await asyncio.to_thread(read_folder, folder, keys.public)
+        (folder / "two words.note").write_text("no checkpoint")
+        (folder / "huge.note").write_text("no checkpoint" * 1_000)
+        marks, faults = await read_notes(notes, keys.public)
         assert [mark.seq for mark in marks] == [4, 12]
-        assert [(fault.kind, path.name in fault.message) for fault in faults] == [("checkpoint", True)]
+        for name in (path.name, "two words.note", "huge.note"):
+            [fault] = [fault for fault in faults if name in fault.message]
+            assert fault.kind == "checkpoint"
+        assert len(faults) == 3
+
+    async def test_a_checkpoint_in_a_bucket_is_never_replaced(
+        self,
+        chain: Chain,
+        keys: AuditKeys,
+        filled: Fill,
+        clock: ManualClock,
+        database: Database,
+        s3_server: S3Server,
+    ) -> None:
+        """Each is created once and read back; one that is there already stays, and that is told."""
+        address = f"s3://{BUCKET}/checkpoints-{database.dialect}"
+        bucket = read_bucket(address, endpoint=s3_server.endpoint, key_id=KEY_ID, secret=SECRET)
+        notes = S3Blobs(bucket)
+        checkpoints = Checkpoints(chain, keys, clock, notes)
+        await filled(4)
+        await checkpoints.write()
+        [kept] = await notes.list()
+        first = await notes.get(kept.key)
+        await keys.rotate()
+        with pytest.raises(BlobExists):
+            await checkpoints.write()
+        assert await notes.get(kept.key) == first
+        clock.advance(3600)
+        await checkpoints.write()
+        marks, faults = await read_notes(notes, keys.public)
+        assert ([mark.seq for mark in marks], faults) == ([4, 4], [])
+        assert (await verify(database, marks)).checkpoints == 2
+        assert await last_at(notes, clock.now()) == clock.now() // 1000 * 1000
+
+    async def test_checkpoints_that_cannot_be_read_are_no_proof(self, keys: AuditKeys) -> None:
+        """A storage that is away is an error, and not an empty folder."""
+        bucket = read_bucket("s3://bucket", endpoint="http://127.0.0.1:1", key_id="k", secret="s")
+        with pytest.raises(BlobsLost):
+            await read_notes(S3Blobs(bucket), keys.public)

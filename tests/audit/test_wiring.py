@@ -64,9 +64,10 @@ def test_settings_are_told_without_their_secrets() -> None:
             database="postgresql://app:hunter2@db/app",
             secret_key="master",
             smtp_url="smtp://mail:hunter3@mx:587",
+            s3_secret="hunter4",
         )
     )
-    assert not [secret for secret in ("hunter2", "hunter3", "master") if secret in repr(shown)]
+    assert not [secret for secret in ("hunter2", "hunter3", "hunter4", "master") if secret in repr(shown)]
     assert "app:...@db/app" in shown.database
 
 

@@ -11,10 +11,8 @@ import asyncio
 import base64
 import binascii
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -23,6 +21,8 @@ from lowtide.audit.chain import Chain, Head
 from lowtide.audit.keys import AuditKeys, PublicKey
 from lowtide.audit.verify import Fault
 from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import NotFound, TooLarge
+from lowtide.storage.blobs import MAX_LIST, Blobs, put_once
 from lowtide.storage.jobs import Job, Jobs
 
 CHECKPOINT = "lowtide.audit_checkpoint"
@@ -31,6 +31,10 @@ EVERY = 3600.0
 SUFFIX = ".note"
 MAX_NOTE = 4_096
 """Bytes of a checkpoint."""
+READ_AT_ONCE = 16
+"""Checkpoints that are fetched at a time."""
+LATELY = 86_400_000
+"""Milliseconds: how far back the newest checkpoint is looked for first."""
 _SIGNED = "\u2014 "
 _LOG = logging.getLogger("lowtide.audit")
 
@@ -47,10 +51,10 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 class Checkpoints:
-    """Signs the present state of the log, hourly into ``folder`` and the server's own log."""
+    """Signs the present state of the log, hourly into ``blobs`` and the server's own log."""
 
-    def __init__(self, chain: Chain, keys: AuditKeys, clock: Clock, folder: Path | None):
-        self._chain, self._keys, self._clock, self._folder = chain, keys, clock, folder
+    def __init__(self, chain: Chain, keys: AuditKeys, clock: Clock, blobs: Blobs | None):
+        self._chain, self._keys, self._clock, self._blobs = chain, keys, clock, blobs
 
     def schedule(self, jobs: Jobs) -> None:
         """Sign once an hour, on whichever node runs jobs."""
@@ -67,13 +71,16 @@ class Checkpoints:
         return self._note(await self._chain.head())
 
     async def write(self) -> None:
-        """Sign, and keep the note: a synced file of its own, and a line of the server's log."""
+        """Sign, and keep the note: a line of the server's log, then a blob that is never overwritten.
+
+        Raises as ``Blobs.put`` does.
+        """
         text = await self.sign()
         _LOG.info("audit checkpoint: %s", msgspec.json.encode(text).decode())
-        if self._folder is not None:
+        if self._blobs is not None:
             seq = int(text.split("\n")[1])
-            name = f"{_time(self._clock.now()).strftime('%Y%m%dT%H%M%SZ')}-{seq:012}{SUFFIX}"
-            await asyncio.to_thread(_keep, self._folder, name, text)
+            name = f"{_moment(self._clock.now())}-{seq:012}{SUFFIX}"
+            await put_once(self._blobs, name, text.encode())
 
     def _note(self, head: Head) -> str:
         hash = base64.b64encode(head.hash).decode()
@@ -119,37 +126,61 @@ def _signed(text: bytes, origin: str, line: str, keys: Sequence[PublicKey]) -> b
     return False
 
 
-def read_folder(folder: Path, keys: Sequence[PublicKey]) -> tuple[list[Checkpoint], list[Fault]]:
-    """Every checkpoint in ``folder``, and what is wrong with those that nobody signed. Raises ``OSError``."""
-    found, faults = [], []
-    for path in sorted(folder.iterdir()):
-        if path.name.endswith(SUFFIX):
+async def read_notes(blobs: Blobs, keys: Sequence[PublicKey]) -> tuple[list[Checkpoint], list[Fault]]:
+    """Every checkpoint in ``blobs``, and what is wrong with those that nobody signed.
+
+    Raises as ``Blobs.get`` and ``list`` do: what cannot be read is no proof. Reads 16 at a time.
+    """
+
+    async def read(name: str) -> Checkpoint | Fault | None:
+        async with places:
             try:
-                found.append(read_note(path.read_bytes()[:MAX_NOTE].decode(), keys, path.name))
-            except ValueError as error:
-                faults.append(Fault(0, "checkpoint", f"{path.name}: {error}"))
-    return found, faults
+                text = (await blobs.get(name, limit=MAX_NOTE)).decode()
+                return read_note(text, keys, name)
+            except (ValueError, TooLarge) as error:
+                return Fault(0, "checkpoint", f"{name}: {error}")
+            except NotFound:
+                return None  # it was carried away meanwhile
+
+    places = asyncio.Semaphore(READ_AT_ONCE)
+    found: list[Checkpoint | Fault | None] = []
+    async for page in _names(blobs):
+        found += await asyncio.gather(*map(read, page))
+    return [one for one in found if isinstance(one, Checkpoint)], [
+        one for one in found if isinstance(one, Fault)
+    ]
 
 
-def last_at(folder: Path) -> int | None:
-    """When the newest checkpoint in ``folder`` was signed, by its name; None if there is none."""
-    names = sorted(path.name for path in folder.iterdir() if path.name.endswith(SUFFIX))
-    for name in reversed(names):
-        try:
-            return int(datetime.fromisoformat(name.partition("-")[0]).timestamp() * 1000)
-        except ValueError:
-            continue
+async def last_at(blobs: Blobs, now: int) -> int | None:
+    """When the newest checkpoint in ``blobs`` was signed, by its name; None if there is none.
+
+    Looks among those of the last day first. Raises as ``Blobs.list`` does.
+    """
+    for after in (_moment(max(0, now - LATELY)), ""):
+        times = [at async for page in _names(blobs, after) for name in page if (at := _time_of(name))]
+        if times:
+            return max(times)
     return None
 
 
-def _keep(folder: Path, name: str, text: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{name}.draft"
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(folder / name)
+async def _names(blobs: Blobs, after: str = "") -> AsyncIterator[list[str]]:
+    page = await blobs.list(after=after)
+    while page:
+        yield [blob.key for blob in page if blob.key.endswith(SUFFIX)]
+        if len(page) < MAX_LIST:
+            return
+        page = await blobs.list(after=page[-1].key)
+
+
+def _time_of(name: str) -> int | None:
+    try:
+        return int(datetime.fromisoformat(name.partition("-")[0]).timestamp() * 1000)
+    except ValueError:
+        return None
+
+
+def _moment(milliseconds: int) -> str:
+    return _time(milliseconds).strftime("%Y%m%dT%H%M%SZ")
 
 
 def _time(milliseconds: int) -> datetime:

@@ -187,7 +187,7 @@ def _add_audit(commands: Any) -> None:
     show.add_argument("--limit", type=int, default=100, metavar="N", help="default: 100")
     check = _command(steps, "verify", "audit:check", "Walk the whole log: 1 if something was altered.")
     check.add_argument(
-        "--checkpoints", metavar="DIR", help="signed checkpoints that were kept; default: the setting"
+        "--checkpoints", metavar="PLACE", help="a folder or s3://bucket/prefix; default: the setting"
     )
     check.add_argument(
         "--key",

@@ -9,15 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lowtide.app import Lowtide
-from lowtide.audit.checkpoints import Checkpoint, read_folder
+from lowtide.audit.checkpoints import Checkpoint, read_notes
 from lowtide.audit.keys import PublicKey, parse_key, public_keys, read_keys
 from lowtide.audit.store import Found, Search, search
 from lowtide.audit.verify import Fault, Verdict, verify
 from lowtide.cli.db import moment
 from lowtide.cli.opened import by_hand, with_backend, with_reader
 from lowtide.cli.project import open_project
+from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.errors import SetupError
-from lowtide.opening import audit_origin
+from lowtide.kernel.ids import SystemIds
+from lowtide.opening import audit_origin, open_blobs
+from lowtide.settings import Settings
 from lowtide.storage.db import Database, Tx
 
 
@@ -45,7 +48,9 @@ def show(arguments: argparse.Namespace) -> None:
 def check(arguments: argparse.Namespace) -> int:
     """Walk the whole log; 1 if anything is not as it was written, with the first places and the reasons."""
     settings, app = open_project()
-    folder = arguments.checkpoints or settings.audit_checkpoints
+    notes = arguments.checkpoints or settings.audit_checkpoints
+    if notes and "://" not in notes and not Path(notes).is_dir():
+        raise SetupError(f"There is no folder {notes}.", hint="Name the folder that holds checkpoints.")
     trusted = [_key(text) for text in arguments.key]
 
     async def walk(database: Database) -> Verdict:
@@ -53,15 +58,15 @@ def check(arguments: argparse.Namespace) -> int:
             return public_keys(await read_keys(tx), audit_origin(app.name))
 
         known = trusted or await database.read(keys)
-        marks, faults = _checkpoints(folder, known) if folder else ([], [])
+        marks, faults = await _checkpoints(settings, notes, known) if notes else ([], [])
         verdict = await verify(database, marks, _progress)
         for fault in faults:
             verdict.add(fault)
         return verdict
 
     verdict = with_reader(settings, walk)
-    _tell(verdict, bool(folder))
-    if not trusted and folder:
+    _tell(verdict, bool(notes))
+    if not trusted and notes:
         print("The key came from the database itself: '--key' with the one that you wrote down proves more.")
     return 1 if verdict.faulty else 0
 
@@ -97,13 +102,14 @@ def checkpoint(_: argparse.Namespace) -> None:
     print(with_backend(settings, app, sign), end="")
 
 
-def _checkpoints(folder: str, keys: Sequence[PublicKey]) -> tuple[list[Checkpoint], list[Fault]]:
+async def _checkpoints(
+    settings: Settings, address: str, keys: Sequence[PublicKey]
+) -> tuple[list[Checkpoint], list[Fault]]:
+    blobs = open_blobs(settings, address, SystemIds(SystemClock()))
     try:
-        return read_folder(Path(folder), keys)
-    except OSError as error:
-        raise SetupError(
-            f"The checkpoints in {folder} cannot be read: {error.strerror}.", hint="Check the folder's name."
-        ) from error
+        return await read_notes(blobs, keys)
+    finally:
+        await blobs.close()
 
 
 def _tell(verdict: Verdict, asked: bool) -> None:

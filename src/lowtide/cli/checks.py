@@ -43,6 +43,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     backups_known: bool = False
     """Was a folder of backups named?"""
     checkpoint_at: int | None = None
+    checkpoints_problem: str = ""
+    """Why they cannot be read."""
+    checkpoints_here: bool = False
+    """Do they lie on this machine's own disk?"""
     reached: bool = True
     """Did the database answer?"""
     database_now: int | None = None
@@ -250,10 +254,28 @@ def _checkpoints(facts: Facts) -> str | None:
 def _checkpoint_age(facts: Facts) -> str | None:
     if not facts.settings.audit_checkpoints:
         return None
+    if facts.checkpoints_problem:
+        return f"The audit checkpoints cannot be read: {facts.checkpoints_problem}"
     if facts.checkpoint_at is None:
         return "There is no audit checkpoint yet."
     hours = (facts.now - facts.checkpoint_at) // HOUR
     return _when(hours >= 3, f"The newest audit checkpoint is {hours} hours old.")
+
+
+def _checkpoints_place(facts: Facts) -> str | None:
+    wrong = bool(facts.settings.audit_checkpoints) and facts.checkpoints_here
+    return _when(wrong, "The audit checkpoints stay on this machine: who takes it over can replace them.")
+
+
+def _s3(facts: Facts) -> str | None:
+    url = urlsplit(facts.settings.s3_endpoint)
+    wrong = url.scheme == "http" and url.hostname not in LOCAL
+    return _when(wrong, f"What is kept at {url.hostname} travels in the clear.")
+
+
+def _blobs(facts: Facts) -> str | None:
+    wrong = facts.settings.postgres and not facts.settings.blobs.startswith("s3://")
+    return _when(wrong, f"'blobs' is a folder, {facts.settings.blobs}: every node must see the same one.")
 
 
 def _unchained(facts: Facts) -> str | None:
@@ -290,7 +312,7 @@ CHECKS = (
         "audit_checkpoint_age",
         "critical",
         _checkpoint_age,
-        "See that a node runs jobs, and may write the folder.",
+        "See that a node runs jobs, and may write where 'audit_checkpoints' says.",
         WATCH,
     ),
     Check("disk", "warning", _disk, "Make room: a full disk stops every write.", WATCH),
@@ -312,13 +334,26 @@ CHECKS = (
     Check("clock", "warning", _clock, "Let both machines follow the same time servers.", WATCH),
     Check("key_age", "warning", _key_age, "lowtide keys rotate", SECRETS),
     Check(
-        "audit_checkpoints", "warning", _checkpoints, "Set it to a folder that is carried elsewhere.", WATCH
+        "audit_checkpoints",
+        "warning",
+        _checkpoints,
+        "Set it to s3://bucket/prefix, or a folder of another machine.",
+        WATCH,
     ),
+    Check(
+        "audit_checkpoints_place",
+        "warning",
+        _checkpoints_place,
+        "Set it to s3://bucket/prefix, or a folder of another machine.",
+        WATCH,
+    ),
+    Check("s3_endpoint", "warning", _s3, "Use its https address.", EDGE),
     Check("audit_chain", "warning", _unchained, "Look into the log of the nodes.", WATCH),
     Check("dead_jobs", "warning", _dead, "lowtide jobs: read why, mend it, requeue.", WATCH),
     Check("log_size", "warning", _log, "Find the reader that never ends: a backup, a shell.", WATCH),
     Check("egress", "notice", _egress, "Keep only what the app needs.", EDGE),
     Check("secret_key_place", "notice", _key_place, "Keep it elsewhere, and set 'secret_key_file'.", SECRETS),
+    Check("blobs", "notice", _blobs, "Share the folder between the nodes, or use s3://.", SETTINGS),
     Check("backups", "notice", _no_backups, "lowtide doctor --backups FOLDER", SETTINGS),
     Check("min_app_versions", "notice", _versions, "Set it when a released app must go.", CLIENT),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from lowtide.cli.probes import asker, probe
 from lowtide.cli.project import open_settings
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.errors import LowtideError, SetupError
+from lowtide.kernel.ids import SystemIds
+from lowtide.opening import open_blobs
 from lowtide.settings import Settings
 from lowtide.storage.db import Database, Row, Tx, load_queries
 
@@ -49,13 +52,16 @@ def _tell(found: list[Finding]) -> None:
 
 def gather(settings: Settings, backups: str | None) -> Facts:
     """The deployment of ``settings``, as it is found from this machine and account."""
+    checkpoint_at, problem = _checkpoint(settings)
     facts = Facts(
         settings=settings,
         now=SystemClock().now(),
         secret_key=_secret_key(settings),
         backups_known=backups is not None,
         backup_at=None if backups is None else _newest(Path(backups)),
-        checkpoint_at=_checkpoint(settings),
+        checkpoint_at=checkpoint_at,
+        checkpoints_problem=problem,
+        checkpoints_here=_here(settings),
     )
     if not settings.postgres:
         facts = _with_files(facts, Path(settings.database))
@@ -113,9 +119,38 @@ def _secret_key(settings: Settings) -> Mode | None:
     return _mode(Path(settings.secret_key_file or f"{settings.database}.key"))
 
 
-def _checkpoint(settings: Settings) -> int | None:
-    folder = Path(settings.audit_checkpoints)
-    return last_at(folder) if settings.audit_checkpoints and folder.is_dir() else None
+def _checkpoint(settings: Settings) -> tuple[int | None, str]:
+    """When the newest was signed, and why that cannot be known."""
+    if not settings.audit_checkpoints:
+        return None, ""
+    clock = SystemClock()
+
+    async def ask() -> int | None:
+        blobs = open_blobs(settings, settings.audit_checkpoints, SystemIds(clock))
+        try:
+            return await last_at(blobs, clock.now())
+        finally:
+            await blobs.close()
+
+    try:
+        return asyncio.run(ask()), ""
+    except LowtideError as error:
+        return None, f"{error.message} {error.hint}"
+
+
+def _here(settings: Settings) -> bool:
+    """Is the folder of checkpoints on the disk of the database, or else of this project?"""
+    address = settings.audit_checkpoints
+    if not address or address.startswith("s3://"):
+        return False
+    near = Path(".") if settings.postgres else Path(settings.database).parent
+    return _disk(Path(address)) == _disk(near)
+
+
+def _disk(path: Path) -> int:
+    while not path.exists():
+        path = path.parent
+    return path.stat().st_dev
 
 
 def _newest(folder: Path) -> int | None:

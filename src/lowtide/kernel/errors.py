@@ -29,6 +29,7 @@ The tree::
     ├── RequestTimeout        408  the body came too slowly
     ├── Conflict              409
     │   ├── KeyInFlight           the same request is being worked on
+    │   ├── BlobExists            a blob that may be written only once is there already
     │   ├── BatchGap              an upload skipped a number; ``expected`` says which comes next
     │   ├── SignInPending         the link that was sent has not been confirmed yet
     │   ├── BatchRepeated         an upload's numbers were used before, for other content
@@ -48,6 +49,8 @@ The tree::
     ├── Unavailable           503  transient: the same request may succeed later
     │   ├── Busy                  a bounded queue is full
     │   ├── DeadlinePassed        the work took longer than its address allows
+    │   ├── BlobsLost             the storage of blobs does not answer
+    │   ├── BlobsRefused          the storage of blobs says no: wrong keys, no such bucket, no right
     │   ├── StorageLost           the database does not answer
     │   ├── StorageFull           the disk is full
     │   └── StorageTimeout        a statement ran past its deadline
@@ -275,6 +278,13 @@ class KeyInFlight(Conflict):
     hint = "Send it again a little later: then you get its answer."
 
 
+class BlobExists(Conflict):
+    """A blob with this key is there already."""
+
+    code = "blob_exists"
+    hint = "Compare what is there: it may be an earlier try of the same call."
+
+
 class BatchGap(Conflict):
     """A batch came before its predecessor."""
 
@@ -414,6 +424,20 @@ class DeadlinePassed(Unavailable):
     """The work took longer than its deadline."""
 
     code = "deadline_passed"
+
+
+class BlobsLost(Unavailable):
+    """The storage of blobs does not answer."""
+
+    code = "blobs_lost"
+    hint = "See that the folder or the S3 endpoint can be reached; the same call may succeed later."
+
+
+class BlobsRefused(Unavailable):
+    """The storage of blobs refuses what this server asks."""
+
+    code = "blobs_refused"
+    hint = "Look at 's3_endpoint', 's3_region', 's3_key_id' and 's3_secret', and what the key may do."
 
 
 class StorageLost(Unavailable):
