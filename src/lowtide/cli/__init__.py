@@ -83,6 +83,11 @@ def _add_development(commands: Any) -> None:
 
     _command(commands, "check", "check:run", "Look for mistakes in the settings and the app.")
     _command(commands, "schema", "schema:run", "Print the tables that devices have, as JSON for their SDKs.")
+    client = _command(
+        commands, "client", "client:run", "Write the schema, typed models and the connector for a platform."
+    )
+    client.add_argument("platform", choices=("typescript", "swift", "kotlin", "dart"))
+    client.add_argument("-o", "--output", default=".", metavar="FOLDER", help="default: this folder")
 
     _command(
         commands, "outbox", "outbox:run", "Print what 'lowtide dev' would have sent: mails, text messages."
