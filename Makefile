@@ -10,6 +10,7 @@ say = @printf '\n==> %s\n'
 # A stamp whose result was deleted is no stamp.
 $(if $(wildcard .venv/bin/python),,$(shell rm -f .stamps/python))
 $(if $(wildcard node_modules),,$(shell rm -f .stamps/node .stamps/node-sqlite))
+$(if $(wildcard clients/typescript/dist),,$(shell rm -f .stamps/client))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check format test wheel-test bench soak lock clean
@@ -19,7 +20,7 @@ help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target what; do \
 		printf '  %-12s %s\n' "$$target" "$$what"; done
 
-setup: .stamps/python .stamps/node ## install what development needs into .venv and node_modules
+setup: .stamps/python .stamps/client ## install what development needs into .venv and node_modules
 	@echo "Everything is set up."
 
 demo: .stamps/python .stamps/node ## run the demonstration; KEEP=1 leaves its server up
@@ -40,10 +41,10 @@ format: .stamps/python ## rewrite the files as 'make check' wants them
 	@$(PY) -m ruff check --fix
 	@$(PY) -m ruff format
 
-test: .stamps/python .stamps/node-sqlite ## all tests
+test: .stamps/python .stamps/node-sqlite .stamps/client ## all tests
 	$(say) 'tests'
 	@$(PY) -m pytest -n auto --dist loadfile
-	@npm --prefix tests test --if-present
+	@npm test --workspaces --if-present
 
 wheel-test: .stamps/python ## build the wheel and use it in an empty folder, as a newcomer does
 	$(say) 'wheel'
@@ -53,7 +54,7 @@ bench: .stamps/python ## measure; the numbers land in benchmarks/
 	$(say) 'benchmarks'
 	@$(PY) -m benchmarks
 
-soak: .stamps/python .stamps/node ## many seeds of simulated phones, and crashes; SEEDS=0:200 ROUNDS=100
+soak: .stamps/python .stamps/client ## many seeds of simulated phones, and crashes; SEEDS=0:200 ROUNDS=100
 	$(say) 'simulated phones, seeds $(SEEDS)'
 	@$(PY) -m tests.phones.simulation --seeds $(SEEDS)
 	$(say) 'crashes'
@@ -68,7 +69,7 @@ LOCK_FLAGS = --quiet --universal --python-version 3.11 --generate-hashes --no-an
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 clean: ## remove everything that the targets above made
-	rm -rf .venv .stamps node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .stamps node_modules dist clients/typescript/dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .stamps/python: requirements-dev.lock pyproject.toml
@@ -82,6 +83,11 @@ clean: ## remove everything that the targets above made
 	$(say) 'Node packages in node_modules'
 	@.ci/preflight node
 	@npm ci --ignore-scripts --no-audit --no-fund
+	@mkdir -p .stamps && touch $@
+
+.stamps/client: .stamps/node $(wildcard clients/typescript/src/*.ts) clients/typescript/tsconfig.json
+	$(say) 'the client in clients/typescript/dist'
+	@npm run build --workspace clients/typescript
 	@mkdir -p .stamps && touch $@
 
 # Compiled where no binary can be downloaded, against the headers that came with Node if they did.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests import client_package
 from tests.server_process import ServerProcess
 
 HERE = Path(__file__).parent
@@ -39,6 +40,7 @@ def run(
     """
     scenario = {"url": server.url, "folder": str(folder), "mode": mode, "given": given or {}}
     errors = folder / "errors.txt"
+    client_package.build()
     with errors.open("wb") as stderr:
         process = subprocess.Popen(
             ["node", str(NODE / f"{name}.mjs")],

@@ -7,8 +7,8 @@ import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { isDeepStrictEqual } from 'node:util';
+import { LowtideConnector } from '@lowtide/client';
 import { PowerSyncDatabase } from '@powersync/node';
-import { LowtideConnector } from './connector.mjs';
 import { CREW } from './schema.mjs';
 
 const context = JSON.parse(process.env.SCENARIO); // { url, folder, mode, given }
@@ -47,21 +47,23 @@ export async function scenario(run) {
  * made by the test for `user`, or come from `getToken`.
  */
 export async function phone(name, { user = name, schema = CREW, online = true, ttl, ...more } = {}) {
-  const { options = {}, remoteOptions, file = `${name}.db`, getToken = () => ask('token', { user, ttl }) } = more;
+  const { options = {}, connecting = {}, remoteOptions, file = `${name}.db`, getToken = () => ask('token', { user, ttl }) } = more;
   const db = new PowerSyncDatabase({
     schema,
     database: { dbFilename: join(folder, file), readWorkerCount: 1 },
     logger,
     remoteOptions
   });
-  const self = { name, db, refused: [], tokens: 0 };
+  const self = { name, db, refused: [], uploads: [], tokens: 0, getToken };
   const connector = new LowtideConnector({
     endpoint: url,
-    getToken: () => {
+    tokens: () => {
       self.tokens++;
-      return getToken();
+      return self.getToken();
     },
-    onRefused: (results) => self.refused.push(...results)
+    onRefused: (refusals) => self.refused.push(...refusals),
+    onUpload: (answer) => self.uploads.push(answer),
+    ...connecting
   });
   await connector.prepare(db);
   Object.assign(self, {

@@ -15,16 +15,16 @@ await scenario(async () => {
   const refreshed = { anna: anna.tokens, ben: ben.tokens };
 
   // Nobody can be asked for a token: what is on the phone stays, and goes out later.
-  const { getToken } = anna.connector;
+  const { getToken } = anna;
   let failures = 0;
-  anna.connector.getToken = async () => {
+  anna.getToken = async () => {
     failures++;
     throw new Error('no network');
   };
   await anna.db.execute(`UPDATE task SET title = 'Meanwhile' WHERE id = '0'`);
   while (failures < 3) await sleep(50);
   const rows = (await anna.db.get('SELECT count(*) AS n FROM task')).n;
-  anna.connector.getToken = getToken;
+  anna.getToken = getToken;
   await until(ben.db, `SELECT title FROM task WHERE id = '0'`, [{ title: 'Meanwhile' }]);
   await caughtUp(anna, ben);
   return { refreshed, failures, rows, anna: await content(anna), ben: await content(ben) };

@@ -1,0 +1,112 @@
+// What users do with their own account. Some of it needs a sign-in of the last minutes: `step_up_required`
+// otherwise, and any way to sign in is a step-up.
+
+import type { Account, Device, Identity, Passkey } from './answers.js';
+import { browserPasskeys, type PasskeyCeremony, type PasskeyJson } from './passkeys.js';
+import type { Session } from './session.js';
+
+const ME = '/v1/auth/me';
+const PASSKEYS = '/v1/auth/passkeys';
+const SESSIONS = '/v1/auth/sessions';
+
+export class OwnAccount {
+  readonly #session: Session;
+  readonly #passkeys: PasskeyCeremony;
+
+  constructor(session: Session, passkeys: PasskeyCeremony = browserPasskeys()) {
+    this.#session = session;
+    this.#passkeys = passkeys;
+  }
+
+  read(): Promise<Account> {
+    return this.#session.request('GET', ME);
+  }
+
+  /** Change the name; null takes it away. */
+  async rename(name: string | null): Promise<Account> {
+    const account = await this.#session.request<Account>('PATCH', ME, { name });
+    await this.#session.refresh();
+    return account;
+  }
+
+  /** Where the user is signed in, the newest first. */
+  async devices(): Promise<readonly Device[]> {
+    return (await this.#session.request<{ sessions: Device[] }>('GET', SESSIONS)).sessions;
+  }
+
+  /** Sign one device out; with `wipe` it is asked to delete what it holds, too. */
+  async signOutDevice(id: string, { wipe = false } = {}): Promise<void> {
+    await this.#session.request('DELETE', `${SESSIONS}/${encodeURIComponent(id)}${wipe ? '?wipe=true' : ''}`);
+  }
+
+  /** Sign every other device out. */
+  async signOutOthers({ wipe = false } = {}): Promise<void> {
+    await this.#session.request('POST', `${SESSIONS}/end-others`, { wipe });
+  }
+
+  /** The ways in that the user has. */
+  async identities(): Promise<readonly Identity[]> {
+    return (await this.#session.request<{ identities: Identity[] }>('GET', '/v1/auth/identities')).identities;
+  }
+
+  /** Take a way in away; never the last one. */
+  async unlink({ provider, subject }: Pick<Identity, 'provider' | 'subject'>): Promise<void> {
+    await this.#session.request('DELETE', `/v1/auth/identities/${[provider, subject].map(encodeURIComponent).join('/')}`);
+  }
+
+  /** A new password, with the present one unless the user has just signed in. Ends every other session. */
+  async changePassword(password: string, current?: string): Promise<void> {
+    await this.#session.request('PUT', `${ME}/password`, { password, ...(current !== undefined && { current }) });
+  }
+
+  /** Begin to set up an authenticator app: show `uri` as a QR code, or `secret` to type. */
+  enrolSecondFactor(): Promise<{ secret: string; uri: string }> {
+    return this.#session.request('POST', `${ME}/second-factor`);
+  }
+
+  /** Put it into force with a code from it. The recovery codes are shown this once. */
+  async confirmSecondFactor(code: string): Promise<readonly string[]> {
+    return this.#codes('confirm', { code });
+  }
+
+  /** New recovery codes in place of the old ones. */
+  async renewRecoveryCodes(): Promise<readonly string[]> {
+    return this.#codes('recovery-codes');
+  }
+
+  async removeSecondFactor(): Promise<void> {
+    await this.#session.request('DELETE', `${ME}/second-factor`);
+  }
+
+  /** Make a passkey on this device. An anonymous user is one no longer, and keeps their id. */
+  async addPasskey(name: string, ceremony = this.#passkeys): Promise<Passkey> {
+    const begun = await this.#session.request<{ publicKey: PasskeyJson }>('POST', `${PASSKEYS}/begin`);
+    const credential = await ceremony.create(begun.publicKey);
+    const passkey = await this.#session.request<Passkey>('POST', PASSKEYS, { credential, name }, { attempts: 3 });
+    await this.#session.refresh();
+    return passkey;
+  }
+
+  async passkeys(): Promise<readonly Passkey[]> {
+    return (await this.#session.request<{ passkeys: Passkey[] }>('GET', PASSKEYS)).passkeys;
+  }
+
+  async renamePasskey(id: string, name: string): Promise<void> {
+    await this.#session.request('PATCH', `${PASSKEYS}/${encodeURIComponent(id)}`, { name });
+  }
+
+  async deletePasskey(id: string): Promise<void> {
+    await this.#session.request('DELETE', `${PASSKEYS}/${encodeURIComponent(id)}`);
+  }
+
+  /** Delete the account. The session ends at the next request, with a wipe. */
+  async delete(): Promise<void> {
+    await this.#session.request('DELETE', ME);
+    await this.#session.refresh().catch(() => {}); // hears of the end, and of the wipe
+  }
+
+  async #codes(step: string, body?: object): Promise<readonly string[]> {
+    const path = `${ME}/second-factor/${step}`;
+    return (await this.#session.request<{ recovery_codes: string[] }>('POST', path, body)).recovery_codes;
+  }
+}

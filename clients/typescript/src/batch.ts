@@ -1,0 +1,146 @@
+// The device's queue as numbered batches: what the server reads.
+
+import type { CommonPowerSyncDatabase, CrudEntry, CrudTransaction } from '@powersync/common';
+
+export const MAX_MUTATIONS = 5_000; // in one batch
+const MAX_BYTES = 15 * 1024 * 1024; // in one batch
+
+// The SDK's queue does not say when a change was made; these triggers do.
+const SETUP = [
+  `CREATE TABLE IF NOT EXISTS lowtide_stamp(crud_id INTEGER PRIMARY KEY, at INTEGER NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS lowtide_upload(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID`,
+  `CREATE TRIGGER IF NOT EXISTS lowtide_stamp_insert AFTER INSERT ON ps_crud BEGIN
+     INSERT OR REPLACE INTO lowtide_stamp VALUES (NEW.id, CAST(unixepoch('subsec') * 1000 AS INTEGER));
+   END`,
+  `CREATE TRIGGER IF NOT EXISTS lowtide_stamp_delete AFTER DELETE ON ps_crud BEGIN
+     DELETE FROM lowtide_stamp WHERE crud_id = OLD.id;
+   END`
+];
+
+/** What this package remembers in the app's database, by name. */
+export class Notes {
+  constructor(readonly db: CommonPowerSyncDatabase) {}
+
+  /** Make the tables; harmless if they are there. */
+  async setUp(): Promise<void> {
+    for (const sql of SETUP) await this.db.execute(sql);
+  }
+
+  async get(name: string): Promise<string | null> {
+    const sql = 'SELECT value FROM lowtide_upload WHERE key = ?';
+    return (await this.db.getOptional<{ value: string }>(sql, [name]))?.value ?? null;
+  }
+
+  async set(name: string, value: string): Promise<void> {
+    await this.db.execute('INSERT OR REPLACE INTO lowtide_upload VALUES (?, ?)', [name, value]);
+  }
+
+  /** How many changes wait to be sent. */
+  async waiting(): Promise<number> {
+    return (await this.db.get<{ n: number }>('SELECT count(*) AS n FROM ps_crud')).n;
+  }
+}
+
+/** A transaction that the server could not read, and how often it could not. */
+export interface Spoilt {
+  readonly first: number;
+  readonly times: number;
+}
+
+export interface Batch {
+  readonly body: object;
+  /** How many transactions. */
+  readonly count: number;
+  /** The first and the last number. */
+  readonly first: number;
+  readonly last: number;
+  /** What each number is of. */
+  readonly entries: ReadonlyMap<number, CrudEntry>;
+  /** Take what was sent out of the queue. */
+  complete(): Promise<void>;
+}
+
+/** As many whole transactions as go into one request, in order, `most` of them; null when none waits. */
+export async function nextBatch(notes: Notes, most: number, bad: Spoilt): Promise<Batch | null> {
+  const { db } = notes;
+  const lineage = (await notes.get('lineage')) ?? undefined;
+  const stamps = await db.getAll<{ crud_id: number; at: number }>(
+    `SELECT * FROM lowtide_stamp ORDER BY crud_id LIMIT ${MAX_MUTATIONS}`
+  );
+  const at = new Map(stamps.map((stamp) => [stamp.crud_id, stamp.at]));
+  const transactions: object[] = [];
+  const entries = new Map<number, CrudEntry>();
+  let [first, mutations, bytes] = [0, 0, 0];
+  let last: CrudTransaction | null = null;
+  for await (const transaction of db.getCrudTransactions()) {
+    const { crud } = transaction;
+    const spoilt = bad.first === crud[0]!.clientId ? bad.times : 0;
+    const write = spoilt > 0 ? unreadable : mutation;
+    let sent: object = { mutations: crud.map((entry) => write(entry, at.get(entry.clientId))) };
+    let size = bytesOf(JSON.stringify(sent));
+    if (size > MAX_BYTES || crud.length > MAX_MUTATIONS || spoilt > 1) {
+      sent = { oversized: { n: crud.at(-1)!.clientId, count: crud.length, bytes: size } };
+      size = 0;
+    }
+    mutations += crud.length;
+    bytes += size;
+    const full = mutations > MAX_MUTATIONS || bytes > MAX_BYTES || transactions.length >= most;
+    if (full && transactions.length > 0) break;
+    transactions.push(sent);
+    for (const entry of crud) entries.set(entry.clientId, entry);
+    first ||= crud[0]!.clientId;
+    last = transaction;
+  }
+  if (!last) return null;
+  const complete = last.complete;
+  return {
+    body: { client_id: await db.getClientId(), lineage, sent_at: Date.now(), transactions },
+    count: transactions.length,
+    first,
+    last: last.crud.at(-1)!.clientId,
+    entries,
+    complete: () => complete()
+  };
+}
+
+/**
+ * The database was copied, or put back: its numbers have meant something else before. What it held then may have
+ * been uploaded by the other copy, up to `known`, and is not sent again; the rest goes on under a new name.
+ */
+export async function beginLineage(notes: Notes, known: number): Promise<void> {
+  let applied: CrudTransaction | null = null;
+  for await (const transaction of notes.db.getCrudTransactions()) {
+    if (transaction.crud.at(-1)!.clientId > known) break;
+    applied = transaction;
+  }
+  await applied?.complete();
+  const sql = `INSERT OR REPLACE INTO lowtide_upload VALUES ('lineage', lower(hex(randomblob(16))))`;
+  await notes.db.execute(sql);
+}
+
+/** A change as the server reads it: what was written, what it replaced, and when. */
+function mutation(entry: CrudEntry, at: number | undefined): object {
+  return {
+    n: entry.clientId,
+    op: entry.op.toLowerCase(),
+    model: entry.table,
+    id: entry.id,
+    data: entry.opData,
+    base: entry.previousValues,
+    at,
+    metadata: entry.metadata
+  };
+}
+
+/**
+ * A change that the server cannot read as it is, such as a text with half a surrogate pair. As one text it is
+ * refused for certain, and comes back as a rejection: nothing is lost, and nothing waits behind it.
+ */
+function unreadable(entry: CrudEntry): object {
+  const id = entry.id.replaceAll('\0', '\ufffd');
+  return { n: entry.clientId, op: entry.op.toLowerCase(), model: entry.table, id, data: JSON.stringify(entry) };
+}
+
+function bytesOf(text: string): number {
+  return new TextEncoder().encode(text).length;
+}

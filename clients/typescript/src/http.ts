@@ -1,0 +1,139 @@
+// One request to the server, with a deadline; repeated where that is harmless.
+
+import { isTransient, LowtideError, type Problem } from './errors.js';
+import { token as random } from './random.js';
+
+export type Fetch = (address: string, init: RequestInit) => Promise<Response>;
+export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+
+export interface HttpOptions {
+  /** Where the server is, such as `https://api.example.com`. */
+  readonly endpoint: string;
+  /** In place of the platform's `fetch`. */
+  readonly fetch?: Fetch | undefined;
+  /** What the server is told of this version, such as `ios/2.0.3`: it may refuse those that are too old. */
+  readonly appVersion?: string | undefined;
+}
+
+export interface Sending {
+  readonly body?: unknown;
+  readonly token?: string | null | undefined;
+  /** Milliseconds for one attempt; 30,000 unless given. */
+  readonly deadline?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** How often a request without an answer is sent, in all; a POST then carries an Idempotency-Key. */
+  readonly attempts?: number | undefined;
+}
+
+const PAUSE = 400; // milliseconds before the second attempt; the third waits four times as long
+
+export class Http {
+  readonly endpoint: string;
+  readonly #fetch: Fetch;
+  readonly #version: string | undefined;
+
+  constructor({ endpoint, fetch, appVersion }: HttpOptions) {
+    this.endpoint = endpoint.replace(/\/+$/, '');
+    this.#fetch = fetch ?? ((address, init) => globalThis.fetch(address, init));
+    this.#version = appVersion;
+  }
+
+  /** The answer's body; undefined for an empty one. Throws a `LowtideError` for anything but success. */
+  async send<T>(method: Method, path: string, sending: Sending = {}): Promise<T> {
+    const attempts = sending.attempts ?? 1;
+    const key = attempts > 1 && method === 'POST' ? random() : undefined;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return (await this.#once(method, path, sending, key)) as T;
+      } catch (error) {
+        const again = error instanceof LowtideError && ['network', 'timeout', 'key_in_flight'].includes(error.code);
+        if (!again || attempt >= attempts) throw error;
+        await pause(PAUSE * 4 ** (attempt - 1) * (0.5 + Math.random()), sending.signal);
+      }
+    }
+  }
+
+  async #once(method: Method, path: string, sending: Sending, key: string | undefined): Promise<unknown> {
+    const { body, token, deadline = 30_000, signal } = sending;
+    const headers: Record<string, string> = {};
+    if (body !== undefined) headers['content-type'] = 'application/json';
+    if (token) headers.authorization = `Bearer ${token}`;
+    if (key) headers['idempotency-key'] = key;
+    if (this.#version) headers['x-app-version'] = this.#version;
+    const controller = new AbortController();
+    let late = false;
+    const abort = () => controller.abort();
+    const timer = setTimeout(() => {
+      late = true;
+      abort();
+    }, deadline);
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      if (signal?.aborted) throw new Error('aborted');
+      const response = await this.#fetch(this.endpoint + path, {
+        method,
+        headers,
+        // A redirect is never ours, and would take what is sent to somewhere else.
+        redirect: 'error',
+        signal: controller.signal,
+        ...(body !== undefined && { body: JSON.stringify(body) })
+      });
+      return read(response, await response.text());
+    } catch (error) {
+      if (error instanceof LowtideError) throw error;
+      if (signal?.aborted) throw new LowtideError('aborted', 'The request was given up.', { cause: error });
+      const code = late ? 'timeout' : 'network';
+      const message = late ? 'The server did not answer in time.' : 'The server cannot be reached.';
+      throw new LowtideError(code, message, { retryable: true, cause: error });
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+}
+
+function read(response: Response, text: string): unknown {
+  if (response.ok && text === '') return undefined;
+  let answer: unknown;
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    answer = undefined;
+  }
+  const { ok, status } = response;
+  if (ok && answer !== undefined) return answer;
+  const after = Number(response.headers.get('retry-after'));
+  const asked = after > 0 ? { retry_after: after } : {};
+  const known = typeof answer === 'object' && answer !== null && typeof (answer as Problem).code === 'string';
+  if (!known) {
+    // What stands between may answer anything: it decides nothing, and never that somebody is signed out.
+    throw new LowtideError('not_lowtide', `Something else than Lowtide answered ${status}.`, {
+      status,
+      retryable: true,
+      hint: 'Is there a page to sign in to this network, or a proxy in between?',
+      problem: asked
+    });
+  }
+  const problem: Problem = { ...asked, ...(answer as Problem) };
+  throw new LowtideError(problem.code ?? '', problem.detail ?? `The server answered ${status}.`, {
+    status,
+    hint: problem.hint ?? '',
+    retryable: isTransient(status),
+    problem
+  });
+}
+
+/** Wait; throws `aborted` when `signal` says so. */
+export function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const end = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', end);
+      if (signal?.aborted) reject(new LowtideError('aborted', 'The wait was given up.'));
+      else resolve();
+    };
+    const timer = setTimeout(end, milliseconds);
+    if (signal?.aborted) end();
+    else signal?.addEventListener('abort', end, { once: true });
+  });
+}

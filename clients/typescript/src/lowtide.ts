@@ -1,0 +1,223 @@
+// One device of one user: its database, its connection, and what became of its changes.
+
+import type { CommonPowerSyncDatabase } from '@powersync/common';
+import { Notes } from './batch.js';
+import { Connection, type ConnectionOptions } from './connection.js';
+import { LowtideConnector, type MergedChange, type Refusal } from './connector.js';
+import { isError, LowtideError } from './errors.js';
+import { Events } from './events.js';
+import { Conflicts, Rejections } from './feeds.js';
+import { type AnyFunctions, type Command, type FunctionTypes, ServerFunctions } from './functions.js';
+import type { Fetch } from './http.js';
+import { Session, type TokenSource } from './session.js';
+import { surroundings, type Watch } from './surroundings.js';
+
+export interface LowtideOptions {
+  /** Where the server is; a `Session` knows. */
+  readonly endpoint?: string;
+  /** Who is signed in: a `Session`, or the app's own tokens. */
+  readonly tokens: Session | TokenSource | (() => Promise<string | null>);
+  readonly fetch?: Fetch;
+  /** What the server is told of this version, such as `ios/2.0.3`. */
+  readonly appVersion?: string;
+  /** What is known of network and screen; the browser's unless given. */
+  readonly surroundings?: Watch;
+  readonly auditEvery?: number;
+}
+
+export interface LowtideEvents {
+  /** Changes that the server has just refused. `rejections` has them, with their content, until they are dismissed. */
+  refused: readonly Refusal[];
+  /** Changes that met others; `conflicts` has the values that lost. */
+  merged: readonly MergedChange[];
+  /** An upload was answered; status 0: it was not. */
+  upload: { readonly status: number; readonly code: string };
+  /** The database was emptied, because the session ended with a wipe. */
+  wiped: { readonly user: string };
+  /** Something failed that nobody waits for. */
+  error: LowtideError;
+}
+
+export class Lowtide<Functions extends FunctionTypes = AnyFunctions> {
+  readonly connector: LowtideConnector;
+  /** Changes that were refused. */
+  readonly rejections: Rejections;
+  /** Values that lost a conflict. */
+  readonly conflicts: Conflicts;
+  readonly functions: ServerFunctions<Functions>;
+  readonly #db: CommonPowerSyncDatabase;
+  readonly #session: Session | null;
+  readonly #connection: Connection;
+  readonly #events = new Events<LowtideEvents>();
+  readonly #unsubscribe: () => void;
+  #opened: Promise<void> | null = null;
+  #wanted: ConnectionOptions | null = null;
+  #user: string | null = null;
+
+  /** `db`: the SDK's database, of whatever platform. */
+  constructor(db: CommonPowerSyncDatabase, options: LowtideOptions) {
+    const { tokens, fetch, appVersion, auditEvery } = options;
+    this.#db = db;
+    this.#session = tokens instanceof Session ? tokens : null;
+    const endpoint = options.endpoint ?? this.#session?.endpoint;
+    if (!endpoint) throw new TypeError('Lowtide needs an endpoint.');
+    this.connector = new LowtideConnector({
+      endpoint,
+      tokens,
+      fetch,
+      appVersion,
+      ...(auditEvery !== undefined && { auditEvery }),
+      onRefused: (event) => this.#events.emit('refused', event),
+      onMerged: (event) => this.#events.emit('merged', event),
+      onUpload: (event) => this.#events.emit('upload', event)
+    });
+    this.rejections = new Rejections(db);
+    this.conflicts = new Conflicts(this.connector);
+    this.functions = new ServerFunctions<Functions>(db, this.connector);
+    this.#connection = new Connection(db, this.connector, options.surroundings ?? surroundings());
+    this.#unsubscribe = this.#session?.onChange(() => void this.#follow()) ?? (() => {});
+  }
+
+  on<Name extends keyof LowtideEvents>(name: Name, listener: (event: LowtideEvents[Name]) => void): () => void {
+    return this.#events.on(name, listener);
+  }
+
+  /** Before the first write. Needs no network. */
+  async open(): Promise<void> {
+    this.#opened ??= (async () => {
+      await this.#session?.restore();
+      await this.connector.prepare(this.#db);
+      await this.#wipe();
+    })();
+    try {
+      await this.#opened;
+    } catch (error) {
+      this.#opened = null;
+      throw error;
+    }
+  }
+
+  /**
+   * Sync from now on, whenever network and manners allow. Returns without waiting for the network to be there. When
+   * nobody is signed in, it begins with the sign-in.
+   *
+   * The database belongs to the user whose changes it holds. Where another one signs in, it is emptied; if
+   * changes wait that were not sent, `other_user` is thrown instead, and nothing is lost.
+   */
+  async connect(options: ConnectionOptions = {}): Promise<void> {
+    await this.open();
+    this.#wanted = options;
+    await this.#start();
+  }
+
+  async disconnect(): Promise<void> {
+    this.#wanted = null;
+    await this.#connection.disconnect();
+  }
+
+  /** Sends what waits, for `deadline` milliseconds at most: for a task in the background. Has everything gone? */
+  async flush(deadline?: number): Promise<boolean> {
+    await this.open();
+    return this.#connection.flush(deadline);
+  }
+
+  /** How many changes wait to be sent. */
+  async waiting(): Promise<number> {
+    await this.open();
+    return new Notes(this.#db).waiting();
+  }
+
+  /** Call a function of the server now. */
+  call<Name extends keyof Functions & string>(
+    name: Name,
+    args: Functions[Name]['args']
+  ): Promise<Functions[Name]['result']> {
+    return this.functions.call(name, args);
+  }
+
+  /** Have a function of the server run when the network allows. */
+  command<Name extends keyof Functions & string>(
+    name: Name,
+    args: Functions[Name]['args']
+  ): Promise<Command<Functions[Name]['result']>> {
+    return this.functions.command(name, args);
+  }
+
+  /**
+   * Sign out, and empty the database. Throws `unsent_changes`, and does nothing, while changes wait that were not
+   * sent, unless `discard` throws them away.
+   */
+  async signOut({ discard = false } = {}): Promise<void> {
+    const waiting = await this.waiting();
+    if (waiting > 0 && !discard) {
+      throw new LowtideError('unsent_changes', `${waiting} changes were not sent yet.`, {
+        hint: 'Connect and call flush(), or sign out with { discard: true }.'
+      });
+    }
+    await this.#connection.disconnect();
+    await this.#session?.signOut();
+    await this.#empty();
+  }
+
+  /** Empty the database for the user who is signed in now; what another one had not sent is lost. */
+  async discardOther(): Promise<void> {
+    await this.open();
+    await this.#connection.disconnect();
+    await this.#empty();
+    if (this.#wanted) await this.#start();
+  }
+
+  /** Disconnect, and let go of everything but the database. */
+  async close(): Promise<void> {
+    this.#unsubscribe();
+    await this.disconnect();
+  }
+
+  async #start(): Promise<void> {
+    const user = this.#session?.user?.id ?? null;
+    if (this.#session && user === null) return; // begins with the sign-in
+    if (!(await this.connector.claim(this.#db))) {
+      if ((await new Notes(this.#db).waiting()) > 0) {
+        throw new LowtideError('other_user', 'The database holds changes of another user that were not sent.', {
+          hint: 'Merge the accounts, sign in as that user, or call discardOther().'
+        });
+      }
+      await this.#empty();
+    }
+    this.#user = user;
+    if (this.#wanted) await this.#connection.connect(this.#wanted);
+  }
+
+  /** The session has changed, here or in another tab. */
+  async #follow(): Promise<void> {
+    if (!this.#opened) return;
+    try {
+      await this.#opened;
+      const user = this.#session?.user?.id ?? null;
+      if (user === null) {
+        await this.#connection.disconnect();
+        this.#user = null;
+        await this.#wipe();
+      } else if (user !== this.#user && this.#wanted && !this.#session?.guest) {
+        await this.#start();
+      }
+    } catch (error) {
+      const told = isError(error) ? error : new LowtideError('storage', 'The database failed.', { cause: error });
+      this.#events.emit('error', told);
+    }
+  }
+
+  async #wipe(): Promise<void> {
+    const state = this.#session?.state;
+    if (state?.status !== 'signed_out' || !state.ended?.wipe) return;
+    await this.#empty();
+    await this.#session?.wiped();
+    this.#events.emit('wiped', { user: state.ended.user });
+  }
+
+  async #empty(): Promise<void> {
+    await this.#db.disconnectAndClear();
+    this.connector.hurry();
+    await this.connector.disown(this.#db, this.#session?.user?.id ?? '');
+  }
+}

@@ -1,0 +1,348 @@
+// Who is signed in on this device: kept before it counts, and over only when the server says so.
+
+import { type Account, type DeviceFacts, type SignedIn } from './answers.js';
+import { OwnAccount } from './account.js';
+import { isError, LowtideError } from './errors.js';
+import { Events } from './events.js';
+import { Http, type Fetch, type Method, type Sending } from './http.js';
+import { locked } from './lock.js';
+import { type PasskeyCeremony } from './passkeys.js';
+import { token as random } from './random.js';
+import { SignIn } from './sign-in.js';
+import { type Store } from './storage.js';
+
+export interface SessionOptions {
+  /** Where the server is, such as `https://api.example.com`. */
+  readonly endpoint: string;
+  /** Where the session is kept. */
+  readonly store: Store;
+  /** Its name there; for apps with several sessions side by side. */
+  readonly name?: string;
+  /** What the user sees of this device in the list of their devices. */
+  readonly device?: DeviceFacts;
+  /** The space in which the user acts; `main` unless given. */
+  readonly space?: string;
+  readonly fetch?: Fetch;
+  /** How passkeys are made and used; the browser's unless given. */
+  readonly passkeys?: PasskeyCeremony;
+}
+
+/** Why a session came to its end. */
+export interface Ended {
+  readonly code: 'signed_out' | 'session_revoked' | 'invalid_grant' | (string & {});
+  readonly reason: string;
+  /** What this device holds of the user is to be deleted. */
+  readonly wipe: boolean;
+  readonly user: string;
+}
+
+export type SessionState =
+  | { readonly status: 'signed_out'; readonly ended: Ended | null }
+  /** Signed in. `authenticated_offline`: the server has not been heard since the start, or does not answer. */
+  | { readonly status: 'authenticated' | 'authenticated_offline'; readonly user: Account; readonly guest: string | null };
+
+/** Who gives tokens to uploads and downloads. */
+export interface TokenSource {
+  /**
+   * An access token, another one than `refused`; null when nobody is signed in. Throws when the network fails: that
+   * signs nobody out.
+   */
+  token(refused?: string): Promise<string | null>;
+  /** Whom tokens are of, with the ids that they had before accounts were merged. */
+  readonly identity?: { readonly user: string; readonly former: readonly string[] } | null;
+}
+
+interface Kept {
+  readonly access_token: string;
+  /** When it is to be renewed, on this device's clock. */
+  readonly renew_at: number;
+  readonly refresh_token: string;
+  /** Of the next refresh. Made with its token, so that every repeat is the same request, in every tab. */
+  readonly rotation_id: string;
+  readonly session_id: string;
+  readonly user: Account;
+  readonly former: readonly string[];
+  readonly space: string;
+  /** An anonymous account that may be merged into this one. */
+  readonly guest: { readonly token: string; readonly user: string } | null;
+}
+type Entry = { readonly session: Kept; readonly ended?: undefined } | { readonly session: null; readonly ended: Ended };
+
+const EARLY = 30; // seconds before its end at which a token is renewed; a quarter of a short one's time
+const OVER = ['session_revoked', 'invalid_grant'];
+
+export class Session implements TokenSource {
+  /** The ways to sign in. */
+  readonly signIn: SignIn;
+  /** The user's own account: devices, ways in, password, passkeys. */
+  readonly account: OwnAccount;
+  readonly #http: Http;
+  readonly #store: Store;
+  readonly #name: string;
+  readonly #device: DeviceFacts;
+  readonly #space: string;
+  readonly #events = new Events<{ change: SessionState }>();
+  readonly #channel: BroadcastChannel | null;
+  #kept: Kept | null = null;
+  #ended: Ended | null = null;
+  #heard = false;
+  #restored: Promise<unknown> | null = null;
+
+  constructor({ endpoint, store, name = 'lowtide.session', device = {}, space = 'main', ...rest }: SessionOptions) {
+    const version = device.platform && device.app_version ? `${device.platform}/${device.app_version}` : undefined;
+    this.#http = new Http({ endpoint, fetch: rest.fetch, appVersion: version });
+    this.#store = store;
+    this.#name = name;
+    this.#device = device;
+    this.#space = space;
+    this.signIn = new SignIn(this, rest.passkeys);
+    this.account = new OwnAccount(this, rest.passkeys);
+    this.#channel = typeof BroadcastChannel === 'function' ? new BroadcastChannel(`${name}@${endpoint}`) : null;
+    if (this.#channel) {
+      this.#channel.onmessage = () => void this.#locked(() => this.#load()).catch(() => {});
+      (this.#channel as { unref?: () => void }).unref?.(); // Node would wait for it
+    }
+  }
+
+  get endpoint(): string {
+    return this.#http.endpoint;
+  }
+
+  get state(): SessionState {
+    if (!this.#kept) return { status: 'signed_out', ended: this.#ended };
+    const { user, guest } = this.#kept;
+    const status = this.#heard ? 'authenticated' : 'authenticated_offline';
+    return { status, user, guest: guest?.user ?? null };
+  }
+
+  /** The user who is signed in; null when nobody is. */
+  get user(): Account | null {
+    return this.#kept?.user ?? null;
+  }
+
+  get identity(): { user: string; former: readonly string[] } | null {
+    return this.#kept && { user: this.#kept.user.id, former: this.#kept.former };
+  }
+
+  /** Hear of every change of the state, also those made in another tab. */
+  onChange(listener: (state: SessionState) => void): () => void {
+    return this.#events.on('change', listener);
+  }
+
+  /** Go on with what is kept, without the network. Throws `storage` when it cannot be read: try again then. */
+  async restore(): Promise<SessionState> {
+    this.#restored ??= this.#locked(() => this.#load());
+    try {
+      await this.#restored;
+    } catch (error) {
+      this.#restored = null;
+      throw error;
+    }
+    return this.state;
+  }
+
+  /** An access token that is good for a while; see `TokenSource`. */
+  async token(refused?: string): Promise<string | null> {
+    await this.restore();
+    const good = (kept: Kept) => kept.access_token !== refused && Date.now() < kept.renew_at;
+    if (!this.#kept) return null;
+    if (good(this.#kept)) return this.#kept.access_token;
+    return this.#locked(async () => {
+      const kept = await this.#load(); // another tab may have been here
+      if (!kept || good(kept)) return kept?.access_token ?? null;
+      return (await this.#refresh(kept))?.access_token ?? null;
+    });
+  }
+
+  /** Fetch new tokens now, with what has changed of the user; act in another space from now on, if one is given. */
+  async refresh(space?: string): Promise<SessionState> {
+    await this.restore();
+    await this.#locked(async () => {
+      const kept = await this.#load();
+      if (kept) await this.#refresh(space === undefined ? kept : { ...kept, space });
+    });
+    return this.state;
+  }
+
+  /** One request as the user. A token that is refused is renewed, and the request sent again. */
+  async request<T = unknown>(method: Method, path: string, body?: unknown, sending: Sending = {}): Promise<T> {
+    return this.authorised(true, (token) => this.send<T>(method, path, { ...sending, body, token }));
+  }
+
+  /** Sign out here. The server hears of it if it can be reached. What the device holds is `Lowtide.signOut`'s. */
+  async signOut(): Promise<void> {
+    await this.restore();
+    await this.request('POST', '/v1/auth/sign-out', undefined, { deadline: 5_000 }).catch(() => {});
+    await this.#locked(async () => {
+      const kept = await this.#load();
+      if (kept) await this.#end({ code: 'signed_out', reason: '', wipe: false, user: kept.user.id });
+    });
+  }
+
+  /** The wipe that was asked for is done. */
+  async wiped(): Promise<void> {
+    await this.#locked(async () => {
+      await this.#load();
+      if (this.#ended?.wipe) await this.#write({ session: null, ended: { ...this.#ended, wipe: false } });
+    });
+  }
+
+  /** Stop listening to other tabs. */
+  close(): void {
+    this.#channel?.close();
+  }
+
+  // What follows is for `SignIn` and `OwnAccount`.
+
+  /** @internal A request without a user. */
+  async send<T>(method: Method, path: string, sending: Sending = {}): Promise<T> {
+    try {
+      const answer = await this.#http.send<T>(method, path, sending);
+      this.#hear(true);
+      return answer;
+    } catch (error) {
+      if (isError(error, 'network', 'timeout', 'not_lowtide')) this.#hear(false);
+      else if (isError(error) && error.status > 0) this.#hear(true);
+      throw error;
+    }
+  }
+
+  /** @internal What is sent with every sign-in. */
+  get facts(): object {
+    return { device: this.#device, space: this.#kept?.space ?? this.#space };
+  }
+
+  /** @internal `run` with the user's token, and again with a new one if it was refused. */
+  async authorised<T>(needed: boolean, run: (token: string | null) => Promise<T>): Promise<T> {
+    let token = await this.token();
+    for (let attempt = 0; ; attempt++) {
+      if (!token && needed) throw new LowtideError('not_signed_in', 'Nobody is signed in.');
+      try {
+        return await run(token);
+      } catch (error) {
+        const stale = isError(error, 'token_expired', 'unauthorized', 'session_revoked') && error.status === 401;
+        if (!stale || !token || attempt > 0) throw error;
+        token = await this.token(token);
+      }
+    }
+  }
+
+  /** @internal Keep what a sign-in answered. `merged`: the guest's account is part of it now. */
+  async take(answer: SignedIn, merged?: string): Promise<void> {
+    await this.#locked(async () => {
+      const before = await this.#load();
+      const same = before?.user.id === answer.user.id;
+      let guest = same ? before.guest : null;
+      if (before && !same && before.user.anonymous) guest = { token: before.refresh_token, user: before.user.id };
+      const former = same ? [...before.former] : [];
+      if (merged && !former.includes(merged)) former.push(merged);
+      await this.#adopt(answer, { former, guest: merged ? null : guest, space: before?.space ?? this.#space });
+    });
+  }
+
+  /** @internal The anonymous account that may be merged. */
+  get guest(): { token: string; user: string } | null {
+    return this.#kept?.guest ?? null;
+  }
+
+  /** @internal */
+  async forgetGuest(): Promise<void> {
+    await this.#locked(async () => {
+      const kept = await this.#load();
+      if (kept?.guest) await this.#write({ session: { ...kept, guest: null } });
+    });
+  }
+
+  /** @internal A text beside the session, for sign-ins that leave the app and come back. */
+  async note(name: string, value?: string | null): Promise<string | null> {
+    const at = `${this.#name}.${name}`;
+    if (value === undefined) return this.#store.get(at);
+    if (value === null) await this.#store.remove(at);
+    else await this.#store.set(at, value);
+    return value;
+  }
+
+  async #refresh(kept: Kept): Promise<Kept | null> {
+    const { refresh_token, rotation_id, space, former, guest } = kept;
+    try {
+      const body = { refresh_token, rotation_id, ...(space !== this.#space && { space }) };
+      const answer = await this.send<SignedIn>('POST', '/v1/auth/token/refresh', { body });
+      return await this.#adopt(answer, { former, guest, space });
+    } catch (error) {
+      // Anything else, also an answer that never came, leaves all as it is: the next try sends the same again.
+      if (!isError(error, ...OVER) || error.status !== 401) throw error;
+      const { reason, wipe } = error.problem;
+      const text = typeof reason === 'string' ? reason : '';
+      await this.#end({ code: error.code, reason: text, wipe: wipe === true, user: kept.user.id });
+      return null;
+    }
+  }
+
+  async #adopt(answer: SignedIn, rest: Pick<Kept, 'former' | 'guest' | 'space'>): Promise<Kept> {
+    const { access_token, refresh_token, session_id, user, expires_in } = answer;
+    const renew_at = Date.now() + Math.max(expires_in - EARLY, expires_in * 0.75) * 1000;
+    const kept: Kept = { access_token, renew_at, refresh_token, rotation_id: random(), session_id, user, ...rest };
+    await this.#write({ session: kept });
+    return kept;
+  }
+
+  async #end(ended: Ended): Promise<void> {
+    await this.#write({ session: null, ended });
+  }
+
+  async #write(record: Entry): Promise<void> {
+    try {
+      await this.#store.set(this.#name, JSON.stringify(record));
+    } catch (error) {
+      // Not kept, so it does not count: what comes next repeats the same request.
+      throw new LowtideError('storage', 'The session could not be kept.', { retryable: true, cause: error });
+    }
+    this.#show(record);
+    this.#channel?.postMessage('changed');
+  }
+
+  async #load(): Promise<Kept | null> {
+    let text: string | null;
+    try {
+      text = await this.#store.get(this.#name);
+    } catch (error) {
+      throw new LowtideError('storage', 'The session could not be read.', { retryable: true, cause: error });
+    }
+    this.#show(read(text));
+    return this.#kept;
+  }
+
+  #show(record: Entry | null): void {
+    const before = JSON.stringify(this.state);
+    this.#kept = record?.session ?? null;
+    this.#ended = record?.ended ?? null;
+    this.#tell(before);
+  }
+
+  #hear(heard: boolean): void {
+    const before = JSON.stringify(this.state);
+    this.#heard = heard;
+    this.#tell(before);
+  }
+
+  #tell(before: string): void {
+    if (JSON.stringify(this.state) !== before) this.#events.emit('change', this.state);
+  }
+
+  #locked<T>(work: () => Promise<T>): Promise<T> {
+    return locked(`${this.#name}@${this.endpoint}`, work);
+  }
+}
+
+/** A record that is none, of a version to come or of a disk that lies, is no session. */
+function read(text: string | null): Entry | null {
+  try {
+    const record = JSON.parse(text ?? 'null') as Entry | null;
+    if (typeof record !== 'object' || record === null) return null;
+    if (record.session === null) return typeof record.ended === 'object' ? record : null;
+    const { refresh_token, rotation_id, user } = record.session ?? {};
+    return refresh_token && rotation_id && user?.id ? record : null;
+  } catch {
+    return null;
+  }
+}

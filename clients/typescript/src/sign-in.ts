@@ -1,0 +1,182 @@
+// The ways to sign in. Each ends with a session, and upgrades an anonymous user who is there already.
+
+import type { Flow, Merged, SecondFactorNeeded, SignedIn, SignInResult, Welcome } from './answers.js';
+import { isError, LowtideError } from './errors.js';
+import { pause } from './http.js';
+import { browserPasskeys, type PasskeyCeremony, type PasskeyJson } from './passkeys.js';
+import { base64url, sha256, token as random } from './random.js';
+import type { Session } from './session.js';
+
+const ATTEMPTS = 3; // of a request whose answer is lost: it carries a key, so that it is done once
+const AGAIN = 2_000; // milliseconds between two looks whether a link was confirmed
+
+export class SignIn {
+  readonly #session: Session;
+  readonly #passkeys: PasskeyCeremony;
+
+  constructor(session: Session, passkeys: PasskeyCeremony = browserPasskeys()) {
+    this.#session = session;
+    this.#passkeys = passkeys;
+  }
+
+  /** Begin without a name. Who is signed in already stays so. */
+  async anonymous(): Promise<Welcome> {
+    const { user } = await this.#session.restore().then(() => this.#session);
+    if (user) return { status: 'signed_in', outcome: 'signed_in', user, guest: null };
+    const body = this.#session.facts;
+    const answer = await this.#session.send<SignedIn>('POST', '/v1/auth/anonymous', { body, attempts: ATTEMPTS });
+    return this.#welcome(answer);
+  }
+
+  /** Have a code and a link mailed to this address. */
+  async startEmail(email: string): Promise<Flow> {
+    return this.#start('/v1/auth/email/start', { email });
+  }
+
+  /** Finish with the code from the mail. */
+  async finishEmail(flow: Pick<Flow, 'flow_id'>, code: string): Promise<SignInResult> {
+    return this.#enter('/v1/auth/email/finish', { flow_id: flow.flow_id, code });
+  }
+
+  /** Wait until the link in the mail was opened and confirmed, on whatever device. Asks while the app is in front. */
+  async waitForLink(flow: Pick<Flow, 'flow_id'>, signal?: AbortSignal): Promise<SignInResult> {
+    for (;;) {
+      try {
+        return await this.#enter('/v1/auth/email/finish', { flow_id: flow.flow_id }, signal, 1);
+      } catch (error) {
+        if (!isError(error, 'sign_in_pending', 'network', 'timeout')) throw error;
+        await pause(Math.max(AGAIN, error.retryAfter), signal);
+      }
+    }
+  }
+
+  /** With an address and its password. */
+  async password(email: string, password: string): Promise<SignInResult> {
+    return this.#enter('/v1/auth/password', { email, password });
+  }
+
+  /** Sign up, or set a new password, with the code from a mail. */
+  async setPassword(flow: Pick<Flow, 'flow_id'>, code: string, password: string): Promise<SignInResult> {
+    return this.#enter('/v1/auth/password/set', { flow_id: flow.flow_id, code, password });
+  }
+
+  /** Have a code sent to this number. */
+  async startSms(phone: string): Promise<Flow> {
+    return this.#start('/v1/auth/sms/start', { phone });
+  }
+
+  /** Finish with the code from the text message. */
+  async finishSms(flow: Pick<Flow, 'flow_id'>, code: string): Promise<SignInResult> {
+    return this.#enter('/v1/auth/sms/finish', { flow_id: flow.flow_id, code });
+  }
+
+  /** The second factor: a code from the authenticator app, or a recovery code. */
+  async secondFactor(needed: Pick<SecondFactorNeeded, 'ticket'>, code: string): Promise<SignInResult> {
+    return this.#enter('/v1/auth/second-factor', { ticket: needed.ticket, code });
+  }
+
+  /** With a passkey; as the second factor, if a sign-in waits for one. */
+  async passkey(needed?: Pick<SecondFactorNeeded, 'ticket'>, ceremony = this.#passkeys): Promise<SignInResult> {
+    const ticket = needed ? { ticket: needed.ticket } : {};
+    const path = '/v1/auth/passkeys/sign-in';
+    const begun = await this.#session.send<{ publicKey: PasskeyJson }>('POST', `${path}/begin`, { body: ticket });
+    const credential = await ceremony.get(begun.publicKey);
+    return this.#enter(path, { credential, ...ticket });
+  }
+
+  /** A nonce for `idToken`: Apple's and Google's sheets take `hashed` or `raw`, the server takes `raw`. */
+  nonce(): { raw: string; hashed: string } {
+    const raw = random(24);
+    const hashed = Array.from(sha256(raw), (byte) => byte.toString(16).padStart(2, '0')).join('');
+    return { raw, hashed };
+  }
+
+  /** With what the phone's own sheet gave. */
+  async idToken(given: {
+    provider: 'apple' | 'google';
+    id_token: string;
+    nonce: string;
+    authorization_code?: string;
+    name?: string;
+  }): Promise<SignInResult> {
+    return this.#enter('/v1/auth/id-token', given);
+  }
+
+  /**
+   * Begin with an OpenID provider: open `url` in the system's browser, and give the address at which the app is
+   * called back to `finishUpstream`. What must be known then is kept: the app may be closed in between.
+   */
+  async startUpstream(provider: string, redirect_uri: string, login_hint = ''): Promise<{ url: string }> {
+    const [verifier, state] = [random(32), random()];
+    await this.#session.note('upstream', JSON.stringify({ verifier, state }));
+    const challenge = base64url(sha256(verifier));
+    const query = Object.entries({ redirect_uri, challenge, state, ...(login_hint && { login_hint }) })
+      .map(([name, value]) => `${name}=${encodeURIComponent(value)}`)
+      .join('&');
+    return { url: `${this.#session.endpoint}/v1/auth/oidc/${encodeURIComponent(provider)}/start?${query}` };
+  }
+
+  /** Finish with the address at which the app was called back. Throws the provider's `error` as code. */
+  async finishUpstream(address: string): Promise<SignInResult> {
+    const given = new Map<string, string>();
+    for (const pair of (/\?([^#]*)/.exec(address)?.[1] ?? '').split('&')) {
+      const [name = '', value = ''] = pair.split('=').map((text) => decodeURIComponent(text.replaceAll('+', ' ')));
+      given.set(name, value);
+    }
+    const kept = await this.#session.note('upstream');
+    const { verifier, state } = JSON.parse(kept ?? '{}') as { verifier?: string; state?: string };
+    if (!verifier || given.get('state') !== state) {
+      throw new LowtideError('bad_callback', 'This is not the way back of the sign-in that was begun here.');
+    }
+    const refused = given.get('error');
+    if (refused) {
+      await this.#session.note('upstream', null);
+      throw new LowtideError(refused, given.get('error_description') || 'The provider did not sign in.');
+    }
+    const result = await this.#enter('/v1/auth/oidc/finish', { code: given.get('code') ?? '', verifier });
+    await this.#session.note('upstream', null);
+    return result;
+  }
+
+  /**
+   * Make the anonymous account that was left behind (`Welcome.guest`) part of the one that is signed in, with all
+   * that was written under it, also what still waits on this device.
+   */
+  async merge(): Promise<Merged> {
+    const session = this.#session;
+    await session.restore();
+    const guest = session.guest;
+    if (!guest) throw new LowtideError('not_retryable', 'There is no account to merge.');
+    const body = { token: guest.token };
+    const merged = await session.request<Merged & { signed: SignedIn }>('POST', '/v1/auth/merge', body, {
+      deadline: 60_000,
+      attempts: ATTEMPTS
+    });
+    await session.take(merged.signed, guest.user);
+    return { records: merged.records, left: merged.left };
+  }
+
+  /** Leave the anonymous account behind for good. */
+  async forgetGuest(): Promise<void> {
+    await this.#session.restore();
+    await this.#session.forgetGuest();
+  }
+
+  #start(path: string, body: object): Promise<Flow> {
+    return this.#session.send<Flow>('POST', path, { body, attempts: ATTEMPTS });
+  }
+
+  async #enter(path: string, given: object, signal?: AbortSignal, attempts = ATTEMPTS): Promise<SignInResult> {
+    const answer = await this.#session.authorised(false, (token) => {
+      const body = { ...given, ...this.#session.facts };
+      return this.#session.send<SignedIn | SecondFactorNeeded>('POST', path, { body, token, signal, attempts });
+    });
+    return answer.status === 'second_factor_needed' ? answer : this.#welcome(answer);
+  }
+
+  async #welcome(answer: SignedIn): Promise<Welcome> {
+    await this.#session.take(answer);
+    const { outcome, user } = answer;
+    return { status: 'signed_in', outcome, user, guest: this.#session.guest?.user ?? null };
+  }
+}

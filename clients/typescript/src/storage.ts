@@ -1,0 +1,160 @@
+// Where a session is kept: a small port, and what stands behind it on each platform.
+
+import { LowtideError } from './errors.js';
+import { token } from './random.js';
+
+/**
+ * Keeps texts by name. `set` replaces the whole text or nothing of it, also when the app dies in the middle, and has
+ * kept it when its promise is fulfilled. All throw when they cannot: a key store that is locked is not an empty one.
+ */
+export interface Store {
+  get(name: string): Promise<string | null>;
+  set(name: string, value: string): Promise<void>;
+  remove(name: string): Promise<void>;
+}
+
+/** `localStorage`, or what is like it but answers with promises, such as React Native's AsyncStorage. */
+export interface WebStorageLike {
+  getItem(name: string): string | null | Promise<string | null>;
+  setItem(name: string, value: string): void | Promise<void>;
+  removeItem(name: string): void | Promise<void>;
+}
+
+/** `expo-secure-store`, or what is like it. */
+export interface SecureStoreLike {
+  getItemAsync(name: string, options?: object): Promise<string | null>;
+  setItemAsync(name: string, value: string, options?: object): Promise<void>;
+  deleteItemAsync(name: string, options?: object): Promise<void>;
+}
+
+/** Forgets everything at the end of the process: for tests, and for servers that sign in anew. */
+export function memoryStore(): Store {
+  const kept = new Map<string, string>();
+  return {
+    get: async (name) => kept.get(name) ?? null,
+    set: async (name, value) => void kept.set(name, value),
+    remove: async (name) => void kept.delete(name)
+  };
+}
+
+/** In `localStorage`, shared by all tabs of an origin. */
+export function webStore(storage: WebStorageLike = globalThis.localStorage): Store {
+  return {
+    get: async (name) => storage.getItem(name),
+    set: async (name, value) => storage.setItem(name, value),
+    remove: async (name) => storage.removeItem(name)
+  };
+}
+
+/** In IndexedDB: for workers, which have no `localStorage`. */
+export function indexedDbStore(database = 'lowtide'): Store {
+  const run = <T>(mode: IDBTransactionMode, work: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> =>
+    new Promise((resolve, reject) => {
+      const opening = indexedDB.open(database, 1);
+      opening.onupgradeneeded = () => void opening.result.createObjectStore('kept');
+      opening.onerror = () => reject(opening.error);
+      opening.onsuccess = () => {
+        const db = opening.result;
+        const transaction = db.transaction('kept', mode, { durability: 'strict' });
+        const request = work(transaction.objectStore('kept'));
+        const over = (done: () => void) => () => {
+          db.close();
+          done();
+        };
+        transaction.oncomplete = over(() => resolve(request.result));
+        transaction.onabort = over(() => reject(transaction.error));
+      };
+    });
+  return {
+    get: async (name) => ((await run('readonly', (store) => store.get(name))) as string | undefined) ?? null,
+    set: async (name, value) => void (await run('readwrite', (store) => store.put(value, name))),
+    remove: async (name) => void (await run('readwrite', (store) => store.delete(name)))
+  };
+}
+
+const PART = 1_800; // bytes: older versions of SecureStore take 2,048
+
+/**
+ * In the phone's key store. A long text lies there in parts: the new parts first, then the entry that names them, so
+ * that there is always a whole one. `options` go along with each call: choose one that no backup takes to another
+ * device, such as `{ keychainAccessible: SecureStore.AFTER_FIRST_UNLOCK_THIS_DEVICE_ONLY }`.
+ */
+export function secureStore(store: SecureStoreLike, options: object = {}): Store {
+  const parts = (entry: string | null): string[] => {
+    const found = /^parts:([\w-]+):(\d+)$/.exec(entry ?? '');
+    return found ? Array.from({ length: Number(found[2]) }, (_, i) => `${found[1]}.${i}`) : [];
+  };
+  const clear = async (name: string, entry: string | null) => {
+    for (const part of parts(entry)) await store.deleteItemAsync(`${name}.${part}`, options);
+  };
+  return {
+    async get(name) {
+      const entry = await store.getItemAsync(name, options);
+      if (entry === null || !entry.startsWith('parts:')) return entry;
+      let text = '';
+      for (const part of parts(entry)) {
+        const value = await store.getItemAsync(`${name}.${part}`, options);
+        if (value === null) throw new LowtideError('storage', `A part of '${name}' is missing in the key store.`);
+        text += value;
+      }
+      return decodeURIComponent(text);
+    },
+    async set(name, value) {
+      const before = await store.getItemAsync(name, options);
+      const text = encodeURIComponent(value);
+      const made = token(6);
+      const count = Math.ceil(text.length / PART);
+      for (let i = 0; i < count; i++) {
+        await store.setItemAsync(`${name}.${made}.${i}`, text.slice(i * PART, (i + 1) * PART), options);
+      }
+      await store.setItemAsync(name, `parts:${made}:${count}`, options);
+      await clear(name, before);
+    },
+    async remove(name) {
+      const before = await store.getItemAsync(name, options);
+      await store.deleteItemAsync(name, options);
+      await clear(name, before);
+    }
+  };
+}
+
+interface Files {
+  readFile(path: string, encoding: 'utf8'): Promise<string>;
+  open(path: string, flags: string, mode: number): Promise<FileHandle>;
+  rename(from: string, to: string): Promise<void>;
+  rm(path: string, options: { force: boolean }): Promise<void>;
+  mkdir(path: string, options: { recursive: boolean }): Promise<unknown>;
+}
+interface FileHandle {
+  writeFile(text: string): Promise<void>;
+  sync(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** In files of a folder, which only their owner may read. For Node 20.16 or newer; one process at a time. */
+export function fileStore(folder: string): Store {
+  // Asked for at run time, so that no bundler for a browser stumbles over it.
+  const { process } = globalThis as { process?: { getBuiltinModule?: (name: string) => unknown } };
+  const files = process?.getBuiltinModule?.('node:fs/promises') as Files | undefined;
+  if (!files) throw new LowtideError('unsupported', 'Files are kept by Node 20.16 or newer only.');
+  const path = (name: string) => `${folder}/${encodeURIComponent(name)}.json`;
+  return {
+    get: (name) =>
+      files.readFile(path(name), 'utf8').catch((error: { code?: string }) => {
+        if (error.code === 'ENOENT') return null;
+        throw error;
+      }),
+    async set(name, value) {
+      await files.mkdir(folder, { recursive: true });
+      const file = await files.open(`${path(name)}.new`, 'w', 0o600);
+      try {
+        await file.writeFile(value);
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+      await files.rename(`${path(name)}.new`, path(name));
+    },
+    remove: (name) => files.rm(path(name), { force: true })
+  };
+}
