@@ -382,7 +382,7 @@ class Lowtide:
         routes = self._guarded(routes)
         if self.settings.reference:
             routes += Contract(routes, self._schema, lowtide.__version__).routes()
-        development = outbox_routes(self.database) if self._dev else []
+        development = self._development() if self._dev else []
         return Edge(
             [*routes, *development],
             authenticate=self.tokens.verify,
@@ -397,6 +397,12 @@ class Lowtide:
             once=self.once,
             rates=Rates(self.clock, self.settings.rate_limits) if self.settings.rate_limits else None,
         )
+
+    def _development(self) -> list[Route]:
+        from lowtide.playground import playground_routes  # no part of what serves in production
+
+        playground = playground_routes(self._name, self.sync, lambda: self.tokens)
+        return [*outbox_routes(self.database), *playground]
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -5,7 +5,7 @@ SQL; what follows says who receives which rows, who may write them, and what hap
 people changed the same thing without knowing of each other.
 """
 
-from lowtide import App, Boolean, Counter, Model, Reference, Set, Text, me, member, owner
+from lowtide import App, Boolean, Counter, List, Model, Reference, Set, Text, me, member, owner
 
 app = App("starter")
 
@@ -44,7 +44,9 @@ class Todo(Model):
     notes = Text(merge="text", max_length=10_000, default="")
     # Labels that two people add at once are both there afterwards.
     labels = Set()
-    # So are votes: each device adds to what the others added.
+    # The order of steps is kept, and what two people put between them.
+    steps = List()
+    # Votes add up: each device adds to what the others added.
     votes = Counter()
 
     write = member("team", "team_id")

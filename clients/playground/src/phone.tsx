@@ -1,0 +1,327 @@
+// What is on a phone's screen: the starter app's lists and to-dos, read from and written to the phone's own SQLite.
+
+import { render } from 'preact';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { Phone, type Report } from './database';
+import type { Sent } from './network';
+import { readFacts, type Facts, type Lost } from './server';
+import { PHONES, type PhoneId } from './switches';
+import { Todos, type Member, type Refusal, type Todo } from './todos';
+
+/** What the page around the phone may ask of it. */
+export interface PhoneHandle {
+  id: PhoneId;
+  todos: Todos;
+  report(): Promise<Report>;
+  close(): Promise<void>;
+}
+
+/** What the phone tells the page around it, as `detail` of the event `phone`. */
+export type PhoneNews =
+  | { kind: 'ready'; handle: PhoneHandle }
+  | { kind: 'sent'; phone: PhoneId; sent: Sent }
+  | { kind: 'report'; phone: PhoneId; report: Report }
+  | { kind: 'refused'; phone: PhoneId; refusals: Refusal[] };
+
+const tell = (news: PhoneNews) => {
+  if (parent !== window) parent.dispatchEvent(new CustomEvent('phone', { detail: news }));
+};
+
+function App({ phone, todos, facts }: { phone: Phone; todos: Todos; facts: Facts }) {
+  const [screen, setScreen] = useState(todos.screen);
+  const [report, setReport] = useState<Report | null>(null);
+  useEffect(() => {
+    const look = () =>
+      phone.report().then((now) => {
+        setReport(now);
+        tell({ kind: 'report', phone: phone.id, report: now });
+      });
+    const stops = [
+      todos.onScreen((now) => {
+        setScreen(now);
+        tell({ kind: 'refused', phone: phone.id, refusals: now.refusals });
+        void look();
+      }),
+      phone.db.registerListener({ statusChanged: () => void look() })
+    ];
+    void look();
+    return () => stops.forEach((stop) => stop());
+  }, []);
+  const { user } = phone.switches;
+  const inTeam = screen.list !== null;
+  return (
+    <>
+      <header>
+        <h1>{screen.list?.title ?? 'To do'}</h1>
+        <State report={report} airplane={phone.switches.airplane} />
+      </header>
+      <main>
+        {screen.refusals.map((refusal) => (
+          <Refused key={refusal.id} refusal={refusal} todos={todos} />
+        ))}
+        {screen.lost.map((lost) => (
+          <Lost_ key={lost.id} lost={lost} todos={todos} />
+        ))}
+        {!inTeam && report?.hasSynced && (
+          <p class="nothing">
+            <b>{user} is in no team.</b>
+            <br />
+            So there is nothing to see on this phone, and nothing in its database.
+          </p>
+        )}
+        {!inTeam && !report?.hasSynced && <p class="nothing">Waiting for the first sync …</p>}
+        <ul class="todos">
+          {screen.todos.map((todo) => (
+            <Row key={todo.id} todo={todo} todos={todos} merges={facts.merges.todo ?? {}} />
+          ))}
+        </ul>
+        {inTeam && <Add todos={todos} />}
+      </main>
+      {inTeam && <Members members={screen.members} todos={todos} />}
+    </>
+  );
+}
+
+function State({ report, airplane }: { report: Report | null; airplane: boolean }) {
+  const waiting = report?.waiting ?? 0;
+  const kind = airplane || !report?.connected ? 'away' : 'live';
+  const word = airplane ? 'airplane mode' : report?.connected ? 'live' : 'no connection';
+  return (
+    <p class={`state ${kind}`} data-waiting={waiting} data-connected={String(report?.connected ?? false)}>
+      <i />
+      {word}
+      {waiting > 0 && <b>{waiting} to send</b>}
+    </p>
+  );
+}
+
+function Row({ todo, todos, merges }: { todo: Todo; todos: Todos; merges: Record<string, string> }) {
+  const [open, setOpen] = useState(false);
+  return (
+    <li class={todo.done ? 'todo done' : 'todo'} data-id={todo.id}>
+      <div class="line">
+        {'done' in merges && (
+          <input
+            type="checkbox"
+            checked={todo.done}
+            aria-label={`${todo.title}: done`}
+            onChange={(event) => todos.change(todo.id, { done: Number(event.currentTarget.checked) })}
+          />
+        )}
+        <Field
+          label="Title"
+          class="title"
+          value={todo.title}
+          save={(title) => todos.change(todo.id, { title })}
+        />
+        {merges.votes === 'counter' && (
+          <button class="votes" aria-label={`Vote for ${todo.title}: ${todo.votes} now`} onClick={() => todos.vote(todo.id)}>
+            ▲ <span>{todo.votes}</span>
+          </button>
+        )}
+        <button class="more" aria-expanded={open} aria-label={`More of ${todo.title}`} onClick={() => setOpen(!open)}>
+          <i />
+        </button>
+      </div>
+      {merges.labels === 'set' && <Labels todo={todo} todos={todos} />}
+      {open && (
+        <div class="inside">
+          {merges.steps === 'list' && <Steps todo={todo} todos={todos} />}
+          {'notes' in merges && (
+            <Field
+              label="Notes"
+              class="notes"
+              long
+              value={todo.notes}
+              save={(notes) => todos.change(todo.id, { notes })}
+            />
+          )}
+          <button class="plain" onClick={() => todos.remove(todo.id)}>
+            Delete this to-do
+          </button>
+        </div>
+      )}
+    </li>
+  );
+}
+
+/** A text that is saved when the writer pauses, and follows the database while nobody writes. */
+function Field(props: { label: string; class: string; value: string; save: (text: string) => void; long?: boolean }) {
+  const [draft, setDraft] = useState<string | null>(null);
+  const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
+  const save = (text: string | null) => {
+    clearTimeout(timer.current);
+    if (text !== null && text !== props.value) props.save(text);
+    setDraft(null);
+  };
+  const shared = {
+    class: props.class,
+    'aria-label': props.label,
+    value: draft ?? props.value,
+    onInput: (event: { currentTarget: { value: string } }) => {
+      const text = event.currentTarget.value;
+      setDraft(text);
+      clearTimeout(timer.current);
+      timer.current = setTimeout(() => save(text), props.long ? 500 : 1200);
+    },
+    onBlur: () => save(draft)
+  };
+  if (props.long) return <textarea rows={3} placeholder="Notes" {...shared} />;
+  return <input {...shared} onKeyDown={(event) => event.key === 'Enter' && save(draft)} />;
+}
+
+function Labels({ todo, todos }: { todo: Todo; todos: Todos }) {
+  const [adding, setAdding] = useState(false);
+  const add = (text: string) => {
+    setAdding(false);
+    if (text.trim()) todos.label(todo.id, text.trim(), true);
+  };
+  return (
+    <p class="labels">
+      {todo.labels.map((label) => (
+        <button key={label} class="label" aria-label={`Remove the label ${label}`} onClick={() => todos.label(todo.id, label, false)}>
+          {label}
+        </button>
+      ))}
+      {adding ? (
+        <input
+          class="new-label"
+          aria-label="New label"
+          ref={(input) => input?.focus()}
+          onBlur={(event) => add(event.currentTarget.value)}
+          onKeyDown={(event) => {
+            if (event.key === 'Enter') add(event.currentTarget.value);
+            if (event.key === 'Escape') setAdding(false);
+          }}
+        />
+      ) : (
+        <button class="add-label" aria-label={`Add a label to ${todo.title}`} onClick={() => setAdding(true)}>
+          + label
+        </button>
+      )}
+    </p>
+  );
+}
+
+function Steps({ todo, todos }: { todo: Todo; todos: Todos }) {
+  return (
+    <ol class="steps">
+      {todo.steps.map((step, at) => (
+        <li key={step.id}>
+          <span>{step.text}</span>
+          <button aria-label={`Move ${step.text} up`} disabled={at === 0} onClick={() => todos.moveStep(todo.id, step.id)}>
+            ↑
+          </button>
+          <button aria-label={`Remove ${step.text}`} onClick={() => todos.removeStep(todo.id, step.id)}>
+            ×
+          </button>
+        </li>
+      ))}
+      <li class="new">
+        <NewText label="New step" save={(text) => todos.addStep(todo.id, text)} />
+      </li>
+    </ol>
+  );
+}
+
+function NewText({ label, save }: { label: string; save: (text: string) => void }) {
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        const input = event.currentTarget.querySelector('input')!;
+        if (input.value.trim()) save(input.value.trim());
+        input.value = '';
+      }}
+    >
+      <input placeholder={`${label} …`} aria-label={label} />
+      <button aria-label={`Add: ${label}`}>+</button>
+    </form>
+  );
+}
+
+function Add({ todos }: { todos: Todos }) {
+  return (
+    <div class="add">
+      <NewText label="New to-do" save={(title) => todos.add(title)} />
+    </div>
+  );
+}
+
+function Refused({ refusal, todos }: { refusal: Refusal; todos: Todos }) {
+  return (
+    <section class="card refused" aria-label="Refused">
+      <h2>Refused by the server</h2>
+      <p>{refusal.message}</p>
+      <p class="content">{refusal.content}</p>
+      <button onClick={() => todos.dismiss(refusal.id)}>Understood</button>
+    </section>
+  );
+}
+
+function Lost_({ lost, todos }: { lost: Lost; todos: Todos }) {
+  return (
+    <section class="card lost" aria-label="Lost a conflict">
+      <h2>{lost.won_by} was later</h2>
+      <p>
+        Your {lost.field || 'record'} <q>{text(lost.lost)}</q> gave way to <q>{text(lost.won)}</q>.
+      </p>
+      <button onClick={() => todos.restore(lost)}>Put mine back</button>
+      <button class="plain" onClick={() => todos.leave(lost)}>
+        Leave it
+      </button>
+    </section>
+  );
+}
+
+function Members({ members, todos }: { members: Member[]; todos: Todos }) {
+  const dora = members.some((one) => one.user === 'dora');
+  return (
+    <footer aria-label="Members">
+      {members.map((one) => (
+        <span key={one.id} class={`face ${one.user}`} title={one.user}>
+          {one.user}
+        </span>
+      ))}
+      {!dora && (
+        <button class="invite" onClick={() => todos.invite('dora')}>
+          + dora
+        </button>
+      )}
+    </footer>
+  );
+}
+
+const text = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value));
+
+async function start() {
+  const id = PHONES.find((one) => location.pathname.endsWith(`/${one}`))!;
+  const sent: Sent[] = [];
+  const facts = await readFacts();
+  const phone = new Phone(id, facts, (one) => {
+    sent.push(one);
+    tell({ kind: 'sent', phone: id, sent: one });
+  });
+  document.title = `${phone.switches.user}'s phone`;
+  await phone.open();
+  const todos = new Todos(phone.db, () => phone.switches.user, () => phone.getToken());
+  await todos.start();
+  render(<App phone={phone} todos={todos} facts={facts} />, document.body);
+  const handle = { id, todos, report: () => phone.report(), close: () => phone.close() };
+  Object.assign(window, { phone: handle });
+  tell({ kind: 'ready', handle });
+}
+
+start().catch((error: unknown) => {
+  const why = isSecureContext
+    ? String(error instanceof Error ? error.message : error)
+    : 'A browser gives storage to pages of this machine and of https only. Open the playground at 127.0.0.1.';
+  render(
+    <p class="nothing">
+      <b>This phone does not start.</b>
+      <br />
+      {why}
+    </p>,
+    document.body
+  );
+});

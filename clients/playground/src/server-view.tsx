@@ -1,0 +1,133 @@
+// The server's side of it: rows, journal, refusals, and the number that orders everything.
+
+import { useRef } from 'preact/hooks';
+import { asServer, type Lost, type Shown } from './server';
+import type { Stage } from './stage';
+import { TEAM } from './team';
+
+export function ServerView({ stage }: { stage: Stage }) {
+  const { view } = stage;
+  if (!view) {
+    return (
+      <div class="server-view">
+        <h2>The server</h2>
+        <p class="soft">is not answering; the phones go on.</p>
+      </div>
+    );
+  }
+  const here = (model: string) => (view.records[model] ?? []).filter((one) => one.data.team_id === TEAM);
+  const members = here('membership').map((one) => String(one.data.user_id));
+  const restore = (id: string) =>
+    asServer('POST', `/v1/sync/conflicts/${id}/restore`).catch((error: Error) => stage.log('server', error.message, 'bad'));
+  return (
+    <div class="server-view">
+      <div class="heading">
+        <h2>The server</h2>
+        <p class="head">
+          head <b key={view.head}>{view.head}</b>
+        </p>
+      </div>
+      <p class="members">
+        {members.sort().map((user) => (
+          <span key={user} class={`face ${user}`}>
+            {user}
+          </span>
+        ))}
+      </p>
+      <div class="scroll" tabIndex={0} role="region" aria-label="Rows on the server">
+        <table>
+          <thead>
+            <tr>
+              <th>title</th>
+              <th>done</th>
+              <th>votes</th>
+              <th>labels</th>
+              <th>steps</th>
+              <th>notes</th>
+            </tr>
+          </thead>
+          <tbody>
+            {here('todo').map((one) => (
+              <TodoRow key={one.id} one={one} />
+            ))}
+          </tbody>
+        </table>
+      </div>
+      <h3>
+        Journal <small>values that lost a conflict</small>
+      </h3>
+      {view.conflicts.length === 0 && <p class="soft">Nothing lost yet.</p>}
+      <ul class="journal">
+        {view.conflicts.slice(0, 6).map((one) => (
+          <Journal key={one.id} one={one} restore={restore} />
+        ))}
+      </ul>
+      <h3>
+        Refused <small>and told to the phone</small>
+      </h3>
+      {view.rejections.length === 0 && <p class="soft">Nothing refused, or all of it understood.</p>}
+      <ul class="journal">
+        {view.rejections.slice(-4).map((one) => (
+          <li key={one.id}>
+            <span>
+              <b>{String(one.data.device ?? '').split('/')[0]}</b> {String(one.data.op)} {String(one.data.model)}:{' '}
+              {String(one.data.message)}
+            </span>
+          </li>
+        ))}
+      </ul>
+    </div>
+  );
+}
+
+function TodoRow({ one }: { one: Shown }) {
+  const { title, done, votes, labels, steps, notes } = one.data;
+  return (
+    <tr>
+      <Cell value={title} />
+      <Cell value={done ? '✓' : '·'} />
+      <Cell value={votes} />
+      <Cell value={words(labels)} />
+      <Cell value={words(steps)} />
+      <Cell value={notes} />
+    </tr>
+  );
+}
+
+/** A value, which lights up once when it changes. */
+function Cell({ value }: { value: unknown }) {
+  const first = useRef(value);
+  const text = value === null || value === undefined ? '' : String(value);
+  return (
+    <td>
+      <span key={text} class={first.current === value ? '' : 'new'}>
+        {text}
+      </span>
+    </td>
+  );
+}
+
+function Journal({ one, restore }: { one: Lost; restore: (id: string) => void }) {
+  return (
+    <li>
+      <span>
+        <b>{one.field || one.model}</b> of {one.lost_by}: <q>{short(one.lost)}</q> gave way to {one.won_by}’s{' '}
+        <q>{short(one.won)}</q>
+      </span>
+      {one.restored_at === null ? (
+        <button onClick={() => restore(one.id)} aria-label={`Restore ${short(one.lost)}`}>
+          Restore
+        </button>
+      ) : (
+        <em>restored</em>
+      )}
+    </li>
+  );
+}
+
+function words(value: unknown): string {
+  const list: unknown[] = typeof value === 'string' ? JSON.parse(value) : Array.isArray(value) ? value : [];
+  return list.map((one) => (typeof one === 'string' ? one : ((one as { text?: string })?.text ?? ''))).join(', ');
+}
+
+const short = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value)).slice(0, 40);

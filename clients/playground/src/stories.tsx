@@ -1,0 +1,290 @@
+// Four short stories that play on the stage, a step at a time.
+
+import { useState } from 'preact/hooks';
+import type { PhoneHandle } from './phone';
+import type { Stage } from './stage';
+import { setSwitches, type PhoneId } from './switches';
+import { letIn, membership, putOut } from './team';
+import type { Todo } from './todos';
+
+interface Step {
+  /** What the button says. */
+  press: string;
+  /** What is to be seen afterwards. */
+  then: string;
+  play: (stage: Stage) => Promise<void>;
+}
+
+interface Story {
+  name: string;
+  first: string;
+  steps: Step[];
+}
+
+const air = (phone: PhoneId, airplane: boolean) => setSwitches(phone, { airplane });
+
+/** Ann, Ben and Cleo in the team, on phones that have a network and nothing to send. */
+async function calm(stage: Stage): Promise<void> {
+  for (const [phone, user] of [['a', 'ann'], ['b', 'ben'], ['c', 'cleo']] as const) {
+    setSwitches(phone, { user, airplane: false, train: false, basement: false, ahead: 0 });
+    if (!membership(stage.view, user)) await letIn(user);
+  }
+  await putOut(stage.view, 'dora');
+  await stage.until(() => Object.values(stage.devices).every((one) => one.connected && one.waiting === 0), 'calm');
+  for (const phone of ['a', 'b', 'c'] as const) await todo(stage, phone);
+}
+
+/** The first to-do on a phone. */
+async function todo(stage: Stage, phone: PhoneId): Promise<[PhoneHandle, Todo]> {
+  const handle = await stage.phone(phone);
+  await stage.until(() => handle.todos.screen.todos.length > 0, 'a to-do');
+  return [handle, handle.todos.screen.todos[0]!];
+}
+
+async function settled(stage: Stage, phones: PhoneId[], holds: (todo: Todo) => boolean): Promise<void> {
+  const handles = await Promise.all(phones.map((phone) => stage.phone(phone)));
+  await stage.until(
+    () => handles.every(({ id, todos }) => stage.devices[id].waiting === 0 && !!todos.screen.todos[0] && holds(todos.screen.todos[0])),
+    'the phones to agree'
+  );
+}
+
+const FIELD: Story = {
+  name: 'One field, two edits',
+  first: 'Ann and Ben lose their network, and both rename the same to-do. What becomes of the one who loses?',
+  steps: [
+    {
+      press: 'Take both networks away',
+      then: 'The app did not notice: it reads and writes SQLite on the phone.',
+      play: async (stage) => {
+        await calm(stage);
+        air('a', true);
+        air('b', true);
+        await stage.until(() => !stage.devices.a.connected && !stage.devices.b.connected, 'both to be offline');
+      }
+    },
+    {
+      press: 'Rename it on both',
+      then: 'Each phone shows its own title. The changes wait, with the time they were made and what they replaced.',
+      play: async (stage) => {
+        const [ann, first] = await todo(stage, 'a');
+        await ann.todos.change(first.id, { title: 'Firewood, dry' });
+        await new Promise((resolve) => setTimeout(resolve, 700)); // so that one is later than the other
+        const [ben] = await todo(stage, 'b');
+        await ben.todos.change(first.id, { title: 'Charcoal instead' });
+        await stage.until(() => stage.devices.a.waiting > 0 && stage.devices.b.waiting > 0, 'both to wait');
+      }
+    },
+    {
+      press: 'Give the networks back',
+      then: 'Ben wrote later, so his title stands everywhere. Ann’s is in the journal, and her phone tells her.',
+      play: async (stage) => {
+        air('b', false);
+        await settled(stage, ['b'], (one) => one.title === 'Charcoal instead');
+        air('a', false);
+        await settled(stage, ['a', 'b', 'c'], (one) => one.title === 'Charcoal instead');
+        const ann = await stage.phone('a');
+        await stage.until(() => ann.todos.screen.lost.length > 0, 'the journal');
+      }
+    },
+    {
+      press: 'Put Ann’s back',
+      then: 'One press, and hers stands on every phone. Nothing was lost at any time.',
+      play: async (stage) => {
+        const [ann] = await todo(stage, 'a');
+        const lost = ann.todos.screen.lost.find((one) => one.lost === 'Firewood, dry') ?? ann.todos.screen.lost[0];
+        if (lost) await ann.todos.restore(lost);
+        await settled(stage, ['a', 'b', 'c'], (one) => one.title === 'Firewood, dry');
+      }
+    }
+  ]
+};
+
+let votes = 0;
+
+const COUNTERS: Story = {
+  name: 'Two counters',
+  first: 'Votes are a counter, labels a set. Two people who change them at once are not in conflict.',
+  steps: [
+    {
+      press: 'Vote on both, offline',
+      then: 'Ann voted three times and Ben twice, neither knowing of the other. Both added a label, too.',
+      play: async (stage) => {
+        await calm(stage);
+        air('a', true);
+        air('b', true);
+        const [ann, first] = await todo(stage, 'a');
+        const [ben] = await todo(stage, 'b');
+        votes = first.votes;
+        for (let i = 0; i < 3; i++) await ann.todos.vote(first.id);
+        for (let i = 0; i < 2; i++) await ben.todos.vote(first.id);
+        await ann.todos.label(first.id, 'dry', true);
+        await ben.todos.label(first.id, 'borrow', true);
+        await stage.until(() => stage.devices.a.waiting > 3 && stage.devices.b.waiting > 2, 'both to wait');
+      }
+    },
+    {
+      press: 'Ben’s answer gets lost',
+      then: 'His votes reached the server, and he does not know: he sends them again. They count once.',
+      play: async (stage) => {
+        setSwitches('b', { basement: true });
+        air('b', false);
+        await stage.until(() => (stage.view?.records.todo ?? []).some((one) => one.data.votes === votes + 2), 'his votes');
+        setSwitches('b', { basement: false });
+      }
+    },
+    {
+      press: 'Give both their networks back',
+      then: 'Three and two are five more than before, on every phone. Both labels are there.',
+      play: async (stage) => {
+        air('a', false);
+        await settled(stage, ['a', 'b', 'c'], (one) => one.votes === votes + 5);
+      }
+    }
+  ]
+};
+
+const REFUSED: Story = {
+  name: 'A refused write',
+  first: 'Only who founded the team lets people in. Ben tries, without a network.',
+  steps: [
+    {
+      press: 'Ben lets dora in, offline',
+      then: 'His phone shows her at once: it cannot know better. He votes once more, behind it in the queue.',
+      play: async (stage) => {
+        await calm(stage);
+        air('b', true);
+        const [ben, first] = await todo(stage, 'b');
+        votes = first.votes;
+        await ben.todos.invite('dora');
+        await ben.todos.vote(first.id);
+        await stage.until(() => stage.devices.b.waiting >= 2, 'both to wait');
+      }
+    },
+    {
+      press: 'Give him his network back',
+      then: 'The server says no, and why. Dora is gone from his phone; his vote behind her is everywhere.',
+      play: async (stage) => {
+        air('b', false);
+        const ben = await stage.phone('b');
+        await settled(stage, ['a', 'b', 'c'], (one) => one.votes === votes + 1);
+        await stage.until(() => ben.todos.screen.refusals.length > 0, 'the refusal');
+      }
+    },
+    {
+      press: 'He understands',
+      then: 'A refusal is a row like any other: the app shows it, and deletes it when it is settled.',
+      play: async (stage) => {
+        const ben = await stage.phone('b');
+        for (const one of ben.todos.screen.refusals) await ben.todos.dismiss(one.id);
+        await stage.until(() => stage.view?.rejections.length === 0 && stage.devices.b.waiting === 0, 'the row to go');
+      }
+    }
+  ]
+};
+
+const REVOKED: Story = {
+  name: 'Revocation',
+  first: 'Cleo leaves the team while her phone is in airplane mode.',
+  steps: [
+    {
+      press: 'Take her out of the team',
+      then: 'She is out, and her phone has not heard of it: it still holds what it held, and takes her vote.',
+      play: async (stage) => {
+        await calm(stage);
+        air('c', true);
+        await stage.until(() => !stage.devices.c.connected, 'her to be offline');
+        const [cleo, first] = await todo(stage, 'c');
+        await putOut(stage.view, 'cleo');
+        await stage.until(() => !membership(stage.view, 'cleo'), 'her to be out');
+        await cleo.todos.vote(first.id);
+        await stage.until(() => stage.devices.c.waiting > 0, 'her vote to wait');
+      }
+    },
+    {
+      press: 'Give her the network back',
+      then: 'Her vote is refused, and with the next checkpoint the rows leave her database. Nothing of the team is left.',
+      play: async (stage) => {
+        air('c', false);
+        const cleo = await stage.phone('c');
+        await stage.until(() => cleo.todos.screen.list === null && stage.devices.c.waiting === 0, 'the rows to go');
+      }
+    },
+    {
+      press: 'Let her in again',
+      then: 'The rows are there again: she receives what the team has now.',
+      play: async (stage) => {
+        await letIn('cleo');
+        const cleo = await stage.phone('c');
+        await stage.until(() => cleo.todos.screen.todos.length > 0, 'the rows');
+        for (const one of cleo.todos.screen.refusals) await cleo.todos.dismiss(one.id);
+      }
+    }
+  ]
+};
+
+const STORIES = [FIELD, COUNTERS, REFUSED, REVOKED];
+
+export function Stories({ stage }: { stage: Stage }) {
+  const [at, setAt] = useState<{ story: number; step: number } | null>(null);
+  const [playing, setPlaying] = useState(false);
+  const [failure, setFailure] = useState('');
+  const story = at && STORIES[at.story];
+  const next = story?.steps[at!.step];
+  const play = async () => {
+    if (!next || playing) return;
+    setPlaying(true);
+    setFailure('');
+    try {
+      await next.play(stage);
+      setAt({ ...at!, step: at!.step + 1 });
+    } catch (error) {
+      setFailure((error as Error).message);
+    }
+    setPlaying(false);
+  };
+  const said = story && (at!.step === 0 ? story.first : story.steps[at!.step - 1]!.then);
+  const last = at !== null && at.story === STORIES.length - 1;
+  return (
+    <section class="stories" aria-label="Guided tour">
+      <ol class="chapters">
+        {STORIES.map((one, n) => (
+          <li key={one.name}>
+            <button
+              aria-current={at?.story === n ? 'step' : undefined}
+              disabled={playing}
+              onClick={() => {
+                setFailure('');
+                setAt({ story: n, step: 0 });
+              }}
+            >
+              <i>{n + 1}</i> {one.name}
+            </button>
+          </li>
+        ))}
+      </ol>
+      <div class="telling">
+        <p aria-live="polite">
+          {failure || said || 'Four stories of half a minute each. Or play: everything on the phones is real.'}
+        </p>
+        {next && (
+          <button class="press" disabled={playing} onClick={play}>
+            {playing ? 'Wait …' : failure ? 'Try again' : next.press}
+          </button>
+        )}
+        {!next && !(story && last) && (
+          <button class="press" onClick={() => setAt({ story: story ? at!.story + 1 : 0, step: 0 })}>
+            {story ? 'Next story' : 'Begin'}
+          </button>
+        )}
+        {story && (
+          <span class="dots" aria-hidden="true">
+            {story.steps.map((step, n) => (
+              <i key={step.press} class={n < at!.step ? 'done' : ''} />
+            ))}
+          </span>
+        )}
+      </div>
+    </section>
+  );
+}

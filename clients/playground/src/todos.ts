@@ -1,0 +1,232 @@
+// The starter app on a phone: plain SQL on the phone's own tables, and what it shows of them.
+
+import type { PowerSyncDatabase } from '@powersync/web';
+import { newId, type Lost } from './server';
+
+export interface Step {
+  id: string;
+  text: string;
+}
+
+export interface Todo {
+  id: string;
+  title: string;
+  done: boolean;
+  notes: string;
+  votes: number;
+  labels: string[];
+  steps: Step[];
+}
+
+export interface Member {
+  id: string;
+  user: string;
+}
+
+export interface Refusal {
+  id: string;
+  code: string;
+  message: string;
+  /** What was refused, in words. */
+  content: string;
+}
+
+export interface Screen {
+  list: { id: string; team: string; title: string } | null;
+  todos: Todo[];
+  members: Member[];
+  refusals: Refusal[];
+  lost: Lost[];
+}
+
+type Row = Record<string, any>;
+
+export class Todos {
+  screen: Screen = { list: null, todos: [], members: [], refusals: [], lost: [] };
+  private readonly hearers = new Set<(screen: Screen) => void>();
+  private readonly asked = new Map<string, string>();
+  private readonly left = new Set<string>();
+  private lost = new Map<string, Lost[]>();
+  private readonly columns = new Map<string, Set<string>>();
+
+  constructor(
+    private readonly db: PowerSyncDatabase,
+    private readonly user: () => string,
+    private readonly token: () => Promise<string>
+  ) {}
+
+  async start(): Promise<void> {
+    for (const name of ['todo', 'todo_list', 'membership', 'lowtide_rejections']) {
+      const rows = await this.db.getAll<Row>(`SELECT name FROM pragma_table_info(?)`, [name]);
+      this.columns.set(name, new Set(rows.map((row) => row.name)));
+    }
+    const tables = [...this.columns.keys()];
+    this.db.onChange({ onChange: () => this.look() }, { tables, throttleMs: 30 });
+    this.db.registerListener({ statusChanged: () => void this.askLost() });
+    await this.look();
+  }
+
+  onScreen(hear: (screen: Screen) => void): () => void {
+    this.hearers.add(hear);
+    return () => this.hearers.delete(hear);
+  }
+
+  // What a person does. Each is one local transaction, with or without a network.
+
+  async add(title: string): Promise<void> {
+    const { list } = this.screen;
+    if (!list) return;
+    const values: Row = { team_id: list.team, list_id: list.id, title, done: 0, notes: '', labels: '[]', votes: 0, steps: '[]' };
+    const names = Object.keys(values).filter((name) => this.columns.get('todo')!.has(name));
+    const marks = names.map(() => '?').join(', ');
+    const sql = `INSERT INTO todo (id, ${names.join(', ')}) VALUES (?, ${marks})`;
+    await this.db.execute(sql, [newId(), ...names.map((name) => values[name])]);
+  }
+
+  async change(id: string, values: Partial<Record<'title' | 'done' | 'notes' | 'labels' | 'steps', unknown>>): Promise<void> {
+    const sets = Object.keys(values).map((name) => `${name} = ?`).join(', ');
+    await this.db.execute(`UPDATE todo SET ${sets} WHERE id = ?`, [...Object.values(values), id]);
+  }
+
+  async vote(id: string): Promise<void> {
+    await this.db.execute('UPDATE todo SET votes = votes + 1 WHERE id = ?', [id]);
+  }
+
+  async label(id: string, label: string, add: boolean): Promise<void> {
+    const labels = this.todo(id)?.labels.filter((one) => one !== label) ?? [];
+    if (add) labels.push(label);
+    await this.change(id, { labels: JSON.stringify(labels) });
+  }
+
+  async addStep(id: string, text: string): Promise<void> {
+    const steps = this.todo(id)?.steps ?? [];
+    await this.change(id, { steps: JSON.stringify([...steps, { id: newId(), text }]) });
+  }
+
+  async removeStep(id: string, step: string): Promise<void> {
+    const steps = this.todo(id)?.steps ?? [];
+    await this.change(id, { steps: JSON.stringify(steps.filter((one) => one.id !== step)) });
+  }
+
+  async moveStep(id: string, step: string): Promise<void> {
+    const steps = [...(this.todo(id)?.steps ?? [])];
+    const at = steps.findIndex((one) => one.id === step);
+    if (at < 1) return;
+    steps.splice(at - 1, 2, steps[at]!, steps[at - 1]!);
+    await this.change(id, { steps: JSON.stringify(steps) });
+  }
+
+  async remove(id: string): Promise<void> {
+    await this.db.execute('DELETE FROM todo WHERE id = ?', [id]);
+  }
+
+  /** Let somebody into the team; the server refuses it from whoever did not found the team. */
+  async invite(user: string): Promise<void> {
+    const { list } = this.screen;
+    if (!list) return;
+    await this.db.execute('INSERT INTO membership (id, team_id, user_id) VALUES (uuid(), ?, ?)', [list.team, user]);
+  }
+
+  async dismiss(refusal: string): Promise<void> {
+    await this.db.execute('DELETE FROM lowtide_rejections WHERE id = ?', [refusal]);
+  }
+
+  /** Write a value that lost a conflict back. Asks the server, so it needs a network. */
+  async restore(lost: Lost): Promise<void> {
+    await this.ask('POST', `/v1/sync/conflicts/${lost.id}/restore`);
+    this.leave(lost);
+  }
+
+  leave(lost: Lost): void {
+    this.left.add(lost.id);
+    this.show({});
+  }
+
+  private todo(id: string): Todo | undefined {
+    return this.screen.todos.find((one) => one.id === id);
+  }
+
+  // What is shown.
+
+  private async look(): Promise<void> {
+    const [lists, todos, members, refusals] = await Promise.all([
+      this.db.getAll<Row>('SELECT * FROM todo_list ORDER BY title LIMIT 1'),
+      this.db.getAll<Row>('SELECT * FROM todo ORDER BY id'),
+      this.db.getAll<Row>('SELECT * FROM membership ORDER BY user_id'),
+      this.db.getAll<Row>('SELECT * FROM lowtide_rejections ORDER BY n')
+    ]);
+    const list = lists[0];
+    this.show({
+      list: list ? { id: list.id, team: list.team_id, title: list.title } : null,
+      todos: todos.map(todoOf),
+      members: members.map(({ id, user_id }) => ({ id, user: user_id })),
+      refusals: refusals.map(refusalOf)
+    });
+    await this.askLost();
+  }
+
+  private show(changed: Partial<Screen>): void {
+    const standing = new Set((changed.todos ?? this.screen.todos).map((one) => one.id));
+    const lost = [...this.lost.values()].flat();
+    const mine = lost.filter(
+      (one) =>
+        standing.has(one.record) && one.lost_by === this.user() && one.restored_at === null && !this.left.has(one.id)
+    );
+    this.screen = { ...this.screen, ...changed, lost: mine };
+    for (const hear of this.hearers) hear(this.screen);
+  }
+
+  /** Ask for what lost in records that have changed since they were last asked for. */
+  private async askLost(): Promise<void> {
+    if (!this.db.currentStatus.connected) return;
+    const { count } = await this.db.getUploadQueueStats();
+    if (count > 0) return;
+    for (const todo of this.screen.todos) {
+      const now = JSON.stringify(todo);
+      if (this.asked.get(todo.id) === now) continue;
+      this.asked.set(todo.id, now);
+      try {
+        const { conflicts } = await this.ask('GET', `/v1/sync/conflicts?model=todo&id=${todo.id}&limit=5`);
+        this.lost.set(todo.id, conflicts);
+        this.show({});
+      } catch {
+        this.asked.delete(todo.id); // asked again at the next change
+        return;
+      }
+    }
+  }
+
+  private async ask(method: string, path: string): Promise<any> {
+    const headers = { authorization: `Bearer ${await this.token()}` };
+    const answer = await fetch(path, { method, headers });
+    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status}`);
+    return answer.json();
+  }
+}
+
+function todoOf(row: Row): Todo {
+  return {
+    id: row.id,
+    title: row.title ?? '',
+    done: Boolean(row.done),
+    notes: row.notes ?? '',
+    votes: row.votes ?? 0,
+    labels: listOf(row.labels),
+    steps: listOf(row.steps)
+  };
+}
+
+function refusalOf(row: Row): Refusal {
+  const data = JSON.parse(row.data ?? 'null') ?? {};
+  const content = Object.entries(data).map(([name, value]) => `${name}: ${value}`).join(', ');
+  return { id: row.id, code: row.code, message: row.message, content: `${row.op} ${row.model} ${content}`.slice(0, 160) };
+}
+
+function listOf(text: unknown): any[] {
+  try {
+    const list: unknown = JSON.parse(String(text ?? '[]'));
+    return Array.isArray(list) ? list : [];
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,81 @@
+"""What the server holds, for the page to show beside the phones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from lowtide.kernel.http import Outlet
+from lowtide.kernel.schema import Principal
+from lowtide.storage.db import Tx
+from lowtide.sync import store
+from lowtide.sync.journal import Lost
+from lowtide.sync.service import Sync
+from lowtide.sync.system import COMMANDS, REJECTIONS
+
+MAX_SHOWN = 50
+"""Records of each model, and entries of the journal, that the page is sent."""
+LOOK_EVERY = 0.2
+"""Seconds between two looks at the head: one row of one table."""
+QUIET = 15.0
+"""Seconds after which an empty line says that the connection is there."""
+SPACE = "main"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """A record as the server has it."""
+
+    id: str
+    data: dict[str, Any]
+    updated: int
+
+
+class View(msgspec.Struct, frozen=True):
+    """The server at one head."""
+
+    head: int
+    epoch: str
+    records: dict[str, list[Shown]]
+    rejections: list[Shown]
+    conflicts: Sequence[Lost]
+
+
+async def show(sync: Sync, outlet: Outlet) -> None:
+    """Write a ``View`` a line: now, and whenever the head has moved. Returns when the server stops."""
+    seen, quiet = -1, 0.0
+    while not outlet.draining:
+        head = await sync.head()
+        if head != seen:
+            view = await look(sync)
+            seen, quiet = view.head, 0.0
+            await outlet.write(_encode(view) + b"\n")
+        elif quiet >= QUIET:
+            quiet = 0.0
+            await outlet.write(b"\n")
+        await asyncio.sleep(LOOK_EVERY)
+        quiet += LOOK_EVERY
+
+
+async def look(sync: Sync) -> View:
+    """The server's records, refusals and lost values: some of each."""
+    names = [name for name, model in sync.schema.models.items() if not model.removed and name != COMMANDS]
+
+    async def read(tx: Tx) -> tuple[store.Head, dict[str, list[Shown]]]:
+        head = await store.read_head(tx)
+        found = {}
+        for name in names:
+            rows = await tx.fetch(store.queries["records_of"], SPACE, name, "", MAX_SHOWN)
+            model = sync.schema.models[name]
+            found[name] = [Shown(id, store.restore(model, data), at) for id, data, _, _, at in rows]
+        return head, found
+
+    head, records = await sync.database.read(read)
+    server = Principal(user="playground", space=SPACE, server=True)
+    conflicts = await sync.journal.entries(server, limit=MAX_SHOWN)
+    rejections = records.pop(REJECTIONS)
+    return View(head.group, head.epoch, records, rejections, conflicts)
