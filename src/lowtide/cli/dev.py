@@ -97,8 +97,9 @@ def greeting(
         lines += [f"phones nearby     http://{nearby}:{port}{hint}"]
     else:
         lines += ["phones nearby     none: this machine is in no network"]
+    lines += ["", f"three phones      http://127.0.0.1:{port}/playground"]
     where = "PostgreSQL" if settings.postgres else os.path.relpath(settings.database)
-    lines += ["", f"data              {where}", "a token           lowtide token --user ann"]
+    lines += [f"data              {where}", "a token           lowtide token --user ann"]
     if settings.reference:
         lines += [f"addresses         http://127.0.0.1:{port}/docs"]
     if not settings.smtp_url:

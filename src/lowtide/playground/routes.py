@@ -90,8 +90,12 @@ def playground_routes(name: str, sync: Sync, tokens: Callable[[], Tokens]) -> li
         """The tables of a phone, and how their fields merge."""
         _check_local(request)
         models = sync.schema.models.values()
-        merges = {m.name: {f.name: f.merge for f in m.fields.values() if not f.removed} for m in models}
-        return Facts(name, (await sync.database.read(read_head)).epoch, client_schema(sync.schema)["tables"], merges)
+        merges = {
+            model.name: {field.name: str(field.merge) for field in model.fields.values() if not field.removed}
+            for model in models
+        }
+        tables = client_schema(sync.schema)["tables"]
+        return Facts(name, (await sync.database.read(read_head)).epoch, tables, merges)
 
     async def server(request: Request[None, None]) -> Stream:
         """What the server holds, a line of JSON now and at every change."""
@@ -110,7 +114,9 @@ def playground_routes(name: str, sync: Sync, tokens: Callable[[], Tokens]) -> li
 
 
 def _route(method: Any, path: str, handler: Any, summary: str, **more: Any) -> Route:
-    return Route(method, path, handler, auth="none", rate="none", summary=summary, tags=("development",), **more)
+    return Route(
+        method, path, handler, auth="none", rate="none", summary=summary, tags=("development",), **more
+    )
 
 
 def _check_local(request: Request[Any, None]) -> None:
