@@ -69,7 +69,7 @@ class Audit:
         return id
 
     async def write_change(self, tx: Tx, entry: Entry) -> bool:
-        """``write``, unless the last entry of this action and target had the same ``after``. Was it written?
+        """``write``, unless the last entry of this action and target had the same ``after``. Did it change?
 
         For what is looked at every start, such as the settings: only a change is worth an entry.
         """
@@ -79,7 +79,7 @@ class Audit:
             if seal_value(self.pepper, salt, entry.after) == bytes(hash):
                 return False
         await self.write(tx, entry)
-        return True
+        return bool(last)
 
     async def erase(
         self, tx: Tx, subject: str, *, actor: str = "system", via: str = "", request: str = ""
