@@ -30,15 +30,23 @@ def run(
     folder: Path,
     *,
     mode: str = "legacy",
+    transport: str = "HTTP",
     given: dict[str, Any] | None = None,
     space: str = "main",
 ) -> Any:
     """Run ``tests/node/<name>.mjs`` and return its report.
 
     Each scenario may have a space of its own, so that several share one server. ``mode`` is the SDK's way
-    to ask for checkpoints. Raises ``ScenarioFailed`` with what the program said.
+    to ask for checkpoints, ``transport`` its connection method: HTTP or WEB_SOCKET. Raises
+    ``ScenarioFailed`` with what the program said.
     """
-    scenario = {"url": server.url, "folder": str(folder), "mode": mode, "given": given or {}}
+    scenario = {
+        "url": server.url,
+        "folder": str(folder),
+        "mode": mode,
+        "transport": transport,
+        "given": given or {},
+    }
     errors = folder / "errors.txt"
     client_package.build()
     with errors.open("wb") as stderr:

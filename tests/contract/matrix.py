@@ -279,6 +279,7 @@ ROWS = [
                                                             "200+! 404  404  401  401  401  404  200+!"),
     Row("DELETE", "/v1/records/{model}/{id}", ones_record,  "204!  404  404  401  401  401  404  204!"),
     Row("POST", "/sync/stream", download,                   "200+  200  200  401  401  401  200  200"),
+    Row("GET", "/sync/stream", at("/sync/stream"), all_get(400)),  # no WebSocket, so nothing
     Row("POST", "/v1/sync/batches", ones_note_changed,      "200!  200  200  401  401  401  200  200!"),
     Row("GET", "/write-checkpoint2.json", checkpoint, USERS),
     Row("POST", "/sync/checkpoint-request", numbered_checkpoint, USERS),

@@ -8,15 +8,15 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { isDeepStrictEqual } from 'node:util';
 import { LowtideConnector } from '@lowtide/client';
-import { PowerSyncDatabase } from '@powersync/node';
+import { PowerSyncDatabase, SyncStreamConnectionMethod } from '@powersync/node';
 import { CREW } from './schema.mjs';
 
-const context = JSON.parse(process.env.SCENARIO); // { url, folder, mode, given }
+const context = JSON.parse(process.env.SCENARIO); // { url, folder, mode, transport, given }
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const logger = { log: ({ level, message, error }) => level >= 20 && console.error(message, error ?? '') };
 const WAIT = 20_000;
 
-export const { url, folder, mode, given } = context;
+export const { url, folder, mode, transport, given } = context;
 export const uuid = randomUUID;
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -72,6 +72,7 @@ export async function phone(name, { user = name, schema = CREW, online = true, t
     online: (changed = {}) =>
       db.connect(connector, {
         checkpointMode: mode,
+        connectionMethod: SyncStreamConnectionMethod[transport],
         retryDelayMs: 100,
         crudUploadThrottleMs: 10,
         ...options,

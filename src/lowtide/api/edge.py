@@ -20,7 +20,7 @@ import msgspec
 from lowtide.api.bodies import Body, Gone, check_head
 from lowtide.api.limits import FIRST, Deadline, Deadlines, Load
 from lowtide.api.logs import ERRORS, AccessLog
-from lowtide.api.origins import Hosts, Origins
+from lowtide.api.origins import Hosts, Origins, is_own
 from lowtide.api.problems import expected, problem
 from lowtide.api.rates import Rates
 from lowtide.api.repeats import HEADER as REPEAT
@@ -163,6 +163,8 @@ class Edge:
         self._streams = Streams(self.load, ids)
         self._prefix = ids.token()[:12]
         self._count = 0
+        self.socket_paths = frozenset(served.path for served in self.table.routes if served.rsocket)
+        """Where a GET may become a WebSocket."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -377,6 +379,42 @@ class Edge:
             deadline.task.uncancel()
         return result
 
+    # -- RSocket ----------------------------------------------------------------------------------
+
+    def welcomes(self, path: str, headers: list[tuple[bytes, bytes]]) -> bool:
+        """May a request for a WebSocket be granted? If not, it is answered as what it is without.
+
+        A page of an origin that may not read our answers may not open one either; the server's own may,
+        which is what the WebSockets of React Native say they are.
+        """
+        if path not in self.socket_paths:
+            return False
+        try:
+            fields = _fields(headers)
+            self._check_host({}, fields)
+        except LowtideError:
+            return False
+        origin = fields.get(b"origin")
+        return origin is None or is_own(origin, fields[b"host"]) or self._origins.allow(origin)
+
+    def greet(self, scope: Scope) -> None:
+        """Raises what a request with these headers would be refused for, before it is asked."""
+        self._count += 1
+        number = f"{self._prefix}{self._count:08x}"
+        exchange = _Exchange(scope, _nothing, _nowhere, number, self._clock.monotonic())
+        try:
+            fields = _fields(scope["headers"])
+            served, _ = self.table.find(scope["method"], scope["path"])
+            exchange.where = served.route
+            self._check_host(scope, fields)
+            self._who(served.route, fields, scope["method"], scope["path"])
+            self.load.check(served.rank)
+            self.load.check_streams()
+        except LowtideError as error:
+            exchange.status = error.status
+            self._log(exchange)
+            raise
+
     # -- answers ----------------------------------------------------------------------------------
 
     def _options(self, path: str, fields: Mapping[bytes, bytes]) -> Response:
@@ -509,6 +547,14 @@ class Edge:
         seconds = self._clock.monotonic() - exchange.started
         if self._access.wants(status, 0 if exchange.streamed else seconds):
             self._access.write(_where(exchange) | {"status": status, "ms": round(seconds * 1000, 2)})
+
+
+async def _nothing() -> MutableMapping[str, Any]:
+    return {"type": "http.disconnect"}
+
+
+async def _nowhere(message: MutableMapping[str, Any]) -> None:
+    """Nobody is there to be told."""
 
 
 def _where(exchange: _Exchange) -> dict[str, Any]:

@@ -109,3 +109,10 @@ class Origins:
         if wanted is not None and TOKENS.fullmatch(wanted):
             answer.append((b"access-control-allow-headers", wanted))
         return answer
+
+
+def is_own(origin: bytes, host: bytes) -> bool:
+    """Is ``origin`` the address that the request was sent to, by its Host header?"""
+    scheme, _, authority = origin.lower().partition(b"://")
+    port = {b"http": b":80", b"https": b":443"}.get(scheme)
+    return port is not None and authority.removesuffix(port) == host.lower().removesuffix(port)

@@ -20,7 +20,7 @@ import msgspec
 import uvicorn
 
 from lowtide.api.edge import Edge
-from lowtide.api.wire import RESERVE, WireConfig, WireLimits
+from lowtide.api.wire import RESERVE, SessionTimes, WireConfig, WireLimits
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FILES = 128
@@ -39,6 +39,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     proxies: tuple[str, ...] = ()
     """Addresses or networks whose X-Forwarded-For and -Proto are believed; none by default."""
     wire: WireLimits = WireLimits()
+    sockets: SessionTimes = SessionTimes()
 
 
 async def serve(
@@ -84,7 +85,8 @@ class _Server(uvicorn.Server):
         config = WireConfig(
             edge,
             _affordable(serving.wire),
-            ws="none",
+            edge=edge,
+            sockets=serving.sockets,
             lifespan="off",
             log_config=None,
             # Its warnings are one line for each malformed request: a stranger could fill the disk.

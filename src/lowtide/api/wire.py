@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import uvicorn
@@ -27,6 +27,26 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from lowtide.api.problems import MEDIA_TYPE, Problem
 from lowtide.kernel.http import KIB, MIB
+
+if TYPE_CHECKING:
+    from lowtide.api.edge import Edge
+
+
+class SessionTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """How long an RSocket connection may stay silent; seconds."""
+
+    setup: float = 10.0
+    """From the connection's start to its SETUP."""
+    request: float = 15.0
+    """From there, and from a stream's end, to the next request; more for one that comes at 1 KiB/s."""
+    lifetime: float = 300.0
+    """Without a sign of life of the client, whatever it said it would take."""
+    starved: float = 300.0
+    """For which a stream may ask for nothing while there is something to send."""
+    goodbye: float = 2.0
+    """From our closing to the client's."""
+    look: float = 5.0
+    """Between two looks at all of these."""
 
 
 class WireLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,9 +71,20 @@ RESERVE = 256
 class WireConfig(uvicorn.Config):
     """uvicorn's configuration, with ours for each connection."""
 
-    def __init__(self, app: Any, limits: WireLimits, **options: Any):
-        super().__init__(app, http=Wire, **options)
+    def __init__(
+        self,
+        app: Any,
+        limits: WireLimits,
+        *,
+        edge: Edge | None = None,
+        sockets: SessionTimes | None = None,
+        **options: Any,
+    ):
+        """``edge``: says which requests become WebSockets; None: none does."""
+        super().__init__(app, http=Wire, **{"ws": "none", **options})
         self.wire = limits
+        self.edge = edge
+        self.sockets = sockets or SessionTimes()
 
 
 class Wire(HttpToolsProtocol):
@@ -73,6 +104,7 @@ class Wire(HttpToolsProtocol):
         self._thrown = 0
         self._late: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
+        self._handshake: bytes | None = None
 
     # -- the connection ---------------------------------------------------------------------------
 
@@ -95,6 +127,8 @@ class Wire(HttpToolsProtocol):
             within = self._phase == "head"
             self._packet, self._behind = data, b""
             super().data_received(data)
+            if self._handshake is not None:
+                return
             if self._phase == "body":
                 self._measure_around(len(data))
             if self.transport.is_closing():
@@ -117,6 +151,55 @@ class Wire(HttpToolsProtocol):
         stopped = sys.exception()
         if isinstance(stopped, HttpParserUpgrade):
             self._behind = self._packet[stopped.args[0] :]
+
+    def _should_upgrade(self) -> bool:
+        return self._handshake is not None
+
+    def _accept(self) -> bytes | None:
+        """The answer that makes this request a WebSocket; None: it is answered as any other."""
+        edge = self.config.edge
+        if edge is None or self._get_upgrade() != b"websocket" or self.parser.get_method() != b"GET":
+            return None
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            return None  # an answer before it is still on its way
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        if self.app_state.get("crowded") or not edge.welcomes(path, self.headers):
+            return None
+        from lowtide.api.rsocket.socket import handshake
+
+        return handshake(self.url, self.headers)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over: from now on it carries RSocket frames."""
+        from lowtide.api.rsocket.socket import RSocket
+
+        edge, answer = self.config.edge, self._handshake
+        assert edge is not None  # noqa: S101 - see _accept
+        assert answer is not None  # noqa: S101
+        stopped = sys.exception()
+        behind = self._packet[stopped.args[0] :] if isinstance(stopped, HttpParserUpgrade) else b""
+        self._expect_nothing()
+        self._stop_stall()
+        self.connections.discard(self)
+        limits = self._limits
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        socket = RSocket(
+            self.transport,
+            self.server_state,
+            self.app,
+            edge,
+            {**self.scope, "path": path},
+            edge.socket_paths,
+            self.config.sockets,
+            limits.stall_time,
+        )
+        self.transport.set_protocol(socket)
+        self.transport.write(answer)
+        # The parser and its owner hold each other.
+        self.parser = self.cycle = None  # type: ignore[assignment]
+        if behind:
+            socket.data_received(behind)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -157,6 +240,8 @@ class Wire(HttpToolsProtocol):
         self._phase = "body"
         self._bare = False
         self._expect_nothing()
+        if self.parser.should_upgrade():
+            self._handshake = self._accept()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -170,6 +255,8 @@ class Wire(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        if self._handshake is not None:
+            return
         self._phase = "idle"
         self._thrown = 0
         self._expect_nothing()

@@ -241,6 +241,9 @@ class Route(msgspec.Struct, frozen=True):
     """Of a POST: what becomes of an Idempotency-Key. "none": the address has its own way, or streams."""
     old_apps: bool | None = None
     """Answers versions of the app below ``min_app_versions``, too. None: if without token, or "auth"."""
+    rsocket: bool = False
+    """Of a POST that streams BSON documents: it is also answered as an RSocket stream, over a WebSocket that
+    is opened by GET at the same path. The handler does not notice."""
     vital: bool = False
     """A health check: answered under any load, for any Host, and never in the access log's successes."""
     headers: tuple[Header, ...] = ()

@@ -8,6 +8,7 @@ import msgspec
 
 from lowtide.audit.trail import Trail
 from lowtide.kernel.errors import (
+    BadRequest,
     BatchGap,
     BatchRepeated,
     Busy,
@@ -96,6 +97,17 @@ def routes(sync: Sync, trail: Trail) -> list[Route]:
             headers["content-encoding"] = coding
         media_type = BSON_TYPE if format == "bson" else JSON_TYPE
         return Stream(run=download.run, drop=download.forget, media_type=media_type, headers=headers)
+
+    async def socket(request: Request[None, None]) -> None:
+        """Opened as a WebSocket it carries RSocket, for SDKs that cannot read a stream over HTTP.
+
+        The SETUP's metadata holds the token; a REQUEST_STREAM with the path `/sync/stream` is answered as the
+        POST is, a BSON line in each payload: ``docs/reference/protocol.md``. Anything else is refused.
+        """
+        raise BadRequest(
+            "This address is opened as a WebSocket.",
+            hint="Ask for an upgrade (RFC 6455), and from a web page only of an allowed origin.",
+        )
 
     async def write_checkpoint(request: Request[None, ClientQuery]) -> WriteCheckpointAnswer:
         """Asked for after an upload: the device shows the server's view once its download has come so far."""
@@ -250,6 +262,23 @@ def routes(sync: Sync, trail: Trail) -> list[Route]:
             answers=(Answer(200, "Lines without an end, one JSON object each.", media_type=JSON_TYPE),),
             summary="A device's download: sync lines until the token expires",
             errors=(TooManyBuckets,),
+            tags=("sync",),
+            rate="sync",
+            rsocket=True,
+        ),
+        Route(
+            "GET",
+            "/sync/stream",
+            socket,
+            auth="none",
+            headers=(
+                Header("Upgrade", "`websocket`."),
+                Header("Sec-WebSocket-Key", "As RFC 6455 has it."),
+                Header("Sec-WebSocket-Version", "`13`."),
+            ),
+            answers=(Answer(101, "The connection carries RSocket frames from now on."),),
+            summary="The same over RSocket and WebSocket",
+            errors=(BadRequest,),
             tags=("sync",),
             rate="sync",
         ),

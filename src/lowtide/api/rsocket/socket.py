@@ -1,0 +1,190 @@
+"""The WebSocket below an RSocket connection: an asyncio protocol around the ``websockets`` library.
+
+The library reads and writes frames (RFC 6455) and has its say in the handshake; here are the bounds. No
+compression is agreed upon (RFC 7692): it would cost each connection 30 KiB and more, and there is no bomb
+where nothing is inflated. What is read and not yet understood counts as a body does; while the client takes
+nothing of what we write, nothing is read from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from uvicorn.server import ServerState
+from websockets.datastructures import Headers
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN, SERVER, Protocol
+from websockets.server import ServerProtocol
+
+from lowtide.api.rsocket.frames import CONNECTION_ERROR
+from lowtide.api.rsocket.session import MAX_REQUEST, Asgi, Door, Scope, Session
+from lowtide.api.wire import SessionTimes
+from lowtide.kernel.errors import LowtideError
+from lowtide.kernel.http import KIB
+
+KEPT = (b"host", b"origin", b"x-app-version", b"x-forwarded-for", b"x-forwarded-proto")
+"""Headers of the upgraded request that its streams are asked with."""
+SMALL = 16 * KIB
+"""Bytes in wait that are not worth counting."""
+REASON = 123
+"""Bytes of a closing's reason (RFC 6455 section 5.5)."""
+
+
+_log = logging.getLogger("websockets.server")
+_log.setLevel(logging.ERROR)  # it would have a line for every connection
+
+
+def handshake(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The answer that turns a GET into a WebSocket; None when the request is no proper one for that."""
+    sent = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+    answer: Response = ServerProtocol().accept(Request(url.decode("latin-1"), sent))
+    return answer.serialize() if answer.status_code == 101 else None
+
+
+class RSocket(asyncio.Protocol):
+    """One connection, from the handshake on. About 15 KiB with its download (``docs/benchmarks.md``)."""
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        state: ServerState,
+        app: Asgi,
+        door: Door,
+        scope: Scope,
+        paths: frozenset[str],
+        times: SessionTimes,
+        stall: float,
+    ):
+        """``scope``: of the request that was upgraded. ``stall``: seconds to take what we send."""
+        self._loop = asyncio.get_running_loop()
+        self.transport = transport
+        self._state = state
+        self._times = times
+        self._stall_time = stall
+        self._load = door.load
+        self._counted = 0
+        self._parts = bytearray()
+        self._paused = False
+        self._room: asyncio.Future[None] | None = None
+        self._stall: asyncio.TimerHandle | None = None
+        self._protocol = Protocol(SERVER, state=OPEN, max_size=MAX_REQUEST + KIB)
+        kept = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] in KEPT]}
+        self._session = Session(self, app, door, kept, paths, times, self._loop.time())
+        self._look = self._loop.call_later(times.look, self._check)
+        state.connections.add(self)  # type: ignore[arg-type]
+
+    # -- asyncio's calls --------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        now = self._loop.time()
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                self._take(event, now)
+        self._session.count(len(data), now)
+        self._account()
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._look.cancel()
+        self._stop_stall()
+        self._state.connections.discard(self)
+        self._load.buffered -= self._counted
+        self._counted = 0
+        self._session.lost()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._stop_stall()
+        self._stall = self._loop.call_later(self._stall_time, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._stop_stall()
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    # -- uvicorn's --------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """The server is stopping."""
+        self._session.drain()
+
+    # -- the session's ----------------------------------------------------------------------------
+
+    def send(self, parts: list[bytes]) -> None:
+        """Write frames, one message each."""
+        if self._protocol.state is OPEN:
+            for part in parts:
+                self._protocol.send_binary(part)
+            self._flush()
+
+    async def room(self) -> None:
+        """Return when the client has taken most of what was written."""
+        while self._paused:
+            self._room = self._loop.create_future()
+            try:
+                await self._room
+            finally:
+                self._room = None
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye, and hang up when that is answered, or is not in time."""
+        if self._protocol.state is OPEN:
+            short = reason.encode()[:REASON].decode(errors="ignore")
+            self._protocol.send_close(code, short)
+            self._flush()
+            self._loop.call_later(self._times.goodbye, self.transport.abort)
+
+    # -- the rest ---------------------------------------------------------------------------------
+
+    def _take(self, frame: Frame, now: float) -> None:
+        if frame.opcode is Opcode.TEXT:
+            self._session.close(1003, "RSocket frames are binary")
+        elif frame.opcode is Opcode.BINARY or frame.opcode is Opcode.CONT:
+            if frame.fin and not self._parts:
+                self._session.received(bytes(frame.data), now)
+                return
+            self._parts += frame.data
+            if frame.fin:
+                message, self._parts = bytes(self._parts), bytearray()
+                self._session.received(message, now)
+
+    def _account(self) -> None:
+        held = len(self._protocol.reader.buffer) + len(self._parts) + self._session.held
+        more = (held if held > SMALL else 0) - self._counted
+        if more <= 0:
+            self._load.buffered += more
+            self._counted += more
+            return
+        try:
+            self._load.buffer(more)
+            self._counted += more
+        except LowtideError as error:
+            self._session.fail(CONNECTION_ERROR, error)
+
+    def _flush(self) -> None:
+        writes = self._protocol.data_to_send()
+        if not writes or self.transport.is_closing():
+            return
+        ended = writes[-1] == b""
+        self.transport.writelines(writes)
+        if ended:
+            self.transport.close()
+
+    def _check(self) -> None:
+        self._look = self._loop.call_later(self._times.look, self._check)
+        if not self._paused:  # nothing is read then, and ``stall`` has its own time
+            self._session.check(self._loop.time())
+
+    def _stop_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
