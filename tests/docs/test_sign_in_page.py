@@ -105,13 +105,21 @@ def test_the_limits_are_those_of_the_code() -> None:
         )
 
     assert told["mails to one address"] == row(*email.PER_ADDRESS)
+    assert told["of these mails, those that one network asks for"] == row(*email.PER_PLACE)
     assert told["mails that one network asks for"] == row(email.PER_NETWORK)
     assert told["texts to one number"] == row(*sms.PER_NUMBER)
+    assert told["of these texts, those that one network asks for"] == row(*sms.PER_PLACE)
     assert told["texts that one network asks for"] == row(sms.PER_NETWORK)
     tried = "passwords, or second factors, tried for one account from one network"
     assert told[tried] == row(tries.HERE)
     assert told["the same from everywhere"] == row(tries.ACCOUNT)
     assert told["passwords, or second factors, that one network tries"] == row(tries.NETWORK)
-    once, spread = row(tries.SIGNED_IN)
-    signed_in = told["the same from a device that is signed in"]
-    assert signed_in == (once, f"{spread}, whatever strangers do")
+    wrong = "wrong codes of six digits for one account, from all strange places, and from each known one"
+    assert told[wrong] == row(tries.WRONG)
+    for what, limits in (
+        ("the same from a device that is or was signed in", (tries.SIGNED_IN,)),
+        ("mails to an address whose owner has signed in on this device", email.PER_DEVICE),
+        ("texts to a number whose owner has signed in on this device", sms.PER_DEVICE),
+    ):
+        once, spread = row(*limits)
+        assert told[what] == (once, f"{spread}, whatever strangers do")

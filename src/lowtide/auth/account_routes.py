@@ -21,7 +21,7 @@ from lowtide.auth.answers import (
 )
 from lowtide.auth.deletion import Deletion
 from lowtide.auth.merging import Merging
-from lowtide.auth.methods.tries import network
+from lowtide.auth.methods.networks import network
 from lowtide.auth.model import DeviceFacts
 from lowtide.auth.own import Own
 from lowtide.auth.refresh import MAX_REFRESH_TOKEN, MAX_ROTATION_ID

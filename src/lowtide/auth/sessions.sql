@@ -14,6 +14,11 @@ SELECT id, user_id, space, client, scope, device, jkt, amr, auth_time, epoch, co
 ip, user_agent, ended_at, ended_by, wipe, secret, rotation, rotated_at FROM session
 WHERE user_id = $1 AND ended_at IS NULL AND seen_at > $2 ORDER BY created_at DESC, id DESC LIMIT $3
 
+-- name: known_devices
+-- Through the app itself; over, if at all, by the device's own doing.
+SELECT device, ip FROM session WHERE user_id = $1 AND client = ''
+AND (ended_by IS NULL OR ended_by IN ('sign_out', 'idle', 'replaced')) ORDER BY created_at DESC LIMIT $2
+
 -- name: insert_session
 INSERT INTO session (id, user_id, space, client, scope, device, jkt, amr, auth_time, epoch, secret, counter,
 rotation, rotated_at, created_at, seen_at, ip, user_agent, ended_at, ended_by, wipe, changed_at)

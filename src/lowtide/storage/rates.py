@@ -38,7 +38,7 @@ class SharedRates:
     async def in_tx(self, tx: Tx, name: str, key: str, limit: Limit, cost: int = 1) -> Decision:
         """As ``take``, in the caller's transaction: if that is rolled back, nothing was taken."""
         now = self._clock.now() * 1000
-        digest = hashlib.sha256(f"{name}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        digest = _digest(name, key)
         interval = limit.interval * 1e6
         most = round(limit.most * interval)
         step = min(round(cost * interval), most)
@@ -48,6 +48,13 @@ class SharedRates:
         rows = await tx.fetch(_QUERIES["read_rate"], digest)
         ahead = (rows[0][0] - now) / 1e6 if rows else 0.0
         return limit.judge(ahead, cost, False)
+
+    async def peek(self, tx: Tx, name: str, key: str, limit: Limit) -> Decision:
+        """Would one more be allowed? Takes nothing: ``remaining`` is what is left now."""
+        now = self._clock.now() * 1000
+        rows = await tx.fetch(_QUERIES["read_rate"], _digest(name, key))
+        ahead = max(0.0, (rows[0][0] - now) / 1e6) if rows else 0.0
+        return limit.judge(ahead, 1, limit.judge(ahead, 1, True).remaining > 0)
 
     def schedule(self, jobs: Jobs) -> None:
         """Forget limits whose time has passed, every ten minutes."""
@@ -69,3 +76,7 @@ class SharedRates:
             total += len(removed)
             if len(removed) < PURGE_AT_ONCE:
                 return total
+
+
+def _digest(name: str, key: str) -> str:
+    return hashlib.sha256(f"{name}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()[:32]

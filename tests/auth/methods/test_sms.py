@@ -146,7 +146,7 @@ class TestSigningIn:
         assert await house.rows("SELECT id FROM users") == []
 
     async def test_a_number_is_not_flooded(self, house: House) -> None:
-        """Three in a quarter of an hour, whoever asks."""
+        """Six in a quarter of an hour, whoever asks."""
         statuses = []
         for number in range(PER_NUMBER[0].count + 1):
             client = house.at(f"198.51.100.{number}")

@@ -19,7 +19,10 @@ from typing import Literal
 import msgspec
 
 from lowtide.audit import Audit, Entry
+from lowtide.auth.methods.known import KnownDevices
 from lowtide.auth.methods.messages import Channel, Message, Messages
+from lowtide.auth.model import User
+from lowtide.auth.users import Users
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import InvalidGrant, SignInPending, TooManyRequests
 from lowtide.kernel.ids import Ids
@@ -42,6 +45,14 @@ PURGE_AT_ONCE = 1_000
 
 Charge = tuple[str, str, Limit]
 """(name, key, limit): something scarce that a message takes one of."""
+
+
+class Charges(msgspec.Struct, frozen=True):
+    """What a message takes of: that of strangers, or of a device that is known."""
+
+    strangers: Sequence[Charge]
+    known: Callable[[str], Sequence[Charge]]
+    """By the place that ``KnownDevices`` names."""
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,8 +110,11 @@ class Codes:
         audit: Audit,
         clock: Clock,
         ids: Ids,
+        users: Users,
     ):
         self._database = database
+        self._users = users
+        self._known = KnownDevices()
         self._messages = messages
         self._rates = rates
         self._audit = audit
@@ -113,16 +127,19 @@ class Codes:
         self,
         channel: Channel,
         address: str,
-        charges: Sequence[Charge],
+        charges: Charges,
         compose: Compose,
         *,
         device: str = "",
+        installation: str = "",
         ip: str = "",
     ) -> Flow:
         """Begin a flow, and send what ``compose`` writes to ``address``.
 
-        Nothing here depends on whether anybody has that address, so nobody learns it. Raises ``NotSetUp``,
-        and ``TooManyRequests`` when one of ``charges`` is used up.
+        Nothing here depends on whether anybody has that address, so nobody learns it; but a device on which
+        the address's user has signed in before, which says so by its ``installation``, has charges of its
+        own: strangers cannot use up what it needs. Raises ``NotSetUp``, and ``TooManyRequests`` when one of
+        ``charges`` is used up.
         """
         self._messages.check(channel)
         flow_id, link = self._ids.token(), self._ids.token()
@@ -133,7 +150,8 @@ class Codes:
         message = compose(Secrets(code=code, link=link), until)
 
         async def work(tx: Tx) -> float:
-            for name, key, limit in charges:
+            place = await self._place(tx, channel, address, installation)
+            for name, key, limit in charges.known(place) if place else charges.strangers:
                 decision = await self._rates.in_tx(tx, name, key, limit)
                 if not decision.allowed:
                     return decision.retry_after
@@ -190,6 +208,7 @@ class Codes:
             if tries < MAX_TRIES:
                 return "wrong", MAX_TRIES - tries, None
             await tx.execute(_QUERIES["end_flow"], digest, now)
+            owner = await self._owner(tx, channel, address)
             await self._audit.write(
                 tx,
                 Entry(
@@ -197,7 +216,9 @@ class Codes:
                     actor="system",
                     target=channel,
                     request=request,
-                    personal={"address": address},
+                    personal={"address": address}
+                    if owner is not None
+                    else {"address_hash": self._audit.pseudonym(address)},
                 ),
             )
             return "exhausted", 0, None
@@ -241,6 +262,19 @@ class Codes:
             return False
 
         return await self._database.write(work)
+
+    async def _owner(self, tx: Tx, channel: Channel, address: str) -> User | None:
+        """Who has proved that ``address`` is theirs."""
+        if channel == "sms":
+            return await self._users.by_identity(tx, "phone", address)
+        user = await self._users.by_email(tx, address)
+        return user if user is not None and user.email_verified else None
+
+    async def _place(self, tx: Tx, channel: Channel, address: str, installation: str) -> str:
+        if not installation:
+            return ""
+        user = await self._owner(tx, channel, address)
+        return "" if user is None else await self._known.place(tx, user.id, installation=installation)
 
     async def _purge(self, _job: Job, _payload: None) -> None:
         now = self._clock.now()

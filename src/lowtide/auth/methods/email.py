@@ -10,11 +10,11 @@ from urllib.parse import parse_qs
 import msgspec
 
 from lowtide.auth.methods.addresses import email_address
-from lowtide.auth.methods.codes import MAX_SECRET, Asked, Charge, Codes, Flow, Proved
+from lowtide.auth.methods.codes import MAX_SECRET, Asked, Charge, Charges, Codes, Flow, Proved
 from lowtide.auth.methods.letters import code_letter
+from lowtide.auth.methods.networks import network
 from lowtide.auth.methods.pages import escaped, page
 from lowtide.auth.methods.signing import HEADERS, Answered, Linking, Signing
-from lowtide.auth.methods.tries import network
 from lowtide.auth.model import MAX_EMAIL, DeviceFacts, Proof
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import (
@@ -30,10 +30,12 @@ from lowtide.kernel.http import KIB, Answer, Request, Response, Route
 from lowtide.kernel.rates import Limit
 
 LINK = "/v1/auth/email/link"
-PER_ADDRESS = (Limit(5, 900), Limit(20, 86_400))
+PER_ADDRESS = (Limit(10, 900), Limit(40, 86_400))
 """Mails to one address: in a quarter of an hour, in a day."""
 PER_PLACE = (Limit(4, 900), Limit(12, 86_400))
 """The same for what one network asks for: less, so that a stranger cannot use up all that its owner has."""
+PER_DEVICE = (Limit(5, 900), Limit(20, 86_400))
+"""The same for a device on which the owner has signed in before: counted apart, whatever strangers do."""
 PER_NETWORK = Limit(60, 3_600, 20)
 """Mails that one network asks for."""
 _NAMES = frozenset("'\u2019-_()+,")
@@ -104,10 +106,14 @@ class Email:
         place = f"{to} {network(request.client)}"
         charges += [(f"email.place.{limit.count}", place, limit) for limit in PER_PLACE]
         charges += [(f"email.address.{limit.count}", to, limit) for limit in PER_ADDRESS]
+
+        def known(place: str) -> list[Charge]:
+            return [(f"email.known.{limit.count}", f"{to} {place}", limit) for limit in PER_DEVICE]
+
         return await self._codes.start(
             "mail",
             to,
-            charges,
+            Charges(charges, known),
             lambda secrets, until: code_letter(
                 self._app,
                 to,
@@ -118,6 +124,7 @@ class Email:
                 until=until,
             ),
             device=device,
+            installation=request.body.device.installation,
             ip=request.client,
         )
 

@@ -65,9 +65,9 @@ def code_text(app: str, to: str, code: str, address: str | None, until: int) -> 
     return Message(channel="sms", to=to, text=text, until=until)
 
 
-def notice(app: str, to: str, what: str, until: int) -> Message:
-    """A mail that tells of something that was done to an account."""
-    calm = f"If that was not you, sign in to {app}, end the sessions that you do not know, and set a new one."
+def notice(app: str, to: str, what: str, until: int, *, then: str = "set a new one") -> Message:
+    """A mail that tells of something that was done to an account. ``then``: what else to do about it."""
+    calm = f"If that was not you, sign in to {app}, end the sessions that you do not know, and {then}."
     text = f"{what}\n\n{calm}\n"
     return Message(channel="mail", to=to, subject=f"{app}: {what.rstrip('.')}", text=text, until=until)
 

@@ -61,7 +61,13 @@ def password_routes(
         """Sign in. The answer to a wrong password and to an unknown address is the same."""
         body, ask = request.body, signing.ask(request, request.body)
         address = email_address(body.email)
-        await passwords.check(address, body.password, ip=request.client, request=request.id)
+        await passwords.check(
+            address,
+            body.password,
+            ip=request.client,
+            request=request.id,
+            installation=body.device.installation,
+        )
         return await signing.complete(email_proof(address, "pwd"), ask, body)
 
     async def set_first(request: Request[PasswordSet, None]) -> Answered:

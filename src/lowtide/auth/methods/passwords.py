@@ -13,6 +13,7 @@ import unicodedata
 from lowtide.audit import Audit, Entry
 from lowtide.auth.methods.blocklist import Blocklist
 from lowtide.auth.methods.hashing import Hasher
+from lowtide.auth.methods.known import KnownDevices
 from lowtide.auth.methods.letters import notice
 from lowtide.auth.methods.messages import Messages
 from lowtide.auth.methods.tries import Tries
@@ -64,15 +65,26 @@ class Passwords:
         self._hasher = hasher
         self._blocklist = blocklist
         self._app = app
+        self._known = KnownDevices()
 
-    async def check(self, email: str, password: str, *, ip: str, request: str = "") -> User:
+    async def check(
+        self, email: str, password: str, *, ip: str, request: str = "", installation: str = ""
+    ) -> User:
         """The user with that address, verified, and password. One hash, whoever is asked for.
 
-        Raises ``InvalidGrant``, the same for each thing that is wrong, ``TooManyRequests``, ``Busy``.
+        ``installation``: of a device that may be known, and then is not slowed down by strangers. Raises
+        ``InvalidGrant``, the same for each thing that is wrong, ``TooManyRequests``, ``Busy``.
         """
         self._hasher.check()
         given = normalised(password)
-        await self._tries.take("password", email, ip)
+
+        async def known(tx: Tx) -> str:
+            user = await self._users.by_email(tx, email) if installation else None
+            if user is None or not user.email_verified:
+                return ""
+            return await self._known.place(tx, user.id, installation=installation)
+
+        await self._tries.take("password", email, ip, known=known)
 
         async def work(tx: Tx) -> tuple[User | None, str | None]:
             user = await self._users.by_email(tx, email)

@@ -15,8 +15,10 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from lowtide.audit import Audit, Entry
-from lowtide.auth.methods.messages import Seals
-from lowtide.auth.methods.passwords import Passwords
+from lowtide.auth.methods.known import KnownDevices
+from lowtide.auth.methods.letters import notice
+from lowtide.auth.methods.messages import Messages, Seals
+from lowtide.auth.methods.passwords import NOTICE, Passwords
 from lowtide.auth.methods.tries import Tries
 from lowtide.auth.model import User
 from lowtide.auth.users import Users
@@ -32,6 +34,7 @@ _QUERIES = load_queries("lowtide.auth.methods")
 PURPOSE = "auth.totp:{}"
 SEALED = (Kept("totp", "user_id", "secret", PURPOSE.format("{key}")),)
 """What the vault seals here."""
+DIGITS = 6
 STEP = 30
 """Seconds for which a code is shown."""
 DRIFT = 1
@@ -70,6 +73,7 @@ class SecondFactors:
         passwords: Passwords,
         vault: Seals,
         tries: Tries,
+        messages: Messages,
         audit: Audit,
         clock: Clock,
         ids: Ids,
@@ -82,6 +86,8 @@ class SecondFactors:
         self._passwords = passwords
         self._vault = vault
         self._tries = tries
+        self._messages = messages
+        self._known = KnownDevices()
         self._audit = audit
         self._clock = clock
         self._ids = ids
@@ -175,20 +181,29 @@ class SecondFactors:
         await self._database.write(work)
 
     async def check(
-        self, user: str, code: str, *, ip: str, request: str = "", session: str = ""
+        self, user: str, code: str, *, ip: str, request: str = "", session: str = "", installation: str = ""
     ) -> tuple[str, ...]:
         """How ``code`` proves that it is ``user`` (RFC 8176); it is used up. Raises ``InvalidGrant``.
 
-        ``session``: of a device that is signed in as ``user``, which strangers do not slow down. Raises
-        ``TooManyRequests``.
+        ``session``: of a device that is signed in as ``user``, which strangers do not slow down; nor do they
+        one that ``user`` has signed in on before, by its ``installation`` or its network. Wrong ones are told
+        to ``user``, once a day. Raises ``TooManyRequests``, for the day only where a code can be guessed: a
+        recovery code always counts.
         """
-        await self._tries.take("totp", user, ip, session=session)
+
+        async def known(tx: Tx) -> str:
+            return await self._known.place(tx, user, installation=installation, ip=ip)
+
+        place = await self._tries.take("totp", user, ip, session=session, known=known)
         bare = "".join(code.replace("-", " ").split()).lower()
+        guessed = len(bare) == DIGITS
 
         async def work(tx: Tx) -> str | None:
             rows = await tx.fetch(_QUERIES["totp"], user)
             if not rows or rows[0][1] is None:
                 return None
+            if guessed:
+                await self._tries.check(tx, "totp", user, place)
             step = self._step(user, rows[0][0], bare)
             if step is not None and await tx.fetch(_QUERIES["use_totp"], user, step):
                 return "totp"
@@ -202,18 +217,39 @@ class SecondFactors:
                 personal={"ip": ip} if ip else {},
             )
             await self._audit.write(tx, entry)
+            if not used and await self._tries.wrong(tx, "totp", user, place, guessed=guessed):
+                await self._tell(tx, user, ip, request)
             return "recovery" if used else None
 
         found = await self._database.write(work)
         if found is None:
+            self._messages.wake()
             raise InvalidGrant("The code is wrong, or was used before.", hint="Wait for the next code.")
         return ("otp",) if found == "totp" else ("otp", "recovery")
+
+    async def _tell(self, tx: Tx, user: str, ip: str, request: str) -> None:
+        """Whoever typed these has the first factor: the user should know."""
+        target = f"user:{user}"
+        personal = {"ip": ip} if ip else {}
+        entry = Entry(
+            action="second_factor.guessed", actor="system", target=target, request=request, personal=personal
+        )
+        await self._audit.write(tx, entry)
+        found = await self._users.find(tx, user)
+        if found is None or found.email is None or not found.email_verified:
+            return
+        if not self._messages.able("mail"):
+            return
+        what = "Wrong codes were typed where your second factor is asked for."
+        then = "set a new password: somebody may know it"
+        until = self._clock.now() + NOTICE * 1000
+        await self._messages.send(tx, notice(self._app, found.email, what, until, then=then))
 
     def _step(self, user: str, sealed: str, code: str) -> int | None:
         """The step of which ``code`` is, the latest if of several; None if of none near now."""
         import pyotp
 
-        if len(code) != 6 or not (code.isascii() and code.isdigit()):
+        if len(code) != DIGITS or not (code.isascii() and code.isdigit()):
             return None
         secret = base64.b32encode(self._vault.open(PURPOSE.format(user), sealed)).decode()
         codes = pyotp.HOTP(secret)

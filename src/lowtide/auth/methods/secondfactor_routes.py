@@ -37,7 +37,13 @@ def second_factor_routes(seconds: SecondFactors, signing: Signing) -> list[Route
         """Finish a sign-in with the second factor. A wrong code may be followed by others, ever slower."""
         body, ask = request.body, signing.ask(request, request.body)
         user = await signing.waiting(body.ticket)
-        amr = await seconds.check(user.id, body.code, ip=request.client, request=request.id)
+        amr = await seconds.check(
+            user.id,
+            body.code,
+            ip=request.client,
+            request=request.id,
+            installation=body.device.installation,
+        )
         return signed_in(await signing.finish(body.ticket, amr, ask))
 
     async def enrol(request: Request[None, None]) -> Enrolment:

@@ -65,7 +65,7 @@ class Methods:
 
         self.messages = Messages(jobs, vault, clock, carriers)
         self.signing = signing = Signing(accounts.sign_in, proofs, authenticate, clock)
-        codes = Codes(database, jobs, self.messages, rates, audit, clock, ids)
+        codes = Codes(database, jobs, self.messages, rates, audit, clock, ids, accounts.users)
         self.email = Email(codes, signing, clock, app=app, address=address)
         tries = Tries(database, rates)
         self.hasher = Hasher(ids)
@@ -82,7 +82,16 @@ class Methods:
             app=app,
         )
         self.seconds = SecondFactors(
-            database, accounts.users, self.passwords, vault, tries, audit, clock, ids, app=app
+            database,
+            accounts.users,
+            self.passwords,
+            vault,
+            tries,
+            self.messages,
+            audit,
+            clock,
+            ids,
+            app=app,
         )
         accounts.sign_in.credentials += [self.passwords, self.seconds]
         self.sms = Sms(

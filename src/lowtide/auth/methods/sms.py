@@ -1,7 +1,8 @@
 """Text messages: codes to telephones, through the operator's provider.
 
 Whoever makes a server send texts to numbers that they earn from (SMS pumping) is stopped by three counts: per
-number, per network, and per country and hour in all.
+number, per network, and per country and hour in all. A device on which a number's owner has signed in before
+has counts of its own, so that such a flood does not lock owners out.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 
 from lowtide.auth.methods.addresses import phone_number
-from lowtide.auth.methods.codes import MAX_SECRET, Charge, Codes, Flow
+from lowtide.auth.methods.codes import MAX_SECRET, Charge, Charges, Codes, Flow
 from lowtide.auth.methods.letters import code_text
 from lowtide.auth.methods.messages import Message
+from lowtide.auth.methods.networks import network
 from lowtide.auth.methods.signing import HEADERS, Answered, Linking, Signing
-from lowtide.auth.methods.tries import network
 from lowtide.auth.model import DeviceFacts, Proof
 from lowtide.egress import Egress
 from lowtide.kernel.errors import (
@@ -37,10 +38,12 @@ from lowtide.kernel.http import KIB, Request, Route
 from lowtide.kernel.rates import Limit
 from lowtide.storage.jobs import Hopeless
 
-PER_NUMBER = (Limit(3, 900), Limit(10, 86_400))
+PER_NUMBER = (Limit(6, 900), Limit(15, 86_400))
 """Texts to one number: in a quarter of an hour, in a day."""
 PER_PLACE = (Limit(2, 900), Limit(6, 86_400))
 """The same for what one network asks for: less, so that a stranger cannot use up all that its owner has."""
+PER_DEVICE = (Limit(3, 900), Limit(8, 86_400))
+"""The same for a device on which the owner has signed in before: counted apart, whatever strangers do."""
 PER_NETWORK = Limit(20, 3_600, 10)
 """Texts that one network asks for."""
 DEADLINE = 20.0
@@ -157,12 +160,19 @@ class Sms:
         place = f"{to} {network(request.client)}"
         charges += [(f"sms.place.{limit.count}", place, limit) for limit in PER_PLACE]
         charges += [(f"sms.number.{limit.count}", to, limit) for limit in PER_NUMBER]
-        charges.append(("sms.country", country_code(to), self._per_country))
+        country = country_code(to)
+        charges.append(("sms.country", country, self._per_country))
+
+        def known(place: str) -> list[Charge]:
+            own = [(f"sms.known.{limit.count}", f"{to} {place}", limit) for limit in PER_DEVICE]
+            return [*own, ("sms.known.country", country, self._per_country)]
+
         return await self._codes.start(
             "sms",
             to,
-            charges,
+            Charges(charges, known),
             lambda secrets, until: code_text(self._app, to, secrets.code, self._address, until),
+            installation=request.body.device.installation,
             ip=request.client,
         )
 
