@@ -13,7 +13,7 @@ $(if $(wildcard node_modules),,$(shell rm -f .stamps/node .stamps/node-sqlite))
 $(if $(wildcard clients/typescript/dist),,$(shell rm -f .stamps/client))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo playground check format test wheel-test bench soak lock clean
+.PHONY: help setup demo client playground check format test wheel-test bench soak lock clean
 
 help: ## show this list
 	@printf 'make <target>\n\n'
@@ -26,6 +26,9 @@ setup: .stamps/python .stamps/client ## install what development needs into .ven
 demo: .stamps/python .stamps/node ## run the demonstration; KEEP=1 leaves its server up
 	$(say) 'demo'
 	@$(PY) -m examples.demo $(if $(KEEP),--keep)
+
+client: .stamps/client ## build the files that 'lowtide client typescript' hands out, from clients/typescript
+	@npm run bundle --workspace clients/typescript
 
 playground: .stamps/node ## build the page of 'lowtide dev' with three phones into src/lowtide/playground/page
 	@node_modules/.bin/tsc -p clients/playground

@@ -44,7 +44,7 @@ from tests.docs.reference import holding_parts, made
 PAGES = pages()
 SOURCES = sorted((ROOT / "src/lowtide").rglob("*.py"))
 LANGUAGES = {"sh", "python", "json", "ndjson", "js", "sql", "toml", "text", "http", "nginx"}
-LANGUAGES |= {"ini", "pycon"}
+LANGUAGES |= {"ini", "pycon", "ts"}
 
 
 def all_blocks(*languages: str) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -178,9 +177,8 @@ class Story:
         self.programs[name].expect(self._ported(shown))
 
     def write(self, name: str, text: str) -> None:
-        """Put a file into the shell's folder, and the connector that it needs beside it."""
+        """Put a file into the shell's folder."""
         (self.folder / name).write_text(text, "utf-8")
-        shutil.copy(ROOT / "tests" / "node" / "connector.mjs", self.folder)
 
     def installed(self) -> list[str]:
         """The words that npm was called with."""

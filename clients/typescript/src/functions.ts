@@ -4,9 +4,17 @@ import type { CommonPowerSyncDatabase } from '@powersync/common';
 import type { LowtideConnector } from './connector.js';
 import { LowtideError } from './errors.js';
 
-/** An app's functions, for types: `{ close_visit: { args: { visit_id: string }; result: { was: string } } }`. */
-export type FunctionTypes = { readonly [name: string]: { readonly args: object; readonly result: unknown } };
-export type AnyFunctions = { readonly [name: string]: { readonly args: Record<string, unknown>; readonly result: unknown } };
+/**
+ * An app's functions, for types: the arguments of each by its name, as `lowtide client typescript` writes them. One that
+ * is written `{ args: {...}; result: ... }` has a typed result, too.
+ */
+export type AnyFunctions = { readonly [name: string]: Readonly<Record<string, unknown>> };
+export type ArgsOf<Functions, Name extends keyof Functions> = Functions[Name] extends { args: infer Args; result: unknown }
+  ? Args
+  : Functions[Name];
+export type ResultOf<Functions, Name extends keyof Functions> = Functions[Name] extends { args: unknown; result: infer Result }
+  ? Result
+  : unknown;
 
 export type CommandStatus =
   | 'waiting' // on this device
@@ -92,7 +100,7 @@ interface Refused {
   readonly hint: string | null;
 }
 
-export class ServerFunctions<Functions extends FunctionTypes> {
+export class ServerFunctions<Functions extends object> {
   readonly #db: CommonPowerSyncDatabase;
   readonly #connector: LowtideConnector;
 
@@ -104,25 +112,25 @@ export class ServerFunctions<Functions extends FunctionTypes> {
   /** Call it now. Needs the network; an answer that is lost on the way is asked for again, and it runs once. */
   async call<Name extends keyof Functions & string>(
     name: Name,
-    args: Functions[Name]['args']
-  ): Promise<Functions[Name]['result']> {
+    args: ArgsOf<Functions, Name>
+  ): Promise<ResultOf<Functions, Name>> {
     const path = `/v1/functions/${encodeURIComponent(name)}`;
     const sending = { body: args, deadline: 60_000, attempts: ATTEMPTS };
-    return (await this.#connector.request<{ result: Functions[Name]['result'] }>('POST', path, sending)).result;
+    return (await this.#connector.request<{ result: ResultOf<Functions, Name> }>('POST', path, sending)).result;
   }
 
   /** Have it run when the network allows: kept on this device, sent in order with all other changes. */
   async command<Name extends keyof Functions & string>(
     name: Name,
-    args: Functions[Name]['args']
-  ): Promise<Command<Functions[Name]['result']>> {
+    args: ArgsOf<Functions, Name>
+  ): Promise<Command<ResultOf<Functions, Name>>> {
     const { id } = await this.#db.get<{ id: string }>('SELECT uuid() AS id');
     await this.#db.execute(`INSERT INTO ${COMMANDS}(id, name, args) VALUES (?, ?, ?)`, [id, name, JSON.stringify(args)]);
     return new Command(this.#db, id);
   }
 
   /** A command of before, by its id. */
-  find<Name extends keyof Functions & string>(id: string): Command<Functions[Name]['result']> {
+  find<Name extends keyof Functions & string>(id: string): Command<ResultOf<Functions, Name>> {
     return new Command(this.#db, id);
   }
 }

@@ -17,7 +17,14 @@ export type { Connection, ConnectionOptions } from './connection.js';
 export { type ConnectorOptions, LowtideConnector, type MergedChange, type Refusal } from './connector.js';
 export { isError, type LocalCode, LowtideError, type Problem } from './errors.js';
 export { type Conflict, Conflicts, type Rejection, Rejections } from './feeds.js';
-export { type AnyFunctions, Command, type CommandStatus, type FunctionTypes, ServerFunctions } from './functions.js';
+export {
+  type AnyFunctions,
+  type ArgsOf,
+  Command,
+  type CommandStatus,
+  type ResultOf,
+  ServerFunctions
+} from './functions.js';
 export type { Fetch, Method, Sending } from './http.js';
 export { Lowtide, type LowtideEvents, type LowtideOptions } from './lowtide.js';
 export { browserPasskeys, type PasskeyCeremony, type PasskeyJson } from './passkeys.js';

@@ -7,7 +7,7 @@ import { LowtideConnector, type MergedChange, type Refusal } from './connector.j
 import { isError, LowtideError } from './errors.js';
 import { Events } from './events.js';
 import { Conflicts, Rejections } from './feeds.js';
-import { type AnyFunctions, type Command, type FunctionTypes, ServerFunctions } from './functions.js';
+import { type AnyFunctions, type ArgsOf, type Command, type ResultOf, ServerFunctions } from './functions.js';
 import type { Fetch } from './http.js';
 import { Session, type TokenSource } from './session.js';
 import { surroundings, type Watch } from './surroundings.js';
@@ -38,7 +38,7 @@ export interface LowtideEvents {
   error: LowtideError;
 }
 
-export class Lowtide<Functions extends FunctionTypes = AnyFunctions> {
+export class Lowtide<Functions extends object = AnyFunctions> {
   readonly connector: LowtideConnector;
   /** Changes that were refused. */
   readonly rejections: Rejections;
@@ -130,16 +130,16 @@ export class Lowtide<Functions extends FunctionTypes = AnyFunctions> {
   /** Call a function of the server now. */
   call<Name extends keyof Functions & string>(
     name: Name,
-    args: Functions[Name]['args']
-  ): Promise<Functions[Name]['result']> {
+    args: ArgsOf<Functions, Name>
+  ): Promise<ResultOf<Functions, Name>> {
     return this.functions.call(name, args);
   }
 
   /** Have a function of the server run when the network allows. */
   command<Name extends keyof Functions & string>(
     name: Name,
-    args: Functions[Name]['args']
-  ): Promise<Command<Functions[Name]['result']>> {
+    args: ArgsOf<Functions, Name>
+  ): Promise<Command<ResultOf<Functions, Name>>> {
     return this.functions.command(name, args);
   }
 

@@ -14,7 +14,11 @@ MARK = '// Made by "lowtide'
 """How each file begins: what begins otherwise is somebody's own, and is not written over."""
 
 PLATFORMS: Mapping[str, Callable[[Described], dict[str, str]]] = {
-    "typescript": lambda app: {"schema.ts": typescript.schema(app)},
+    "typescript": lambda app: {
+        "schema.ts": typescript.schema(app),
+        "lowtide.js": runtime("typescript", "lowtide.js"),
+        "lowtide.d.ts": runtime("typescript", "lowtide.d.ts"),
+    },
     "swift": lambda app: {
         "LowtideSchema.swift": swift.schema(app),
         "LowtideConnector.swift": connector("swift", "swift"),
@@ -39,7 +43,7 @@ def generate(platform: str, app: Described) -> dict[str, str]:
 def connector(platform: str, suffix: str) -> str:
     """The connector in the language of ``suffix``, with the queue's SQL in its place."""
     queries = load_queries("lowtide.clients", "queue.sql")
-    text = resources.files("lowtide.clients.runtime").joinpath(f"connector.{suffix}").read_text("utf-8")
+    text = runtime(platform, f"connector.{suffix}")
     for name in queries.names():
         sql = queries[name].sqlite
         # On a line of its own it stands as deep as the line: Swift takes the depth off again.
@@ -50,4 +54,10 @@ def connector(platform: str, suffix: str) -> str:
             flags=re.MULTILINE,
         )
         text = text.replace(f"@{name}@", sql)
+    return text
+
+
+def runtime(platform: str, name: str) -> str:
+    """A file that every app of a platform gets alike, with the mark at its beginning."""
+    text = resources.files("lowtide.clients.runtime").joinpath(name).read_text("utf-8")
     return f'{MARK} client {platform}". Run it again after an update of the server.\n{text}'

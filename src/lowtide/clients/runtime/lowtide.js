@@ -1,0 +1,1864 @@
+// dist/batch.js
+var MAX_MUTATIONS = 5e3;
+var MAX_BYTES = 15 * 1024 * 1024;
+var SETUP = [
+  `CREATE TABLE IF NOT EXISTS lowtide_stamp(crud_id INTEGER PRIMARY KEY, at INTEGER NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS lowtide_upload(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID`,
+  `CREATE TRIGGER IF NOT EXISTS lowtide_stamp_insert AFTER INSERT ON ps_crud BEGIN
+     INSERT OR REPLACE INTO lowtide_stamp VALUES (NEW.id, CAST(unixepoch('subsec') * 1000 AS INTEGER));
+   END`,
+  `CREATE TRIGGER IF NOT EXISTS lowtide_stamp_delete AFTER DELETE ON ps_crud BEGIN
+     DELETE FROM lowtide_stamp WHERE crud_id = OLD.id;
+   END`
+];
+var Notes = class {
+  db;
+  constructor(db) {
+    this.db = db;
+  }
+  /** Make the tables; harmless if they are there. */
+  async setUp() {
+    for (const sql of SETUP)
+      await this.db.execute(sql);
+  }
+  async get(name) {
+    const sql = "SELECT value FROM lowtide_upload WHERE key = ?";
+    return (await this.db.getOptional(sql, [name]))?.value ?? null;
+  }
+  async set(name, value) {
+    await this.db.execute("INSERT OR REPLACE INTO lowtide_upload VALUES (?, ?)", [name, value]);
+  }
+  /** How many changes wait to be sent. */
+  async waiting() {
+    return (await this.db.get("SELECT count(*) AS n FROM ps_crud")).n;
+  }
+};
+async function nextBatch(notes, most, bad) {
+  const { db } = notes;
+  const lineage = await notes.get("lineage") ?? void 0;
+  const stamps = await db.getAll(`SELECT * FROM lowtide_stamp ORDER BY crud_id LIMIT ${MAX_MUTATIONS}`);
+  const at = new Map(stamps.map((stamp) => [stamp.crud_id, stamp.at]));
+  const transactions = [];
+  const entries = /* @__PURE__ */ new Map();
+  let [first, mutations, bytes] = [0, 0, 0];
+  let last = null;
+  for await (const transaction of db.getCrudTransactions()) {
+    const { crud } = transaction;
+    const spoilt = bad.first === crud[0].clientId ? bad.times : 0;
+    const write2 = spoilt > 0 ? unreadable : mutation;
+    let sent = { mutations: crud.map((entry) => write2(entry, at.get(entry.clientId))) };
+    let size = bytesOf(JSON.stringify(sent));
+    if (size > MAX_BYTES || crud.length > MAX_MUTATIONS || spoilt > 1) {
+      sent = { oversized: { n: crud.at(-1).clientId, count: crud.length, bytes: size } };
+      size = 0;
+    }
+    mutations += crud.length;
+    bytes += size;
+    const full = mutations > MAX_MUTATIONS || bytes > MAX_BYTES || transactions.length >= most;
+    if (full && transactions.length > 0)
+      break;
+    transactions.push(sent);
+    for (const entry of crud)
+      entries.set(entry.clientId, entry);
+    first ||= crud[0].clientId;
+    last = transaction;
+  }
+  if (!last)
+    return null;
+  const complete = last.complete;
+  return {
+    body: { client_id: await db.getClientId(), lineage, sent_at: Date.now(), transactions },
+    count: transactions.length,
+    first,
+    last: last.crud.at(-1).clientId,
+    entries,
+    complete: () => complete()
+  };
+}
+async function beginLineage(notes, known) {
+  let applied = null;
+  for await (const transaction of notes.db.getCrudTransactions()) {
+    if (transaction.crud.at(-1).clientId > known)
+      break;
+    applied = transaction;
+  }
+  await applied?.complete();
+  const sql = `INSERT OR REPLACE INTO lowtide_upload VALUES ('lineage', lower(hex(randomblob(16))))`;
+  await notes.db.execute(sql);
+}
+function mutation(entry, at) {
+  return {
+    n: entry.clientId,
+    op: entry.op.toLowerCase(),
+    model: entry.table,
+    id: entry.id,
+    data: entry.opData,
+    base: entry.previousValues,
+    at,
+    metadata: entry.metadata
+  };
+}
+function unreadable(entry) {
+  const id = entry.id.replaceAll("\0", "\uFFFD");
+  return { n: entry.clientId, op: entry.op.toLowerCase(), model: entry.table, id, data: JSON.stringify(entry) };
+}
+function bytesOf(text) {
+  return new TextEncoder().encode(text).length;
+}
+
+// dist/errors.js
+var LowtideError = class extends Error {
+  name = "LowtideError";
+  /** Stable: the server's code, or one of `LocalCode`. */
+  code;
+  /** The HTTP status; 0 without an answer. */
+  status;
+  /** What may help, in plain words; empty when there is nothing to say. */
+  hint;
+  /** Can the same request succeed later, without a change? */
+  retryable;
+  /** Milliseconds that the server asks to wait; 0 when it does not say. */
+  retryAfter;
+  /** The server's whole answer. */
+  problem;
+  constructor(code, message, details = {}) {
+    super(message, details.cause === void 0 ? void 0 : { cause: details.cause });
+    this.code = code;
+    this.status = details.status ?? 0;
+    this.hint = details.hint ?? "";
+    this.retryable = details.retryable ?? false;
+    this.problem = details.problem ?? {};
+    const after = Number(this.problem.retry_after);
+    this.retryAfter = after > 0 ? after * 1e3 : 0;
+  }
+};
+function isError(error, ...codes) {
+  return error instanceof LowtideError && (codes.length === 0 || codes.includes(error.code));
+}
+function isTransient(status) {
+  return status === 408 || status === 429 || status >= 500 && status !== 501;
+}
+
+// dist/random.js
+var DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+function token(bytes = 16) {
+  if (typeof globalThis.crypto?.getRandomValues !== "function") {
+    throw new LowtideError("unsupported", "There is no source of chance.", {
+      hint: "On React Native import 'react-native-get-random-values' before anything else."
+    });
+  }
+  return base64url(globalThis.crypto.getRandomValues(new Uint8Array(bytes)));
+}
+function base64url(bytes) {
+  let text = "";
+  let bits = 0;
+  let held = 0;
+  for (const byte of bytes) {
+    held = (held << 8 | byte) & 65535;
+    for (bits += 8; bits >= 6; )
+      text += DIGITS[held >> (bits -= 6) & 63];
+  }
+  return bits > 0 ? text + DIGITS[held << 6 - bits & 63] : text;
+}
+function fromBase64url(text) {
+  const clean = text.replace(/=+$/, "");
+  const bytes = new Uint8Array(clean.length * 6 >> 3);
+  let bits = 0;
+  let held = 0;
+  let at = 0;
+  for (const digit of clean) {
+    held = (held << 6 | DIGITS.indexOf(digit)) & 65535;
+    if ((bits += 6) >= 8)
+      bytes[at++] = held >> (bits -= 8) & 255;
+  }
+  return bytes;
+}
+function sha256(text) {
+  const data = new TextEncoder().encode(text);
+  const padded = new Uint8Array(data.length + 72 >> 6 << 6);
+  padded.set(data);
+  padded[data.length] = 128;
+  const view = new DataView(padded.buffer);
+  view.setUint32(padded.length - 4, data.length * 8);
+  const [start, k] = constants();
+  const state = start.slice();
+  const w = new Uint32Array(64);
+  const turn = (x, n) => x >>> n | x << 32 - n;
+  for (let block = 0; block < padded.length; block += 64) {
+    for (let i = 0; i < 16; i++)
+      w[i] = view.getUint32(block + 4 * i);
+    for (let i = 16; i < 64; i++) {
+      const [x, y] = [w[i - 15], w[i - 2]];
+      const s0 = turn(x, 7) ^ turn(x, 18) ^ x >>> 3;
+      const s1 = turn(y, 17) ^ turn(y, 19) ^ y >>> 10;
+      w[i] = w[i - 16] + s0 + w[i - 7] + s1;
+    }
+    let [a, b, c, d, e, f, g, h] = state;
+    for (let i = 0; i < 64; i++) {
+      const s1 = turn(e, 6) ^ turn(e, 11) ^ turn(e, 25);
+      const t1 = h + s1 + (e & f ^ ~e & g) + k[i] + w[i] | 0;
+      const s0 = turn(a, 2) ^ turn(a, 13) ^ turn(a, 22);
+      const t2 = s0 + (a & b ^ a & c ^ b & c) | 0;
+      [h, g, f, e, d, c, b, a] = [g, f, e, d + t1 | 0, c, b, a, t1 + t2 | 0];
+    }
+    [a, b, c, d, e, f, g, h].forEach((value, i) => state[i] = state[i] + value);
+  }
+  const out = new DataView(new ArrayBuffer(32));
+  state.forEach((value, i) => out.setUint32(4 * i, value));
+  return new Uint8Array(out.buffer);
+}
+function constants() {
+  const [start, k] = [new Uint32Array(8), new Uint32Array(64)];
+  for (let found = 0, n = 2; found < 64; n++) {
+    let prime = true;
+    for (let d = 2; d * d <= n; d++)
+      prime &&= n % d !== 0;
+    if (!prime)
+      continue;
+    if (found < 8)
+      start[found] = fraction(Math.sqrt(n));
+    k[found++] = fraction(Math.cbrt(n));
+  }
+  return [start, k];
+}
+function fraction(root) {
+  return Math.floor((root - Math.floor(root)) * 2 ** 32);
+}
+
+// dist/http.js
+var PAUSE = 400;
+var Http = class {
+  endpoint;
+  #fetch;
+  #version;
+  constructor({ endpoint, fetch, appVersion }) {
+    this.endpoint = endpoint.replace(/\/+$/, "");
+    this.#fetch = fetch ?? ((address, init) => globalThis.fetch(address, init));
+    this.#version = appVersion;
+  }
+  /** The answer's body; undefined for an empty one. Throws a `LowtideError` for anything but success. */
+  async send(method, path, sending = {}) {
+    const attempts = sending.attempts ?? 1;
+    const key = attempts > 1 && method === "POST" ? token() : void 0;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#once(method, path, sending, key);
+      } catch (error) {
+        const again = error instanceof LowtideError && ["network", "timeout", "key_in_flight"].includes(error.code);
+        if (!again || attempt >= attempts)
+          throw error;
+        await pause(PAUSE * 4 ** (attempt - 1) * (0.5 + Math.random()), sending.signal);
+      }
+    }
+  }
+  async #once(method, path, sending, key) {
+    const { body, token: token2, deadline = 3e4, signal } = sending;
+    const headers = {};
+    if (body !== void 0)
+      headers["content-type"] = "application/json";
+    if (token2)
+      headers.authorization = `Bearer ${token2}`;
+    if (key)
+      headers["idempotency-key"] = key;
+    if (this.#version)
+      headers["x-app-version"] = this.#version;
+    const controller = new AbortController();
+    let late = false;
+    const abort = () => controller.abort();
+    const timer = setTimeout(() => {
+      late = true;
+      abort();
+    }, deadline);
+    signal?.addEventListener("abort", abort, { once: true });
+    try {
+      if (signal?.aborted)
+        throw new Error("aborted");
+      const response = await this.#fetch(this.endpoint + path, {
+        method,
+        headers,
+        // A redirect is never ours, and would take what is sent to somewhere else.
+        redirect: "error",
+        signal: controller.signal,
+        ...body !== void 0 && { body: JSON.stringify(body) }
+      });
+      return read(response, await response.text());
+    } catch (error) {
+      if (error instanceof LowtideError)
+        throw error;
+      if (signal?.aborted)
+        throw new LowtideError("aborted", "The request was given up.", { cause: error });
+      const code = late ? "timeout" : "network";
+      const message = late ? "The server did not answer in time." : "The server cannot be reached.";
+      throw new LowtideError(code, message, { retryable: true, cause: error });
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+};
+function read(response, text) {
+  if (response.ok && text === "")
+    return void 0;
+  let answer;
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    answer = void 0;
+  }
+  const { ok, status } = response;
+  if (ok && answer !== void 0)
+    return answer;
+  const after = Number(response.headers.get("retry-after"));
+  const asked = after > 0 ? { retry_after: after } : {};
+  const known = typeof answer === "object" && answer !== null && typeof answer.code === "string";
+  if (!known) {
+    throw new LowtideError("not_lowtide", `Something else than Lowtide answered ${status}.`, {
+      status,
+      retryable: true,
+      hint: "Is there a page to sign in to this network, or a proxy in between?",
+      problem: asked
+    });
+  }
+  const problem = { ...asked, ...answer };
+  throw new LowtideError(problem.code ?? "", problem.detail ?? `The server answered ${status}.`, {
+    status,
+    hint: problem.hint ?? "",
+    retryable: isTransient(status),
+    problem
+  });
+}
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const end = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", end);
+      if (signal?.aborted)
+        reject(new LowtideError("aborted", "The wait was given up."));
+      else
+        resolve();
+    };
+    const timer = setTimeout(end, milliseconds);
+    if (signal?.aborted)
+      end();
+    else
+      signal?.addEventListener("abort", end, { once: true });
+  });
+}
+
+// dist/connector.js
+var MAX_ATTEMPTS = 24;
+var AUDIT_EVERY = 24 * 3600 * 1e3;
+var DEADLINE = 6e4;
+var FIRST_PAUSE = 2e3;
+var LONGEST_PAUSE = 12e4;
+var UNREADABLE = [400, 413, 422];
+var AUDIT = `
+  SELECT b.name, CAST(b.last_op AS TEXT) AS after, count(o.op_id) AS count,
+    coalesce(sum(o.op_id % 1000000007), 0) AS ops,
+    coalesce(sum(length(o.data)), 0) AS length,
+    coalesce(sum(unicode(substr(o.data, 1 + o.op_id % length(o.data), 1))
+      + 31 * unicode(substr(o.data, 1 + o.op_id / 7 % length(o.data), 1))), 0) AS sample
+  FROM ps_buckets b LEFT JOIN ps_oplog o ON o.bucket = b.id
+  WHERE b.name != '$local' GROUP BY b.id LIMIT 1000`;
+var LowtideConnector = class {
+  #http;
+  #tokens;
+  #options;
+  #given;
+  // the token that the SDK has
+  #owner = null;
+  // whose data the database holds
+  #most = MAX_MUTATIONS;
+  // transactions in the next batch
+  #spoilt = { first: 0, times: 0 };
+  #failures = 0;
+  #notBefore = 0;
+  #failed;
+  #audited = 0;
+  #uploading = Promise.resolve();
+  constructor(options) {
+    this.#http = new Http(options);
+    this.#options = options;
+    this.#tokens = typeof options.tokens === "function" ? called(options.tokens) : options.tokens;
+  }
+  /** Before the first write: notes when each change is made from now on. */
+  async prepare(db) {
+    const notes = new Notes(db);
+    await notes.setUp();
+    if (await notes.get("audited") === null)
+      await notes.set("audited", String(Date.now()));
+    this.#audited = Number(await notes.get("audited"));
+    this.#owner = await notes.get("owner") || null;
+    const every = this.#options.auditEvery ?? AUDIT_EVERY;
+    db.registerListener({
+      statusChanged: ({ connected, downloading }) => {
+        if (!connected || downloading || Date.now() - this.#audited < every)
+          return;
+        this.#audited = Date.now();
+        void this.audit(db).catch(() => {
+        });
+      }
+    });
+  }
+  /**
+   * Has the server compare what this device holds: once a day by itself. What differs is downloaded anew and
+   * replaced at one checkpoint. Gives the names of the buckets that differed.
+   */
+  async audit(db) {
+    const body = { client_id: await db.getClientId(), buckets: await db.getAll(AUDIT) };
+    const { diverged } = await this.request("POST", "/v1/sync/audit", {
+      body,
+      deadline: DEADLINE
+    });
+    this.#audited = Date.now();
+    await new Notes(db).set("audited", String(this.#audited));
+    return diverged;
+  }
+  /**
+   * The database is the present user's from now on. Says no, and changes nothing, when it holds another user's data:
+   * unless that user has become this one, by a merge of accounts.
+   */
+  async claim(db) {
+    const { user } = this.#tokens.identity ?? {};
+    if (user === void 0)
+      return true;
+    if (this.#owner !== null && !this.#mine())
+      return false;
+    if (this.#owner !== user)
+      await this.disown(db, user);
+    return true;
+  }
+  /** The database is this user's, or nobody's, whoever's it was: after it was emptied. */
+  async disown(db, user) {
+    await new Notes(db).set("owner", user);
+    this.#owner = user || null;
+  }
+  async fetchCredentials() {
+    const token2 = await this.#tokens.token(this.#given);
+    this.#given = token2 ?? void 0;
+    if (token2 === null)
+      return null;
+    this.#check();
+    return { endpoint: this.#http.endpoint, token: token2 };
+  }
+  /** Called by the SDK while there is something to upload. Throws to be called again after a pause. */
+  async uploadData(db) {
+    return this.upload(db);
+  }
+  /** The same until `signal` gives up; one at a time. */
+  async upload(db, signal) {
+    const mine = this.#uploading.catch(() => {
+    }).then(() => this.#try(db, signal));
+    this.#uploading = mine;
+    return mine;
+  }
+  async #try(db, signal) {
+    if (Date.now() < this.#notBefore && this.#notBefore - Date.now() <= 2 * LONGEST_PAUSE) {
+      throw new LowtideError("waiting", "The upload waits before it tries again.", {
+        retryable: true,
+        cause: this.#failed
+      });
+    }
+    try {
+      await this.#upload(new Notes(db), signal);
+      this.hurry();
+    } catch (error) {
+      this.#failed = error;
+      const grown = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** Math.min(this.#failures++, 10));
+      const asked = isError(error) ? Math.min(error.retryAfter, LONGEST_PAUSE) : 0;
+      this.#notBefore = Date.now() + asked + grown * (0.5 + Math.random() / 2);
+      throw error;
+    }
+  }
+  /** Try again at the next occasion: the network is back, or the user asks. */
+  hurry() {
+    this.#failures = 0;
+    this.#notBefore = 0;
+  }
+  /** One request as the user, repeated once with a new token if the first was refused. */
+  async request(method, path, sending = {}) {
+    const token2 = await this.#token();
+    try {
+      return await this.#http.send(method, path, { ...sending, token: token2 });
+    } catch (error) {
+      if (!isError(error) || error.status !== 401)
+        throw error;
+      return this.#http.send(method, path, { ...sending, token: await this.#token(token2) });
+    }
+  }
+  async #token(refused) {
+    const token2 = await this.#tokens.token(refused);
+    if (!token2)
+      throw new LowtideError("not_signed_in", "Nobody is signed in.");
+    return token2;
+  }
+  async #upload(notes, signal) {
+    let gap = false;
+    for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+      const batch = await nextBatch(notes, this.#most, this.#spoilt);
+      if (!batch)
+        return;
+      try {
+        this.#check();
+        const answer = await this.request("POST", "/v1/sync/batches", {
+          body: { ...batch.body, ...gap && { gap } },
+          deadline: DEADLINE,
+          signal
+        });
+        if (!(answer.last >= batch.last))
+          throw new LowtideError("not_lowtide", "The upload was answered with less.");
+        this.#options.onUpload?.({ status: 200, code: "" });
+        await batch.complete();
+        this.#most = Math.min(MAX_MUTATIONS, this.#most * 2);
+        this.#tell(batch, answer);
+        return;
+      } catch (error) {
+        if (!isError(error))
+          throw error;
+        this.#options.onUpload?.({ status: error.status, code: error.code });
+        const ours = error.code !== "not_lowtide" || error.status === 413;
+        const unreadable2 = ours && UNREADABLE.includes(error.status);
+        const times = this.#spoilt.first === batch.first ? this.#spoilt.times : 0;
+        if (error.code === "batch_gap" && !gap)
+          gap = true;
+        else if (error.code === "batch_repeated")
+          await beginLineage(notes, Number(error.problem.known));
+        else if (unreadable2 && batch.count > 1)
+          this.#most = batch.count >> 1;
+        else if (unreadable2 && times < 2)
+          this.#spoilt = { first: batch.first, times: times + 1 };
+        else
+          throw error;
+      }
+    }
+    throw new LowtideError("not_lowtide", "The upload does not get through.", { retryable: true });
+  }
+  #tell(batch, answer) {
+    const of = (n) => ({ n, model: batch.entries.get(n)?.table ?? "", id: batch.entries.get(n)?.id ?? "" });
+    const refused = [];
+    const merged = [];
+    for (const { n, status, code = "", message = "", hint = "", conflicts = [] } of answer.results) {
+      if (status === "refused")
+        refused.push({ ...of(n), code, message, hint });
+      if (status === "merged")
+        merged.push({ ...of(n), fields: conflicts });
+    }
+    if (refused.length > 0)
+      this.#options.onRefused?.(refused);
+    if (merged.length > 0)
+      this.#options.onMerged?.(merged);
+  }
+  #mine() {
+    const identity = this.#tokens.identity;
+    return !identity || this.#owner === identity.user || identity.former.includes(this.#owner ?? "");
+  }
+  /** What one user wrote is never sent as another's. */
+  #check() {
+    if (this.#owner === null || this.#mine())
+      return;
+    throw new LowtideError("other_user", "The database holds the data of another user.", {
+      hint: "Merge the accounts, sign in as that user, or throw away what was not sent."
+    });
+  }
+};
+function called(token2) {
+  let last = null;
+  return { token: async (refused) => refused === void 0 && last ? last : last = await token2() };
+}
+
+// dist/feeds.js
+var TABLE = "lowtide_rejections";
+var Rejections = class {
+  #db;
+  constructor(db) {
+    this.#db = db;
+  }
+  /** All that were not dismissed, the oldest first. */
+  async list() {
+    return (await this.#db.getAll(`SELECT * FROM ${TABLE} ORDER BY at, n`)).map(rejection);
+  }
+  /** The list, and again whenever it changes, until `signal` ends it. */
+  async *watch(signal) {
+    const options = { tables: [TABLE], triggerImmediate: true, ...signal && { signal } };
+    for await (const _ of this.#db.onChange(options))
+      yield await this.list();
+  }
+  /** It is settled: forget it, here and on the server. */
+  async dismiss(...ids) {
+    await this.#db.execute(`DELETE FROM ${TABLE} WHERE id IN (${ids.map(() => "?").join(", ")})`, ids);
+  }
+  /** Make the change once more, with what is different in `changed`, and dismiss the refusal: in one transaction. */
+  async retry(id, changed = {}) {
+    await this.#db.writeTransaction(async (tx) => {
+      const row = await tx.getOptional(`SELECT * FROM ${TABLE} WHERE id = ?`, [id]);
+      if (!row)
+        throw new LowtideError("not_found", "There is no such refusal.", { status: 404 });
+      const known = this.#db.schema.tables.find((table) => table.name === row.model);
+      const refused = rejection(row);
+      if (!known || !["put", "patch", "delete"].includes(refused.op) || refused.op !== "delete" && !refused.data) {
+        throw new LowtideError("not_retryable", "This change cannot be made once more by itself.");
+      }
+      await write(tx, known.viewName, refused, changed);
+      await tx.execute(`DELETE FROM ${TABLE} WHERE id = ?`, [id]);
+    });
+  }
+};
+async function write(tx, table, refused, changed) {
+  const name = quoted(table);
+  if (refused.op === "delete") {
+    await tx.execute(`DELETE FROM ${name} WHERE id = ?`, [refused.record]);
+    return;
+  }
+  const data = Object.entries({ ...refused.data, ...changed }).map(([field, value]) => [field, scalar(value)]);
+  const fields = data.map(([field]) => quoted(field));
+  const values = data.map(([, value]) => value);
+  if (refused.metadata !== null) {
+    fields.push("_metadata");
+    values.push(refused.metadata);
+  }
+  const there = await tx.getOptional(`SELECT 1 FROM ${name} WHERE id = ?`, [refused.record]);
+  if (there) {
+    const sets = fields.map((field) => `${field} = ?`).join(", ");
+    await tx.execute(`UPDATE ${name} SET ${sets} WHERE id = ?`, [...values, refused.record]);
+  } else if (refused.op === "put") {
+    const sql = `INSERT INTO ${name}(id, ${fields.join(", ")}) VALUES (?${", ?".repeat(fields.length)})`;
+    await tx.execute(sql, [refused.record, ...values]);
+  } else {
+    throw new LowtideError("not_retryable", "The record that was to be changed is not there any more.");
+  }
+}
+var Conflicts = class {
+  #connector;
+  constructor(connector) {
+    this.#connector = connector;
+  }
+  /** The values of a record that lost, the newest first, page by page. Needs the network. */
+  async *of(model, id) {
+    for (let before = ""; ; ) {
+      const query = Object.entries({ model, id, limit: "50", ...before && { before } }).map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
+      const { conflicts } = await this.#connector.request("GET", `/v1/sync/conflicts?${query}`);
+      yield* conflicts;
+      if (conflicts.length < 50)
+        return;
+      before = conflicts.at(-1).id;
+    }
+  }
+  /** Write the lost value back, as the user: it comes to every device like any change. */
+  async restore(id) {
+    return this.#connector.request("POST", `/v1/sync/conflicts/${encodeURIComponent(id)}/restore`, { body: {}, attempts: 3 });
+  }
+};
+function rejection(row) {
+  const json = (text) => JSON.parse(text ?? "null");
+  return {
+    id: row.id ?? "",
+    at: Date.parse(row.at ?? ""),
+    code: row.code ?? "",
+    message: row.message ?? "",
+    hint: row.hint ?? "",
+    op: row.op ?? "",
+    model: row.model ?? "",
+    record: row.record_id,
+    data: json(row.data),
+    base: json(row.base),
+    metadata: row.metadata
+  };
+}
+function scalar(value) {
+  if (typeof value === "boolean")
+    return Number(value);
+  return typeof value === "object" && value !== null ? JSON.stringify(value) : value;
+}
+function quoted(name) {
+  return `"${name.replaceAll('"', '""')}"`;
+}
+
+// dist/functions.js
+var ATTEMPTS = 3;
+var COMMANDS = "lowtide_commands";
+var REJECTIONS = "lowtide_rejections";
+var Command = class {
+  id;
+  #db;
+  constructor(db, id) {
+    this.id = id;
+    this.#db = db;
+  }
+  async status() {
+    return (await this.#look()).status;
+  }
+  /**
+   * What the function returned, when it has: minutes or days later. Throws the function's own refusal as a
+   * `LowtideError`; `signal` gives up the wait, not the command.
+   */
+  async result(signal) {
+    const controller = new AbortController();
+    const stop = () => controller.abort();
+    signal?.addEventListener("abort", stop, { once: true });
+    try {
+      const tables = [COMMANDS, REJECTIONS].filter((name) => this.#db.schema.tables.some((table) => table.name === name));
+      const options = { tables, signal: controller.signal, triggerImmediate: true, throttleMs: 0 };
+      if (!signal?.aborted) {
+        for await (const _ of this.#db.onChange(options)) {
+          const { status, row, refused } = await this.#look();
+          if (status === "done")
+            return JSON.parse(row?.result ?? "null");
+          if (status === "failed")
+            throw failure(row?.error ?? null, refused);
+        }
+      }
+      throw new LowtideError("aborted", "The wait was given up; the command goes on.");
+    } finally {
+      stop();
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+  /** Forget the command and its result, here and on the server. One that was not sent yet is not run. */
+  async dismiss() {
+    await this.#db.execute(`DELETE FROM ${COMMANDS} WHERE id = ?`, [this.id]);
+  }
+  async #look() {
+    const row = await this.#db.getOptional(`SELECT * FROM ${COMMANDS} WHERE id = ?`, [this.id]);
+    if (row) {
+      const known = row.status === "pending" || row.status === "done" || row.status === "failed";
+      return { status: known ? row.status : "waiting", row, refused: null };
+    }
+    const tables = this.#db.schema.tables.map((table) => table.name);
+    const sql = `SELECT code, message, hint FROM ${REJECTIONS} WHERE model = '${COMMANDS}' AND record_id = ?`;
+    const refused = tables.includes(REJECTIONS) ? await this.#db.getOptional(sql, [this.id]) : null;
+    return { status: "failed", row: null, refused };
+  }
+};
+var ServerFunctions = class {
+  #db;
+  #connector;
+  constructor(db, connector) {
+    this.#db = db;
+    this.#connector = connector;
+  }
+  /** Call it now. Needs the network; an answer that is lost on the way is asked for again, and it runs once. */
+  async call(name, args) {
+    const path = `/v1/functions/${encodeURIComponent(name)}`;
+    const sending = { body: args, deadline: 6e4, attempts: ATTEMPTS };
+    return (await this.#connector.request("POST", path, sending)).result;
+  }
+  /** Have it run when the network allows: kept on this device, sent in order with all other changes. */
+  async command(name, args) {
+    const { id } = await this.#db.get("SELECT uuid() AS id");
+    await this.#db.execute(`INSERT INTO ${COMMANDS}(id, name, args) VALUES (?, ?, ?)`, [id, name, JSON.stringify(args)]);
+    return new Command(this.#db, id);
+  }
+  /** A command of before, by its id. */
+  find(id) {
+    return new Command(this.#db, id);
+  }
+};
+function failure(error, refused) {
+  const told = refused ?? JSON.parse(error ?? "null");
+  if (!told)
+    return new LowtideError("not_found", "There is no such command.", { status: 404 });
+  return new LowtideError(told.code, told.message, { hint: told.hint ?? "", problem: { ...told, hint: told.hint ?? "" } });
+}
+
+// dist/connection.js
+var GRACE = 25e3;
+var RETRY = 5e3;
+var COALESCE = 1e3;
+var SPREAD = 2e3;
+var Connection = class {
+  #db;
+  #connector;
+  #watch;
+  #options = {};
+  #wanted = false;
+  #shown = "";
+  // the parameters that the present connection was made with; empty without one
+  #online = true;
+  #leaving = null;
+  #spreading = null;
+  #stop = null;
+  #work = Promise.resolve();
+  constructor(db, connector, watch) {
+    this.#db = db;
+    this.#connector = connector;
+    this.#watch = watch;
+  }
+  /** Is a connection wanted and allowed now? It may still be on its way. */
+  get active() {
+    return this.#shown !== "";
+  }
+  async connect(options = {}) {
+    this.#options = options;
+    this.#wanted = true;
+    this.#online = this.#watch.now().online;
+    this.#stop ??= this.#watch.subscribe(() => this.#changed());
+    this.#shown = "";
+    await this.#settle();
+  }
+  async disconnect() {
+    this.#wanted = false;
+    this.#rest();
+    await this.#settle();
+  }
+  /** Sends what waits, for `deadline` milliseconds at most, connected or not. Says whether everything has gone. */
+  async flush(deadline = GRACE, signal) {
+    const notes = new Notes(this.#db);
+    const end = new AbortController();
+    const stop = () => end.abort();
+    const timer = setTimeout(stop, deadline);
+    signal?.addEventListener("abort", stop, { once: true });
+    try {
+      while (await notes.waiting() > 0 && !end.signal.aborted) {
+        this.#connector.hurry();
+        try {
+          await this.#connector.upload(this.#db, end.signal);
+        } catch (error) {
+          if (!isError(error) || !error.retryable)
+            return false;
+          await pause(RETRY / 5, end.signal).catch(() => {
+          });
+        }
+      }
+      return await notes.waiting() === 0;
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+  #changed() {
+    const { online, visible } = this.#watch.now();
+    if (online && !this.#online)
+      void this.#back();
+    this.#online = online;
+    if (visible) {
+      this.#leaving?.abort();
+      this.#leaving = null;
+    } else if (this.#pausing && !this.#leaving && this.#shown) {
+      void this.#leave();
+    }
+    void this.#settle();
+  }
+  get #pausing() {
+    return (this.#options.background ?? this.#watch.background) === "pause";
+  }
+  /** The app has gone to the background: finish, then disconnect. */
+  async #leave() {
+    const leaving = this.#leaving = new AbortController();
+    await this.flush(this.#options.grace ?? GRACE, leaving.signal).catch(() => false);
+    if (leaving.signal.aborted)
+      return;
+    this.#leaving = null;
+    await this.#settle();
+  }
+  /** The network is back: not all devices in the same moment. */
+  async #back() {
+    this.#spreading?.abort();
+    const spreading = this.#spreading = new AbortController();
+    try {
+      await pause(Math.random() * SPREAD, spreading.signal);
+    } catch {
+      return;
+    }
+    this.#connector.hurry();
+    if (this.#wanted && !this.#db.connected) {
+      this.#shown = "";
+      await this.#settle();
+    }
+  }
+  #rest() {
+    this.#leaving?.abort();
+    this.#spreading?.abort();
+    this.#leaving = this.#spreading = null;
+    this.#stop?.();
+    this.#stop = null;
+  }
+  /** Connect or disconnect, until it is as it is to be. */
+  #settle() {
+    const next = this.#work.then(() => this.#apply());
+    this.#work = next.catch(() => {
+    });
+    return next;
+  }
+  async #apply() {
+    const { metered, visible } = this.#watch.now();
+    const { metered: manner = "defer", sync = {} } = this.#options;
+    const hidden = !visible && this.#pausing && !this.#leaving;
+    if (!this.#wanted || hidden || metered && manner === "pause") {
+      if (this.#shown || !this.#wanted)
+        await this.#db.disconnect();
+      this.#shown = "";
+      return;
+    }
+    const params = { ...sync.params, ...manner === "defer" && { metered } };
+    const shown = JSON.stringify(params);
+    if (this.#shown === shown)
+      return;
+    this.#shown = shown;
+    await this.#db.connect(this.#connector, {
+      retryDelayMs: RETRY * (0.5 + Math.random()),
+      crudUploadThrottleMs: COALESCE,
+      ...sync,
+      params
+    });
+  }
+};
+
+// dist/events.js
+var Events = class {
+  #listeners = /* @__PURE__ */ new Set();
+  /** Hear of `name`, until the function that is returned is called. */
+  on(name, listener) {
+    const entry = { name, listener };
+    this.#listeners.add(entry);
+    return () => void this.#listeners.delete(entry);
+  }
+  emit(name, event) {
+    for (const entry of [...this.#listeners]) {
+      if (entry.name !== name)
+        continue;
+      try {
+        entry.listener(event);
+      } catch (error) {
+        setTimeout(() => {
+          throw error;
+        });
+      }
+    }
+  }
+};
+
+// dist/passkeys.js
+function browserPasskeys(more = {}) {
+  const credentials = () => {
+    const found = globalThis.navigator?.credentials;
+    if (!found)
+      throw new LowtideError("unsupported", "Passkeys are not supported here.");
+    return found;
+  };
+  return {
+    async create(options) {
+      const publicKey = decode(options);
+      return encode(await credentials().create({ publicKey, ...more.signal && { signal: more.signal } }));
+    },
+    async get(options) {
+      const publicKey = decode(options);
+      return encode(await credentials().get({ publicKey, ...more }));
+    }
+  };
+}
+function decode(options) {
+  const named = (list) => list?.map((one) => ({ ...one, id: fromBase64url(one.id) }));
+  const { challenge, user, excludeCredentials, allowCredentials, ...rest } = options;
+  return {
+    ...rest,
+    challenge: fromBase64url(challenge),
+    ...user !== void 0 && { user: { ...user, id: fromBase64url(user.id) } },
+    ...excludeCredentials !== void 0 && { excludeCredentials: named(excludeCredentials) },
+    ...allowCredentials !== void 0 && { allowCredentials: named(allowCredentials) }
+  };
+}
+function encode(credential) {
+  if (!credential)
+    throw new LowtideError("aborted", "No passkey was chosen.");
+  const { id, rawId, type, response, authenticatorAttachment } = credential;
+  const answer = response;
+  const text = (bytes) => bytes && base64url(new Uint8Array(bytes));
+  const { clientDataJSON, attestationObject, authenticatorData, signature, userHandle } = answer;
+  const json = {
+    id,
+    rawId: text(rawId),
+    type,
+    authenticatorAttachment: authenticatorAttachment ?? void 0,
+    clientExtensionResults: credential.getClientExtensionResults?.() ?? {},
+    response: attestationObject ? {
+      clientDataJSON: text(clientDataJSON),
+      attestationObject: text(attestationObject),
+      transports: answer.getTransports?.() ?? []
+    } : {
+      clientDataJSON: text(clientDataJSON),
+      authenticatorData: text(authenticatorData),
+      signature: text(signature),
+      userHandle: text(userHandle) ?? void 0
+    }
+  };
+  return json;
+}
+
+// dist/account.js
+var ME = "/v1/auth/me";
+var PASSKEYS = "/v1/auth/passkeys";
+var SESSIONS = "/v1/auth/sessions";
+var OwnAccount = class {
+  #session;
+  #passkeys;
+  constructor(session, passkeys = browserPasskeys()) {
+    this.#session = session;
+    this.#passkeys = passkeys;
+  }
+  read() {
+    return this.#session.request("GET", ME);
+  }
+  /** Change the name; null takes it away. */
+  async rename(name) {
+    const account = await this.#session.request("PATCH", ME, { name });
+    await this.#session.refresh();
+    return account;
+  }
+  /** Where the user is signed in, the newest first. */
+  async devices() {
+    return (await this.#session.request("GET", SESSIONS)).sessions;
+  }
+  /** Sign one device out; with `wipe` it is asked to delete what it holds, too. */
+  async signOutDevice(id, { wipe = false } = {}) {
+    await this.#session.request("DELETE", `${SESSIONS}/${encodeURIComponent(id)}${wipe ? "?wipe=true" : ""}`);
+  }
+  /** Sign every other device out. */
+  async signOutOthers({ wipe = false } = {}) {
+    await this.#session.request("POST", `${SESSIONS}/end-others`, { wipe });
+  }
+  /** The ways in that the user has. */
+  async identities() {
+    return (await this.#session.request("GET", "/v1/auth/identities")).identities;
+  }
+  /** Take a way in away; never the last one. */
+  async unlink({ provider, subject }) {
+    await this.#session.request("DELETE", `/v1/auth/identities/${[provider, subject].map(encodeURIComponent).join("/")}`);
+  }
+  /** A new password, with the present one unless the user has just signed in. Ends every other session. */
+  async changePassword(password, current) {
+    await this.#session.request("PUT", `${ME}/password`, { password, ...current !== void 0 && { current } });
+  }
+  /** Begin to set up an authenticator app: show `uri` as a QR code, or `secret` to type. */
+  enrolSecondFactor() {
+    return this.#session.request("POST", `${ME}/second-factor`);
+  }
+  /** Put it into force with a code from it. The recovery codes are shown this once. */
+  async confirmSecondFactor(code) {
+    return this.#codes("confirm", { code });
+  }
+  /** New recovery codes in place of the old ones. */
+  async renewRecoveryCodes() {
+    return this.#codes("recovery-codes");
+  }
+  async removeSecondFactor() {
+    await this.#session.request("DELETE", `${ME}/second-factor`);
+  }
+  /** Make a passkey on this device. An anonymous user is one no longer, and keeps their id. */
+  async addPasskey(name, ceremony = this.#passkeys) {
+    const begun = await this.#session.request("POST", `${PASSKEYS}/begin`);
+    const credential = await ceremony.create(begun.publicKey);
+    const passkey = await this.#session.request("POST", PASSKEYS, { credential, name }, { attempts: 3 });
+    await this.#session.refresh();
+    return passkey;
+  }
+  async passkeys() {
+    return (await this.#session.request("GET", PASSKEYS)).passkeys;
+  }
+  async renamePasskey(id, name) {
+    await this.#session.request("PATCH", `${PASSKEYS}/${encodeURIComponent(id)}`, { name });
+  }
+  async deletePasskey(id) {
+    await this.#session.request("DELETE", `${PASSKEYS}/${encodeURIComponent(id)}`);
+  }
+  /** Delete the account. The session ends at the next request, with a wipe. */
+  async delete() {
+    await this.#session.request("DELETE", ME);
+    await this.#session.refresh().catch(() => {
+    });
+  }
+  async #codes(step, body) {
+    const path = `${ME}/second-factor/${step}`;
+    return (await this.#session.request("POST", path, body)).recovery_codes;
+  }
+};
+
+// dist/lock.js
+var waiting = /* @__PURE__ */ new Map();
+async function locked(name, work) {
+  const locks = globalThis.navigator?.locks;
+  if (locks)
+    return await locks.request(name, work);
+  const before = waiting.get(name);
+  const mine = (async () => {
+    await before?.catch(() => {
+    });
+    return work();
+  })();
+  waiting.set(name, mine);
+  try {
+    return await mine;
+  } finally {
+    if (waiting.get(name) === mine)
+      waiting.delete(name);
+  }
+}
+
+// dist/sign-in.js
+var ATTEMPTS2 = 3;
+var AGAIN = 2e3;
+var SignIn = class {
+  #session;
+  #passkeys;
+  constructor(session, passkeys = browserPasskeys()) {
+    this.#session = session;
+    this.#passkeys = passkeys;
+  }
+  /** Begin without a name. Who is signed in already stays so. */
+  async anonymous() {
+    const { user } = await this.#session.restore().then(() => this.#session);
+    if (user)
+      return { status: "signed_in", outcome: "signed_in", user, guest: null };
+    const body = this.#session.facts;
+    const answer = await this.#session.send("POST", "/v1/auth/anonymous", { body, attempts: ATTEMPTS2 });
+    return this.#welcome(answer);
+  }
+  /** Have a code and a link mailed to this address. */
+  async startEmail(email) {
+    return this.#start("/v1/auth/email/start", { email });
+  }
+  /** Finish with the code from the mail. */
+  async finishEmail(flow, code) {
+    return this.#enter("/v1/auth/email/finish", { flow_id: flow.flow_id, code });
+  }
+  /** Wait until the link in the mail was opened and confirmed, on whatever device. Asks while the app is in front. */
+  async waitForLink(flow, signal) {
+    for (; ; ) {
+      try {
+        return await this.#enter("/v1/auth/email/finish", { flow_id: flow.flow_id }, signal, 1);
+      } catch (error) {
+        if (!isError(error, "sign_in_pending", "network", "timeout"))
+          throw error;
+        await pause(Math.max(AGAIN, error.retryAfter), signal);
+      }
+    }
+  }
+  /** With an address and its password. */
+  async password(email, password) {
+    return this.#enter("/v1/auth/password", { email, password });
+  }
+  /** Sign up, or set a new password, with the code from a mail. */
+  async setPassword(flow, code, password) {
+    return this.#enter("/v1/auth/password/set", { flow_id: flow.flow_id, code, password });
+  }
+  /** Have a code sent to this number. */
+  async startSms(phone) {
+    return this.#start("/v1/auth/sms/start", { phone });
+  }
+  /** Finish with the code from the text message. */
+  async finishSms(flow, code) {
+    return this.#enter("/v1/auth/sms/finish", { flow_id: flow.flow_id, code });
+  }
+  /** The second factor: a code from the authenticator app, or a recovery code. */
+  async secondFactor(needed, code) {
+    return this.#enter("/v1/auth/second-factor", { ticket: needed.ticket, code });
+  }
+  /** With a passkey; as the second factor, if a sign-in waits for one. */
+  async passkey(needed, ceremony = this.#passkeys) {
+    const ticket = needed ? { ticket: needed.ticket } : {};
+    const path = "/v1/auth/passkeys/sign-in";
+    const begun = await this.#session.send("POST", `${path}/begin`, { body: ticket });
+    const credential = await ceremony.get(begun.publicKey);
+    return this.#enter(path, { credential, ...ticket });
+  }
+  /** A nonce for `idToken`: Apple's and Google's sheets take `hashed` or `raw`, the server takes `raw`. */
+  nonce() {
+    const raw = token(24);
+    const hashed = Array.from(sha256(raw), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    return { raw, hashed };
+  }
+  /** With what the phone's own sheet gave. */
+  async idToken(given) {
+    return this.#enter("/v1/auth/id-token", given);
+  }
+  /**
+   * Begin with an OpenID provider: open `url` in the system's browser, and give the address at which the app is
+   * called back to `finishUpstream`. What must be known then is kept: the app may be closed in between.
+   */
+  async startUpstream(provider, redirect_uri, login_hint = "") {
+    const [verifier, state] = [token(32), token()];
+    await this.#session.note("upstream", JSON.stringify({ verifier, state }));
+    const challenge = base64url(sha256(verifier));
+    const query = Object.entries({ redirect_uri, challenge, state, ...login_hint && { login_hint } }).map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
+    return { url: `${this.#session.endpoint}/v1/auth/oidc/${encodeURIComponent(provider)}/start?${query}` };
+  }
+  /** Finish with the address at which the app was called back. Throws the provider's `error` as code. */
+  async finishUpstream(address) {
+    const given = /* @__PURE__ */ new Map();
+    for (const pair of (/\?([^#]*)/.exec(address)?.[1] ?? "").split("&")) {
+      const [name = "", value = ""] = pair.split("=").map((text) => decodeURIComponent(text.replaceAll("+", " ")));
+      given.set(name, value);
+    }
+    const kept = await this.#session.note("upstream");
+    const { verifier, state } = JSON.parse(kept ?? "{}");
+    if (!verifier || given.get("state") !== state) {
+      throw new LowtideError("bad_callback", "This is not the way back of the sign-in that was begun here.");
+    }
+    const refused = given.get("error");
+    if (refused) {
+      await this.#session.note("upstream", null);
+      throw new LowtideError(refused, given.get("error_description") || "The provider did not sign in.");
+    }
+    const result = await this.#enter("/v1/auth/oidc/finish", { code: given.get("code") ?? "", verifier });
+    await this.#session.note("upstream", null);
+    return result;
+  }
+  /**
+   * Make the anonymous account that was left behind (`Welcome.guest`) part of the one that is signed in, with all
+   * that was written under it, also what still waits on this device.
+   */
+  async merge() {
+    const session = this.#session;
+    await session.restore();
+    const guest = session.guest;
+    if (!guest)
+      throw new LowtideError("not_retryable", "There is no account to merge.");
+    const body = { token: guest.token };
+    const merged = await session.request("POST", "/v1/auth/merge", body, {
+      deadline: 6e4,
+      attempts: ATTEMPTS2
+    });
+    await session.take(merged.signed, guest.user);
+    return { records: merged.records, left: merged.left };
+  }
+  /** Leave the anonymous account behind for good. */
+  async forgetGuest() {
+    await this.#session.restore();
+    await this.#session.forgetGuest();
+  }
+  #start(path, body) {
+    return this.#session.send("POST", path, { body, attempts: ATTEMPTS2 });
+  }
+  async #enter(path, given, signal, attempts = ATTEMPTS2) {
+    const answer = await this.#session.authorised(false, (token2) => {
+      const body = { ...given, ...this.#session.facts };
+      return this.#session.send("POST", path, { body, token: token2, signal, attempts });
+    });
+    return answer.status === "second_factor_needed" ? answer : this.#welcome(answer);
+  }
+  async #welcome(answer) {
+    await this.#session.take(answer);
+    const { outcome, user } = answer;
+    return { status: "signed_in", outcome, user, guest: this.#session.guest?.user ?? null };
+  }
+};
+
+// dist/storage.js
+function memoryStore() {
+  const kept = /* @__PURE__ */ new Map();
+  return {
+    get: async (name) => kept.get(name) ?? null,
+    set: async (name, value) => void kept.set(name, value),
+    remove: async (name) => void kept.delete(name)
+  };
+}
+function webStore(storage = globalThis.localStorage) {
+  return {
+    get: async (name) => storage.getItem(name),
+    set: async (name, value) => storage.setItem(name, value),
+    remove: async (name) => storage.removeItem(name)
+  };
+}
+function indexedDbStore(database = "lowtide") {
+  const run = (mode, work) => new Promise((resolve, reject) => {
+    const opening = indexedDB.open(database, 1);
+    opening.onupgradeneeded = () => void opening.result.createObjectStore("kept");
+    opening.onerror = () => reject(opening.error);
+    opening.onsuccess = () => {
+      const db = opening.result;
+      const transaction = db.transaction("kept", mode, { durability: "strict" });
+      const request = work(transaction.objectStore("kept"));
+      const over = (done) => () => {
+        db.close();
+        done();
+      };
+      transaction.oncomplete = over(() => resolve(request.result));
+      transaction.onabort = over(() => reject(transaction.error));
+    };
+  });
+  return {
+    get: async (name) => await run("readonly", (store) => store.get(name)) ?? null,
+    set: async (name, value) => void await run("readwrite", (store) => store.put(value, name)),
+    remove: async (name) => void await run("readwrite", (store) => store.delete(name))
+  };
+}
+var PART = 1800;
+function secureStore(store, options = {}) {
+  const parts = (entry) => {
+    const found = /^parts:([\w-]+):(\d+)$/.exec(entry ?? "");
+    return found ? Array.from({ length: Number(found[2]) }, (_, i) => `${found[1]}.${i}`) : [];
+  };
+  const clear = async (name, entry) => {
+    for (const part of parts(entry))
+      await store.deleteItemAsync(`${name}.${part}`, options);
+  };
+  return {
+    async get(name) {
+      const entry = await store.getItemAsync(name, options);
+      if (entry === null || !entry.startsWith("parts:"))
+        return entry;
+      let text = "";
+      for (const part of parts(entry)) {
+        const value = await store.getItemAsync(`${name}.${part}`, options);
+        if (value === null)
+          throw new LowtideError("storage", `A part of '${name}' is missing in the key store.`);
+        text += value;
+      }
+      return decodeURIComponent(text);
+    },
+    async set(name, value) {
+      const before = await store.getItemAsync(name, options);
+      const text = encodeURIComponent(value);
+      const made = token(6);
+      const count = Math.ceil(text.length / PART);
+      for (let i = 0; i < count; i++) {
+        await store.setItemAsync(`${name}.${made}.${i}`, text.slice(i * PART, (i + 1) * PART), options);
+      }
+      await store.setItemAsync(name, `parts:${made}:${count}`, options);
+      await clear(name, before);
+    },
+    async remove(name) {
+      const before = await store.getItemAsync(name, options);
+      await store.deleteItemAsync(name, options);
+      await clear(name, before);
+    }
+  };
+}
+function fileStore(folder) {
+  const { process } = globalThis;
+  const files = process?.getBuiltinModule?.("node:fs/promises");
+  if (!files)
+    throw new LowtideError("unsupported", "Files are kept by Node 20.16 or newer only.");
+  const path = (name) => `${folder}/${encodeURIComponent(name)}.json`;
+  return {
+    get: (name) => files.readFile(path(name), "utf8").catch((error) => {
+      if (error.code === "ENOENT")
+        return null;
+      throw error;
+    }),
+    async set(name, value) {
+      await files.mkdir(folder, { recursive: true });
+      const file = await files.open(`${path(name)}.new`, "w", 384);
+      try {
+        await file.writeFile(value);
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+      await files.rename(`${path(name)}.new`, path(name));
+    },
+    remove: (name) => files.rm(path(name), { force: true })
+  };
+}
+
+// dist/session.js
+var EARLY = 30;
+var OVER = ["session_revoked", "invalid_grant"];
+var Session = class {
+  /** The ways to sign in. */
+  signIn;
+  /** The user's own account: devices, ways in, password, passkeys. */
+  account;
+  #http;
+  #store;
+  #name;
+  #device;
+  #space;
+  #events = new Events();
+  #channel;
+  #kept = null;
+  #ended = null;
+  #heard = false;
+  #restored = null;
+  constructor({ endpoint, store, name = "lowtide.session", device = {}, space = "main", ...rest }) {
+    const version = device.platform && device.app_version ? `${device.platform}/${device.app_version}` : void 0;
+    this.#http = new Http({ endpoint, fetch: rest.fetch, appVersion: version });
+    this.#store = store;
+    this.#name = name;
+    this.#device = device;
+    this.#space = space;
+    this.signIn = new SignIn(this, rest.passkeys);
+    this.account = new OwnAccount(this, rest.passkeys);
+    this.#channel = typeof BroadcastChannel === "function" ? new BroadcastChannel(`${name}@${endpoint}`) : null;
+    if (this.#channel) {
+      this.#channel.onmessage = () => void this.#locked(() => this.#load()).catch(() => {
+      });
+      this.#channel.unref?.();
+    }
+  }
+  get endpoint() {
+    return this.#http.endpoint;
+  }
+  get state() {
+    if (!this.#kept)
+      return { status: "signed_out", ended: this.#ended };
+    const { user, guest } = this.#kept;
+    const status = this.#heard ? "authenticated" : "authenticated_offline";
+    return { status, user, guest: guest?.user ?? null };
+  }
+  /** The user who is signed in; null when nobody is. */
+  get user() {
+    return this.#kept?.user ?? null;
+  }
+  get identity() {
+    return this.#kept && { user: this.#kept.user.id, former: this.#kept.former };
+  }
+  /** Hear of every change of the state, also those made in another tab. */
+  onChange(listener) {
+    return this.#events.on("change", listener);
+  }
+  /** Go on with what is kept, without the network. Throws `storage` when it cannot be read: try again then. */
+  async restore() {
+    this.#restored ??= this.#locked(() => this.#load());
+    try {
+      await this.#restored;
+    } catch (error) {
+      this.#restored = null;
+      throw error;
+    }
+    return this.state;
+  }
+  /** An access token that is good for a while; see `TokenSource`. */
+  async token(refused) {
+    await this.restore();
+    const good = (kept) => kept.access_token !== refused && Date.now() < kept.renew_at;
+    if (!this.#kept)
+      return null;
+    if (good(this.#kept))
+      return this.#kept.access_token;
+    return this.#locked(async () => {
+      const kept = await this.#load();
+      if (!kept || good(kept))
+        return kept?.access_token ?? null;
+      return (await this.#refresh(kept))?.access_token ?? null;
+    });
+  }
+  /** Fetch new tokens now, with what has changed of the user; act in another space from now on, if one is given. */
+  async refresh(space) {
+    await this.restore();
+    await this.#locked(async () => {
+      const kept = await this.#load();
+      if (kept)
+        await this.#refresh(space === void 0 ? kept : { ...kept, space });
+    });
+    return this.state;
+  }
+  /** One request as the user. A token that is refused is renewed, and the request sent again. */
+  async request(method, path, body, sending = {}) {
+    return this.authorised(true, (token2) => this.send(method, path, { ...sending, body, token: token2 }));
+  }
+  /** Sign out here. The server hears of it if it can be reached. What the device holds is `Lowtide.signOut`'s. */
+  async signOut() {
+    await this.restore();
+    await this.request("POST", "/v1/auth/sign-out", void 0, { deadline: 5e3 }).catch(() => {
+    });
+    await this.#locked(async () => {
+      const kept = await this.#load();
+      if (kept)
+        await this.#end({ code: "signed_out", reason: "", wipe: false, user: kept.user.id });
+    });
+  }
+  /** The wipe that was asked for is done. */
+  async wiped() {
+    await this.#locked(async () => {
+      await this.#load();
+      if (this.#ended?.wipe)
+        await this.#write({ session: null, ended: { ...this.#ended, wipe: false } });
+    });
+  }
+  /** Stop listening to other tabs. */
+  close() {
+    this.#channel?.close();
+  }
+  // What follows is for `SignIn` and `OwnAccount`.
+  /** @internal A request without a user. */
+  async send(method, path, sending = {}) {
+    try {
+      const answer = await this.#http.send(method, path, sending);
+      this.#hear(true);
+      return answer;
+    } catch (error) {
+      if (isError(error, "network", "timeout", "not_lowtide"))
+        this.#hear(false);
+      else if (isError(error) && error.status > 0)
+        this.#hear(true);
+      throw error;
+    }
+  }
+  /** @internal What is sent with every sign-in. */
+  get facts() {
+    return { device: this.#device, space: this.#kept?.space ?? this.#space };
+  }
+  /** @internal `run` with the user's token, and again with a new one if it was refused. */
+  async authorised(needed, run) {
+    let token2 = await this.token();
+    for (let attempt = 0; ; attempt++) {
+      if (!token2 && needed)
+        throw new LowtideError("not_signed_in", "Nobody is signed in.");
+      try {
+        return await run(token2);
+      } catch (error) {
+        const stale = isError(error, "token_expired", "unauthorized", "session_revoked") && error.status === 401;
+        if (!stale || !token2 || attempt > 0)
+          throw error;
+        token2 = await this.token(token2);
+      }
+    }
+  }
+  /** @internal Keep what a sign-in answered. `merged`: the guest's account is part of it now. */
+  async take(answer, merged) {
+    await this.#locked(async () => {
+      const before = await this.#load();
+      const same = before?.user.id === answer.user.id;
+      let guest = same ? before.guest : null;
+      if (before && !same && before.user.anonymous)
+        guest = { token: before.refresh_token, user: before.user.id };
+      const former = same ? [...before.former] : [];
+      if (merged && !former.includes(merged))
+        former.push(merged);
+      await this.#adopt(answer, { former, guest: merged ? null : guest, space: before?.space ?? this.#space });
+    });
+  }
+  /** @internal The anonymous account that may be merged. */
+  get guest() {
+    return this.#kept?.guest ?? null;
+  }
+  /** @internal */
+  async forgetGuest() {
+    await this.#locked(async () => {
+      const kept = await this.#load();
+      if (kept?.guest)
+        await this.#write({ session: { ...kept, guest: null } });
+    });
+  }
+  /** @internal A text beside the session, for sign-ins that leave the app and come back. */
+  async note(name, value) {
+    const at = `${this.#name}.${name}`;
+    if (value === void 0)
+      return this.#store.get(at);
+    if (value === null)
+      await this.#store.remove(at);
+    else
+      await this.#store.set(at, value);
+    return value;
+  }
+  async #refresh(kept) {
+    const { refresh_token, rotation_id, space, former, guest } = kept;
+    try {
+      const body = { refresh_token, rotation_id, ...space !== this.#space && { space } };
+      const answer = await this.send("POST", "/v1/auth/token/refresh", { body });
+      return await this.#adopt(answer, { former, guest, space });
+    } catch (error) {
+      if (!isError(error, ...OVER) || error.status !== 401)
+        throw error;
+      const { reason, wipe } = error.problem;
+      const text = typeof reason === "string" ? reason : "";
+      await this.#end({ code: error.code, reason: text, wipe: wipe === true, user: kept.user.id });
+      return null;
+    }
+  }
+  async #adopt(answer, rest) {
+    const { access_token, refresh_token, session_id, user, expires_in } = answer;
+    const renew_at = Date.now() + Math.max(expires_in - EARLY, expires_in * 0.75) * 1e3;
+    const kept = { access_token, renew_at, refresh_token, rotation_id: token(), session_id, user, ...rest };
+    await this.#write({ session: kept });
+    return kept;
+  }
+  async #end(ended) {
+    await this.#write({ session: null, ended });
+  }
+  async #write(record) {
+    try {
+      await this.#store.set(this.#name, JSON.stringify(record));
+    } catch (error) {
+      throw new LowtideError("storage", "The session could not be kept.", { retryable: true, cause: error });
+    }
+    this.#show(record);
+    this.#channel?.postMessage("changed");
+  }
+  async #load() {
+    let text;
+    try {
+      text = await this.#store.get(this.#name);
+    } catch (error) {
+      throw new LowtideError("storage", "The session could not be read.", { retryable: true, cause: error });
+    }
+    this.#show(read2(text));
+    return this.#kept;
+  }
+  #show(record) {
+    const before = JSON.stringify(this.state);
+    this.#kept = record?.session ?? null;
+    this.#ended = record?.ended ?? null;
+    this.#tell(before);
+  }
+  #hear(heard) {
+    const before = JSON.stringify(this.state);
+    this.#heard = heard;
+    this.#tell(before);
+  }
+  #tell(before) {
+    if (JSON.stringify(this.state) !== before)
+      this.#events.emit("change", this.state);
+  }
+  #locked(work) {
+    return locked(`${this.#name}@${this.endpoint}`, work);
+  }
+};
+function read2(text) {
+  try {
+    const record = JSON.parse(text ?? "null");
+    if (typeof record !== "object" || record === null)
+      return null;
+    if (record.session === null)
+      return typeof record.ended === "object" ? record : null;
+    const { refresh_token, rotation_id, user } = record.session ?? {};
+    return refresh_token && rotation_id && user?.id ? record : null;
+  } catch {
+    return null;
+  }
+}
+
+// dist/surroundings.js
+function browserSurroundings() {
+  const { navigator, document: document2 } = globalThis;
+  const network = navigator.connection;
+  const places = [
+    [globalThis.window, "online"],
+    [globalThis.window, "offline"],
+    [document2, "visibilitychange"],
+    [network, "change"]
+  ];
+  return {
+    background: "stay",
+    // tabs share one connection
+    now: () => ({
+      online: navigator.onLine,
+      metered: network?.saveData === true || network?.type === "cellular",
+      visible: document2.visibilityState !== "hidden"
+    }),
+    subscribe(listener) {
+      for (const [target, name] of places)
+        target?.addEventListener(name, listener);
+      return () => {
+        for (const [target, name] of places)
+          target?.removeEventListener(name, listener);
+      };
+    }
+  };
+}
+function nativeSurroundings(netInfo, appState) {
+  let [online, metered] = [true, false];
+  return {
+    background: "pause",
+    now: () => ({ online, metered, visible: appState.currentState !== "background" }),
+    subscribe(listener) {
+      const stop = netInfo?.addEventListener((state) => {
+        online = state.isConnected !== false;
+        metered = state.details?.isConnectionExpensive === true;
+        listener();
+      });
+      const shown = appState.addEventListener("change", listener);
+      return () => {
+        stop?.();
+        shown.remove();
+      };
+    }
+  };
+}
+function constantSurroundings() {
+  return { background: "stay", now: () => ({ online: true, metered: false, visible: true }), subscribe: () => () => {
+  } };
+}
+function surroundings() {
+  const page = typeof document === "object" && typeof window === "object" && typeof window.addEventListener === "function";
+  return page ? browserSurroundings() : constantSurroundings();
+}
+
+// dist/lowtide.js
+var Lowtide = class {
+  connector;
+  /** Changes that were refused. */
+  rejections;
+  /** Values that lost a conflict. */
+  conflicts;
+  functions;
+  #db;
+  #session;
+  #connection;
+  #events = new Events();
+  #unsubscribe;
+  #opened = null;
+  #wanted = null;
+  #user = null;
+  /** `db`: the SDK's database, of whatever platform. */
+  constructor(db, options) {
+    const { tokens, fetch, appVersion, auditEvery } = options;
+    this.#db = db;
+    this.#session = tokens instanceof Session ? tokens : null;
+    const endpoint = options.endpoint ?? this.#session?.endpoint;
+    if (!endpoint)
+      throw new TypeError("Lowtide needs an endpoint.");
+    this.connector = new LowtideConnector({
+      endpoint,
+      tokens,
+      fetch,
+      appVersion,
+      ...auditEvery !== void 0 && { auditEvery },
+      onRefused: (event) => this.#events.emit("refused", event),
+      onMerged: (event) => this.#events.emit("merged", event),
+      onUpload: (event) => this.#events.emit("upload", event)
+    });
+    this.rejections = new Rejections(db);
+    this.conflicts = new Conflicts(this.connector);
+    this.functions = new ServerFunctions(db, this.connector);
+    this.#connection = new Connection(db, this.connector, options.surroundings ?? surroundings());
+    this.#unsubscribe = this.#session?.onChange(() => void this.#follow()) ?? (() => {
+    });
+  }
+  on(name, listener) {
+    return this.#events.on(name, listener);
+  }
+  /** Before the first write. Needs no network. */
+  async open() {
+    this.#opened ??= (async () => {
+      await this.#session?.restore();
+      await this.connector.prepare(this.#db);
+      await this.#wipe();
+    })();
+    try {
+      await this.#opened;
+    } catch (error) {
+      this.#opened = null;
+      throw error;
+    }
+  }
+  /**
+   * Sync from now on, whenever network and manners allow. Returns without waiting for the network to be there. When
+   * nobody is signed in, it begins with the sign-in.
+   *
+   * The database belongs to the user whose changes it holds. Where another one signs in, it is emptied; if
+   * changes wait that were not sent, `other_user` is thrown instead, and nothing is lost.
+   */
+  async connect(options = {}) {
+    await this.open();
+    this.#wanted = options;
+    await this.#start();
+  }
+  async disconnect() {
+    this.#wanted = null;
+    await this.#connection.disconnect();
+  }
+  /** Sends what waits, for `deadline` milliseconds at most: for a task in the background. Has everything gone? */
+  async flush(deadline) {
+    await this.open();
+    return this.#connection.flush(deadline);
+  }
+  /** How many changes wait to be sent. */
+  async waiting() {
+    await this.open();
+    return new Notes(this.#db).waiting();
+  }
+  /** Call a function of the server now. */
+  call(name, args) {
+    return this.functions.call(name, args);
+  }
+  /** Have a function of the server run when the network allows. */
+  command(name, args) {
+    return this.functions.command(name, args);
+  }
+  /**
+   * Sign out, and empty the database. Throws `unsent_changes`, and does nothing, while changes wait that were not
+   * sent, unless `discard` throws them away.
+   */
+  async signOut({ discard = false } = {}) {
+    const waiting2 = await this.waiting();
+    if (waiting2 > 0 && !discard) {
+      throw new LowtideError("unsent_changes", `${waiting2} changes were not sent yet.`, {
+        hint: "Connect and call flush(), or sign out with { discard: true }."
+      });
+    }
+    await this.#connection.disconnect();
+    await this.#session?.signOut();
+    await this.#empty();
+  }
+  /** Empty the database for the user who is signed in now; what another one had not sent is lost. */
+  async discardOther() {
+    await this.open();
+    await this.#connection.disconnect();
+    await this.#empty();
+    if (this.#wanted)
+      await this.#start();
+  }
+  /** Disconnect, and let go of everything but the database. */
+  async close() {
+    this.#unsubscribe();
+    await this.disconnect();
+  }
+  async #start() {
+    const user = this.#session?.user?.id ?? null;
+    if (this.#session && user === null)
+      return;
+    if (!await this.connector.claim(this.#db)) {
+      if (await new Notes(this.#db).waiting() > 0) {
+        throw new LowtideError("other_user", "The database holds changes of another user that were not sent.", {
+          hint: "Merge the accounts, sign in as that user, or call discardOther()."
+        });
+      }
+      await this.#empty();
+    }
+    this.#user = user;
+    if (this.#wanted)
+      await this.#connection.connect(this.#wanted);
+  }
+  /** The session has changed, here or in another tab. */
+  async #follow() {
+    if (!this.#opened)
+      return;
+    try {
+      await this.#opened;
+      const user = this.#session?.user?.id ?? null;
+      if (user === null) {
+        await this.#connection.disconnect();
+        this.#user = null;
+        await this.#wipe();
+      } else if (user !== this.#user && this.#wanted && !this.#session?.guest) {
+        await this.#start();
+      }
+    } catch (error) {
+      const told = isError(error) ? error : new LowtideError("storage", "The database failed.", { cause: error });
+      this.#events.emit("error", told);
+    }
+  }
+  async #wipe() {
+    const state = this.#session?.state;
+    if (state?.status !== "signed_out" || !state.ended?.wipe)
+      return;
+    await this.#empty();
+    await this.#session?.wiped();
+    this.#events.emit("wiped", { user: state.ended.user });
+  }
+  async #empty() {
+    await this.#db.disconnectAndClear();
+    this.connector.hurry();
+    await this.connector.disown(this.#db, this.#session?.user?.id ?? "");
+  }
+};
+export {
+  Command,
+  Conflicts,
+  Lowtide,
+  LowtideConnector,
+  LowtideError,
+  Rejections,
+  ServerFunctions,
+  Session,
+  browserPasskeys,
+  browserSurroundings,
+  fileStore,
+  indexedDbStore,
+  isError,
+  memoryStore,
+  nativeSurroundings,
+  secureStore,
+  webStore
+};

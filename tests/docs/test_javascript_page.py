@@ -1,0 +1,63 @@
+"""The page on JavaScript: its program is compiled strictly with what the command line hands out, and run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from tests.docs.pages import DOCS, ROOT, blocks
+from tests.docs.story import Story
+
+PAGE = DOCS / "javascript.md"
+END = """
+await lowtide.close();
+await db.close();
+session.close();
+declare const process: { env: { SERVER: string } };
+async function ask(_: string): Promise<string> {
+  for (;;) {
+    const outbox = await (await fetch(`${process.env.SERVER}/dev/outbox`)).text();
+    const found = /(\\d{4}) ?(\\d{4})/.exec(outbox);
+    if (found) return found.slice(1).join('');
+  }
+}
+"""
+OPTIONS = {
+    "target": "es2022",
+    "module": "nodenext",
+    "lib": ["es2023", "dom", "dom.iterable", "dom.asynciterable"],
+    "types": [],
+    "strict": True,
+    "noUncheckedIndexedAccess": True,
+    "exactOptionalPropertyTypes": True,
+    "skipLibCheck": True,
+}
+
+
+def test_the_program_of_the_page_runs_as_it_says(tmp_path: Path) -> None:
+    """Generated schema, package and page fit each other, type by type; what is shown is what comes."""
+    found = blocks(PAGE)
+    (app,) = [block.text for block in found if block.words == ("javascript-app",)]
+    program = "".join(block.text for block in found if (block.language, block.words) == ("ts", ("app",)))
+    shown = "".join(block.text for block in found if block.words == ("shown",))
+    with Story(tmp_path) as story:
+        story.run("lowtide new notes\ncd notes")
+        (story.folder / "app.py").write_text(app, "utf-8")
+        story.start("server", "lowtide dev")
+        story.run("lowtide client typescript -o phone\ncd phone\nnpm install @powersync/node")
+        program = program.replace("8420", story.port)
+        (story.folder / "main.ts").write_text(program + END, "utf-8")
+        (story.folder / "package.json").write_text('{"type": "module"}', "utf-8")
+        # Declarations are not checked where the SDK's are not; under another name they are.
+        (story.folder / "declared.ts").write_text((story.folder / "lowtide.d.ts").read_text("utf-8"), "utf-8")
+        options = {"compilerOptions": OPTIONS, "files": ["main.ts", "declared.ts"]}
+        (story.folder / "tsconfig.json").write_text(json.dumps(options), "utf-8")
+        compiled = subprocess.run(
+            [ROOT / "node_modules/.bin/tsc"], cwd=story.folder, capture_output=True, text=True, check=False
+        )
+        assert compiled.returncode == 0, compiled.stdout
+        story.expect("server", "notes is ready (… s)")
+        story.run("node main.js")
+        said = [line for line in story.shown.splitlines() if line and not line.startswith("[PowerSync]")]
+        assert said == shown.splitlines()
