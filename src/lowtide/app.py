@@ -62,6 +62,9 @@ from lowtide.auth.provider import COMPONENT as PROVIDER
 from lowtide.auth.provider import PageWays, Provider
 from lowtide.auth.routes import key_routes
 from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
+from lowtide.bridges import COMPONENT as BRIDGES
+from lowtide.bridges import Bridges, bridge_routes
+from lowtide.bridges.versions import read_oldest
 from lowtide.declare.app import App
 from lowtide.egress import Egress
 from lowtide.kernel.clock import Clock, SystemClock
@@ -98,7 +101,20 @@ from lowtide.webhooks import SEALED as SEALED_WEBHOOKS
 log = logging.getLogger("lowtide")
 
 JOBS = Component("jobs", "lowtide.storage.jobs")
-COMPONENTS = (JOBS, STORAGE, AUDIT, AUTH, METHODS, PROVIDER, PASSKEYS, OUTSIDE, ATTESTATION, SYNC, WEBHOOKS)
+COMPONENTS = (
+    JOBS,
+    STORAGE,
+    AUDIT,
+    AUTH,
+    METHODS,
+    PROVIDER,
+    PASSKEYS,
+    OUTSIDE,
+    ATTESTATION,
+    SYNC,
+    WEBHOOKS,
+    BRIDGES,
+)
 """Everything that keeps tables, in the order in which they are made."""
 
 SEALED = (
@@ -194,6 +210,10 @@ class Lowtide:
             clients=settings.clients,
         )
         self.sync = Sync(schema, self.database, self.bus, self.jobs, clock, ids, merged=self._merged)
+        self.bridges = Bridges(
+            self.sync, clock, settings.removals_kept_days, read_oldest(settings.bridge_schemas)
+        )
+        self.bridges.schedule(self.jobs)
         self.merging = Merging(
             self.database, self.accounts, self.sync.ownership, self.jobs, lambda: self.tokens, clock
         )
@@ -378,6 +398,7 @@ class Lowtide:
             *audit_routes(self.audit, self.checkpoints, self.database),
             *webhook_routes(self.webhooks, self.audit, self.jobs.wake),
             *records_routes(Records(self.sync, self.clock, self.ids), self.clock, trail),
+            *bridge_routes(self.bridges),
         ]
         routes = self._guarded(routes)
         if self.settings.reference:

@@ -62,6 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Multiplies how often somebody may ask (docs/hardening.md); 0 switches these limits off."""
     min_app_versions: tuple[str, ...] = ()
     """The oldest version served on a platform, and its store: ``ios 2.1.0 https://...`` each."""
+    bridge_schemas: tuple[str, ...] = ()
+    """The oldest schema of clients of the bridges: ``watermelondb 3``, ``rxdb/task 1``."""
     egress_allowed: tuple[str, ...] = ()
     """Hosts, ``host`` or ``host:port``, that may be asked at private addresses and without TLS."""
     egress_ca_file: str = ""

@@ -139,6 +139,18 @@ async def changes(people: People) -> Sample:
     return Sample(target="/v1/changes?models=note", stream=True)
 
 
+async def melon_pulled(people: People) -> Sample:
+    await people.note()
+    sent = {"client_id": people.fresh(), "tables": ["note"]}
+    return Sample(target="/v1/bridges/watermelondb/pull", json=sent)
+
+
+async def melon_pushed(people: People) -> Sample:
+    row = {"id": await people.note(), "title": "mine now", "_status": "updated", "_changed": "title"}
+    sent = {"client_id": people.fresh(), "changes": {"note": {"updated": [row]}}}
+    return Sample(target="/v1/bridges/watermelondb/push", json=sent)
+
+
 async def several_records(people: People) -> Sample:
     new = {"op": "create", "model": "note", "data": {"owner_id": "ann", "title": "plain"}}
     old = {"op": "update", "model": "note", "id": await people.note(), "data": {"title": "mine now"}}
@@ -278,6 +290,10 @@ ROWS = [
     Row("PATCH", "/v1/records/{model}/{id}", ones_record_changed,
                                                             "200+! 404  404  401  401  401  404  200+!"),
     Row("DELETE", "/v1/records/{model}/{id}", ones_record,  "204!  404  404  401  401  401  404  204!"),
+    Row("POST", "/v1/bridges/watermelondb/pull", melon_pulled,
+                                                            "200+  200  200  401  401  401  200  403"),
+    Row("POST", "/v1/bridges/watermelondb/push", melon_pushed,
+                                                            "200!  200  200  401  401  401  200  403"),
     Row("POST", "/sync/stream", download,                   "200+  200  200  401  401  401  200  200"),
     Row("GET", "/sync/stream", at("/sync/stream"), all_get(400)),  # no WebSocket, so nothing
     Row("POST", "/v1/sync/batches", ones_note_changed,      "200!  200  200  401  401  401  200  200!"),

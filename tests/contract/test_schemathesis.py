@@ -25,6 +25,7 @@ ENDLESS = ("/sync/stream", "/v1/changes")
 """Answers without an end: the matrix asks for them."""
 OPAQUE = {
     "^/(sync|v1/sync|write-checkpoint2)": "names of devices, and cursors that the server gave out",
+    "^/v1/bridges": "names of clients, and cursors that the server gave out",
     "^/v1/records": "ids of printable characters, and 64 bits for integers inside free JSON",
     "^/v1/functions/": "an Idempotency-Key that was used before, for another request",
     "^/v1/oauth/": "registered clients, codes and tokens",

@@ -34,6 +34,7 @@ TAGS = {
     "accounts": "Signing in and out, tokens, devices, and the user's own account.",
     "users": "Users, for admins and for the app's own servers.",
     "sync": "What a device's SDK speaks: its download, its uploads, its checkpoints.",
+    "bridges": "WatermelonDB's and RxDB's protocols, for apps that have such a client.",
     "devices": "Where a device is, and how to heal it.",
     "conflicts": "Values that lost a conflict, and how to bring one back.",
     "passkeys": "Signing in with what a device holds: made, used, named and deleted.",

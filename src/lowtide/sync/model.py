@@ -105,6 +105,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     echo: bool = False
     """Answer with the records as they stand now, too."""
     upload: Upload | None = None
+    alone: str = ""
+    """No two batches with the same text are in one group: the later reads what the earlier kept."""
     ask: CheckpointAsk | None = None
     resync: Resync | None = None
     keep: Callable[[Tx, Any], Awaitable[None]] | None = None

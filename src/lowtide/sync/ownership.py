@@ -7,7 +7,7 @@ stream with ``keys=me``, the field of ``Model.where(field=me)``, and the field o
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -60,6 +60,18 @@ class Owned(msgspec.Struct, frozen=True):
     """The user's id; in a device's own rows its key, which begins with that."""
 
 
+class Beside(Protocol):
+    """Who keeps something of devices beside the engine."""
+
+    async def move(self, tx: Tx, old: str, new: str) -> None:
+        """Make what is kept of ``old`` the devices of ``new``."""
+        ...
+
+    async def forget(self, tx: Tx, user: str) -> None:
+        """Delete what is kept of the devices of ``user``."""
+        ...
+
+
 class Ownership:
     """Finds what belongs to users. Reads what is indexed; looks at whole models only where a rule alone
     says it.
@@ -76,6 +88,8 @@ class Ownership:
         self._database = database
         self._clock = clock
         self._apply = apply
+        self.beside: list[Beside] = []
+        """Told whenever devices get another user, or are forgotten."""
         self._by_stream, self._by_lookup, self._by_rule = _fields(schema)
         self.fields: Mapping[str, frozenset[str]] = _joined(
             self._by_stream.values(), self._by_lookup, self._by_rule
@@ -151,6 +165,8 @@ class Ownership:
     async def forget_devices(self, tx: Tx, user: str) -> None:
         """Delete what is kept of the devices of ``user``."""
         await tx.execute(_QUERIES["delete_devices"], user)
+        for one in self.beside:
+            await one.forget(tx, user)
 
     async def records(self, user: str, spaces: Collection[str]) -> AsyncIterator[tuple[Key, dict[str, Any]]]:
         """Every live record of ``user``, as (key, fields on the wire); read a few hundred at a time."""
@@ -267,6 +283,8 @@ class Ownership:
         """Let what devices of ``old`` uploaded be known as ``new``'s; nothing that is applied is
         applied again.
         """
+        for one in self.beside:
+            await one.move(tx, old, new)
         rows = await tx.fetch(_QUERIES["devices_of"], old)
         keys = [(space, new, client_id) for space, client_id, *_ in rows]
         there = await store.lock_devices(tx, keys)

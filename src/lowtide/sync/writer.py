@@ -175,11 +175,11 @@ class Writer:
         """The next group. One upload of a device at most: a repeat is judged by what is stored."""
         group: list[tuple[Batch, int, asyncio.Future[Applied]]] = []
         size = 0
-        devices: set[tuple[str, str, str]] = set()
+        devices: set[tuple[str, ...]] = set()
         while self._waiting and (not group or size + self._waiting[0][1] <= MAX_GROUP_MUTATIONS):
-            upload = self._waiting[0][0].upload
-            if upload is not None:
-                device = (upload.space, upload.user, upload.client_id)
+            batch = self._waiting[0][0]
+            device = (batch.alone,) if batch.upload is None else _key(batch.upload)
+            if device != ("",):
                 if device in devices:
                     break
                 devices.add(device)

@@ -1,0 +1,66 @@
+"""The bridges as the rest of Lowtide sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lowtide.bridges.pushes import Pushes
+from lowtide.bridges.store import queries
+from lowtide.bridges.walk import Walks
+from lowtide.bridges.watermelon import Watermelon
+from lowtide.kernel.clock import Clock
+from lowtide.storage.db import Tx
+from lowtide.storage.jobs import Job, Jobs
+from lowtide.sync import Sync
+from lowtide.sync.retention import DAY, ROWS_AT_ONCE
+
+TRIM = "bridges.trim"
+
+
+class Bridges:
+    """Other clients' protocols over the sync engine."""
+
+    def __init__(
+        self, sync: Sync, clock: Clock, removals_kept_days: int, oldest: Mapping[str, int] | None = None
+    ):
+        """``oldest``: the schemas that are still served, as ``read_oldest`` gives them."""
+        self._database = sync.database
+        self._clock = clock
+        self._kept = removals_kept_days * DAY
+        walks, pushes = Walks(sync), Pushes(sync, clock)
+        self.watermelon = Watermelon(sync, walks, pushes, oldest or {})
+        sync.ownership.beside.append(self)
+
+    def schedule(self, jobs: Jobs) -> None:
+        """Forget what clients pushed long ago, once an hour, on one node."""
+
+        async def run(_job: Job, _payload: None) -> None:
+            await self.trim()
+
+        jobs.register(TRIM, type(None), run, deadline=1800.0)
+        jobs.every(3600.0, TRIM)
+
+    async def trim(self) -> int:
+        """Forget pushes from before removals are kept: a cursor so old begins anew. How many."""
+        before = self._clock.now() - self._kept
+        rows = await self._database.read(lambda tx: tx.fetch(queries["group_before"], before))
+        if rows[0][0] is None:
+            return 0
+        total = 0
+        while True:
+            gone = await self._database.write(
+                lambda tx: tx.fetch(queries["trim_pushes"], rows[0][0], ROWS_AT_ONCE)
+            )
+            total += len(gone)
+            if len(gone) < ROWS_AT_ONCE:
+                return total
+
+    async def move(self, tx: Tx, old: str, new: str) -> None:
+        """What devices of ``old`` pushed is known as ``new``'s, too. Their cursors begin anew."""
+        await tx.execute(queries["move_pushes"], old, new)
+        await self.forget(tx, old)
+
+    async def forget(self, tx: Tx, user: str) -> None:
+        """Delete what is kept of the clients of ``user``."""
+        await tx.execute(queries["forget_pushes"], user)
+        await tx.execute(queries["forget_views"], user)
