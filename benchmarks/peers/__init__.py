@@ -9,6 +9,7 @@ from __future__ import annotations
 from benchmarks.peers.peer import Peer, Unavailable
 from benchmarks.peers.pocketbase import PocketBase
 from benchmarks.peers.pouchdb import PouchDb
+from benchmarks.peers.rxdb import RxDb
 from benchmarks.rows import Row
 from benchmarks.run import Run
 
@@ -16,7 +17,7 @@ from benchmarks.run import Run
 def prepare(run: Run) -> list[Peer]:
     """The peers, installed; for one that cannot be had, a row says why. A quick run installs nothing."""
     ready: list[Peer] = []
-    for peer in (PouchDb(), PocketBase()):
+    for peer in (PouchDb(), PocketBase(), RxDb()):
         try:
             if not peer.installed():
                 if run.quick:

@@ -10,10 +10,12 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvloop
 
+from benchmarks import networks
 from benchmarks.cities import load
 from benchmarks.client import Answer, connect
 from benchmarks.crowd import Crowd, percentiles
@@ -27,6 +29,10 @@ from benchmarks.run import Run
 from benchmarks.uploads import NOTES, SIZES
 
 VERSION = "4.2.0"
+CLIENT = [
+    f"{name}@9.0.0"
+    for name in ("pouchdb-core", "pouchdb-adapter-http", "pouchdb-adapter-memory", "pouchdb-replication")
+]
 BATCH = 1_000
 WRITES = 3
 HEARTBEAT = 2_000
@@ -39,7 +45,7 @@ class PouchDb(Peer):
     name = "PouchDB"
 
     def installed(self) -> bool:
-        return self._program.exists()
+        return self._program.exists() and (HOME / "pouchdb" / "node_modules" / "pouchdb-core").exists()
 
     @property
     def _program(self) -> Path:
@@ -50,7 +56,7 @@ class PouchDb(Peer):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "package.json").write_text('{"private": true}')
         options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        run_quietly(["npm", "install", *options, f"pouchdb-server@{VERSION}"], folder)
+        run_quietly(["npm", "install", *options, f"pouchdb-server@{VERSION}", *CLIENT], folder)
 
     def command(self, folder: Path, port: int) -> Sequence[str]:
         settings = folder / "config.json"
@@ -81,7 +87,7 @@ class PouchDb(Peer):
         with self.serving(folder) as served:
             _put(served, "/cities")
             with Meter(served.pid) as meter:
-                _fill(served, rows)
+                _fill(served, "/cities", load(rows))
             cpu = [meter.cpu / rows * 1e6]
             run.add(
                 Row(
@@ -125,6 +131,15 @@ class PouchDb(Peer):
                 rounds=[heard.connection_kib],
             )
         )
+
+    def networks(self, run: Run) -> None:
+        folder = run.folder / "pouchdb-networks"
+        with self.serving(folder) as served:
+            _put(served, "/tasks")
+            _fill(served, "/tasks", networks.tasks())
+            program = networks.placed("pouchdb.mjs", HOME / "pouchdb")
+            system = networks.System(self.name, served.port, program, folder)
+            asyncio.run(networks.measure_system(run, system))
 
     def reconnect(self, run: Run) -> None:
         folder = run.folder / "pouchdb-reconnect"
@@ -207,14 +222,14 @@ async def _push(run: Run, served: Served, size: int, devices: int) -> Load:
             wire.close()
 
 
-def _fill(served: Served, rows: int) -> None:
-    docs = [{"_id": city.pop("id"), **city} for city in load(rows)]
+def _fill(served: Served, database: str, records: list[dict[str, Any]]) -> None:
+    docs = [{"_id": record.pop("id"), **record} for record in records]
 
     async def work() -> None:
         wire = await connect(served.port)
-        for first in range(0, rows, BATCH):
+        for first in range(0, len(docs), BATCH):
             body = _encode({"docs": docs[first : first + BATCH]})
-            created(await wire.ask("POST", "/cities/_bulk_docs", body))
+            created(await wire.ask("POST", f"{database}/_bulk_docs", body))
         wire.close()
 
     uvloop.run(work())
