@@ -57,7 +57,7 @@ wheel-test: .stamps/python ## build the wheel and use it in an empty folder, as 
 	$(say) 'wheel'
 	@$(PY) -m pytest tests/test_wheel.py
 
-bench: .stamps/python ## measure; the numbers land in benchmarks/
+bench: .stamps/python .stamps/client .stamps/node-sqlite ## measure; the numbers land in benchmarks/
 	$(say) 'benchmarks'
 	@$(PY) -m benchmarks
 

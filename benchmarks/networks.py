@@ -61,8 +61,9 @@ def placed(name: str, home: Path) -> Path:
 class Phone:
     """A program with a real client, behind a link of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, link: Link):
+    def __init__(self, process: asyncio.subprocess.Process, link: Link, log: Path):
         self._process = process
+        self._log = log
         self.link = link
 
     async def do(self, step: str, **details: Any) -> None:
@@ -79,7 +80,7 @@ class Phone:
                     return
                 if line.startswith(b"failed"):
                     raise RuntimeError(line.decode())
-        raise RuntimeError("the phone's program ended")
+        raise RuntimeError(f"the phone's program ended: {self._log.read_text('utf-8')[-500:]}")
 
 
 class System:
@@ -102,7 +103,8 @@ class System:
             "folder": str(self._folder),
             "token": self._token,
         }
-        with (self._folder / f"{name}.log").open("ab") as log:
+        said = self._folder / f"{name}.log"
+        with said.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 "node",
                 str(self._program),
@@ -112,7 +114,7 @@ class System:
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
-        phone = Phone(process, link)
+        phone = Phone(process, link, said)
         try:
             await phone.answer(b"ready")
             yield phone

@@ -45,6 +45,7 @@ PAGES = pages()
 SOURCES = sorted((ROOT / "src/lowtide").rglob("*.py"))
 LANGUAGES = {"sh", "python", "json", "ndjson", "js", "sql", "toml", "text", "http", "nginx"}
 LANGUAGES |= {"ini", "pycon", "ts"}
+LANGUAGES |= {"swift", "kotlin", "dart"}  # parsed by tests/clients
 
 
 def all_blocks(*languages: str) -> list[Any]:

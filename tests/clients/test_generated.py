@@ -21,6 +21,7 @@ from lowtide.templates import app as starter
 from tests.acceptance import crew
 from tests.clients import odd_app
 from tests.contract import shop
+from tests.docs.pages import ROOT, blocks
 from tests.phones.core import open_core
 
 APPS: dict[str, App] = {
@@ -63,6 +64,15 @@ def test_the_grammar_would_find_a_fault(platform: str) -> None:
     """The control: a file cut in its middle is not in the language."""
     for text in generate(platform, describe(odd_app.app.compile())).values():
         assert faults(platform, text[: len(text) // 2])
+
+
+@pytest.mark.parametrize("platform", GRAMMARS)
+def test_the_examples_on_the_page_are_in_their_language(platform: str) -> None:
+    """What readers copy from docs/platforms.md has no slip of the pen."""
+    found = [one.text for one in blocks(ROOT / "docs" / "platforms.md") if one.language == platform]
+    assert len(found) == 2
+    for text in found:
+        assert faults(platform, text) == []
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
