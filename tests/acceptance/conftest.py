@@ -17,7 +17,14 @@ from tests.server_process import ServerProcess
 class Scenario(Protocol):
     """Runs a scenario and returns its report; see ``scenarios.run``."""
 
-    def __call__(self, name: str, *, mode: str = "legacy", given: dict[str, Any] | None = None) -> Any: ...
+    def __call__(
+        self,
+        name: str,
+        *,
+        mode: str = "legacy",
+        transport: str = "HTTP",
+        given: dict[str, Any] | None = None,
+    ) -> Any: ...
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])

@@ -18,6 +18,11 @@ from tests.acceptance.scenarios import NODE
 
 MODES = pytest.mark.parametrize("mode", ["legacy", "requests"])
 """The SDK's two ways to learn that what it uploaded has come back."""
+TRANSPORTS = pytest.mark.parametrize("transport", ["HTTP", "WEB_SOCKET"])
+"""The SDK's two ways to download."""
+WAYS = pytest.mark.parametrize(
+    ("mode", "transport"), [("legacy", "HTTP"), ("requests", "HTTP"), ("legacy", "WEB_SOCKET")]
+)
 
 
 def field(content: dict[str, Any], table: str, name: str) -> dict[str, Any]:
@@ -49,9 +54,12 @@ def test_the_phones_have_the_tables_that_the_app_prints(name: str, app: Any) -> 
             assert written[table][option] is True
 
 
-def test_a_new_phone_receives_what_its_user_may_see_and_nothing_else(scenario: Scenario) -> None:
+@TRANSPORTS
+def test_a_new_phone_receives_what_its_user_may_see_and_nothing_else(
+    scenario: Scenario, transport: str
+) -> None:
     """The first sync brings every row of the user's teams, none of another's, and queues nothing."""
-    seen = scenario("first_sync")
+    seen = scenario("first_sync", transport=transport)
     tasks = seen["content"].pop("task")
     assert len(tasks) == 3000
     assert {task["team_id"] for task in tasks} == {"red"}
@@ -76,10 +84,10 @@ def test_a_new_phone_receives_what_its_user_may_see_and_nothing_else(scenario: S
     assert (seen["hasSynced"], seen["queue"]) == (True, 0)
 
 
-@MODES
-def test_a_change_reaches_another_phone_at_once(scenario: Scenario, mode: str) -> None:
+@WAYS
+def test_a_change_reaches_another_phone_at_once(scenario: Scenario, mode: str, transport: str) -> None:
     """Inserts, edits and deletions arrive while both phones are connected; nothing flickers on either."""
-    seen = scenario("live", mode=mode)
+    seen = scenario("live", mode=mode, transport=transport)
     assert sorted(seen["delays"])[5] < 1000
     titles = [f"Task {i}" for i in range(10)]
     for rows in seen["there"] + seen["here"]:
@@ -101,7 +109,8 @@ def test_a_change_reaches_another_phone_at_once(scenario: Scenario, mode: str) -
     assert not seen["anna"]["lowtide_rejections"] + seen["ben"]["lowtide_rejections"]
 
 
-def test_offline_edits_converge_by_the_rule_of_each_field(scenario: Scenario) -> None:
+@TRANSPORTS
+def test_offline_edits_converge_by_the_rule_of_each_field(scenario: Scenario, transport: str) -> None:
     """Two phones changed every field of one task without a network: both end with the same merge."""
 
     def page(state: bytes | None, edit: str, at: int) -> tuple[str, bytes]:
@@ -114,7 +123,9 @@ def test_offline_edits_converge_by_the_rule_of_each_field(scenario: Scenario) ->
 
     start, state = page(None, "tide", 0)
     seen = scenario(
-        "merge", given={"page": start, "anna": page(state, "low ", 0)[0], "ben": page(state, " rises", 4)[0]}
+        "merge",
+        transport=transport,
+        given={"page": start, "anna": page(state, "low ", 0)[0], "ben": page(state, " rises", 4)[0]},
     )
     assert field(seen["before"]["anna"], "task", "title") == {"task": "Anna", "gone": "Edited"}
     assert field(seen["before"]["ben"], "task", "title") == {"task": "Ben"}
@@ -198,9 +209,12 @@ def test_a_refusal_comes_back_as_a_row_and_blocks_nothing(scenario: Scenario, mo
     assert (seen["dismissed"], seen["uploadError"]) == ([], None)
 
 
-def test_a_revoked_grant_takes_the_rows_away_at_the_next_checkpoint(scenario: Scenario) -> None:
+@TRANSPORTS
+def test_a_revoked_grant_takes_the_rows_away_at_the_next_checkpoint(
+    scenario: Scenario, transport: str
+) -> None:
     """Membership and rows leave together, from the disk too; a later grant brings all back, up to date."""
-    seen = scenario("revocation")
+    seen = scenario("revocation", transport=transport)
     assert seen["revoked"]["seen"] == [
         [{"teams": "blue,red", "red": 5, "blue": 5}],
         [{"teams": "blue", "red": 0, "blue": 5}],
@@ -274,9 +288,10 @@ def test_odd_values_arrive_as_they_are_or_come_back(scenario: Scenario) -> None:
     assert seen["uploadError"] is None
 
 
-def test_an_expired_token_is_renewed_in_mid_stream(scenario: Scenario) -> None:
+@TRANSPORTS
+def test_an_expired_token_is_renewed_in_mid_stream(scenario: Scenario, transport: str) -> None:
     """Tokens of one second do not lose a change; a phone that can get none keeps its data and its queue."""
-    seen = scenario("tokens")
+    seen = scenario("tokens", transport=transport)
     assert all(3 <= count < 20 for count in seen["refreshed"].values())
     assert seen["failures"] > 0
     assert seen["rows"] == 25, "a failing network signed the user out"
@@ -306,16 +321,26 @@ def test_a_command_made_offline_runs_once_and_answers_with_a_row(scenario: Scena
     assert seen["ben"]["lowtide_commands"] == []
 
 
-@MODES
-def test_a_killed_server_loses_and_doubles_nothing(own_scenario: Scenario, mode: str) -> None:
+@WAYS
+def test_a_killed_server_loses_and_doubles_nothing(own_scenario: Scenario, mode: str, transport: str) -> None:
     """Two phones write while the server is killed twice: every change is there once, on both."""
-    seen = own_scenario("restart", mode=mode)
+    seen = own_scenario("restart", mode=mode, transport=transport)
     votes = field(seen["anna"], "task", "votes")
     assert votes.pop("shared") == 300
     assert set(votes) == {f"{name}-{i}" for name in ("anna", "ben") for i in range(150)}
     assert set(votes.values()) == {0}
     assert shared(seen["anna"]) == shared(seen["ben"])
     assert not seen["anna"]["lowtide_rejections"] + seen["ben"]["lowtide_rejections"]
+
+
+def test_a_large_download_survives_connections_that_are_cut_in_mid_frame(scenario: Scenario) -> None:
+    """50,000 rows over a WebSocket that breaks five times: all arrive, once, and the phone goes on live."""
+    seen = scenario("torn", transport="WEB_SOCKET")
+    assert seen["first"] == {"n": 50_000, "sum": sum(range(50_000))}
+    assert seen["changed"] == [{"title": "Changed"}, {"title": "Answered"}]
+    assert seen["cut"] == 5
+    assert seen["sockets"] == 6, "the SDK gave a sound connection up"
+    assert seen["rejections"] == []
 
 
 def test_a_phone_whose_storage_changed_by_itself_is_healed(scenario: Scenario) -> None:

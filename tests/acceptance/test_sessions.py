@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from tests.acceptance import scenarios
 from tests.acceptance.test_oauth import Signing
 
-Sessions = Callable[[str], Any]
+Sessions = Callable[..., Any]
 HASTY = ("-m", "tests.acceptance.hasty")
 """Access tokens of two seconds instead of ten minutes."""
 
@@ -29,7 +30,7 @@ def sessions(
 ) -> Iterator[Sessions]:
     """Runs a scenario on a server of its own that mails to the scenario."""
     with Signing(tmp_path / "server", database(), [], command=command) as server:
-        yield lambda name: scenarios.run(name, server, tmp_path, given={"smtp": server.smtp})
+        yield functools.partial(scenarios.run, server=server, folder=tmp_path, given={"smtp": server.smtp})
         assert server.stop() == 0, server.log()[-4000:]
         assert server.faults() == []
 
@@ -61,9 +62,12 @@ def test_phones_stay_signed_in_whatever_the_network_does(sessions: Sessions) -> 
     assert not seen["anna"]["lowtide_rejections"] + seen["ben"]["lowtide_rejections"]
 
 
-def test_a_phone_that_is_signed_out_elsewhere_stops_and_keeps_its_queue(sessions: Sessions) -> None:
+@pytest.mark.parametrize("transport", ["HTTP", "WEB_SOCKET"])
+def test_a_phone_that_is_signed_out_elsewhere_stops_and_keeps_its_queue(
+    sessions: Sessions, transport: str
+) -> None:
     """Stream and uploads end with 401 at once, others go on; signed in again, the queue goes out."""
-    seen = sessions("session_ended")
+    seen = sessions("session_ended", transport=transport)
     assert (seen["outcome"], seen["same"], seen["ending"]) == ("signed_in", True, 1)
     assert seen["streamed"] < 3000, "the stream went on"
     assert {"status": 401, "code": "session_revoked"} in seen["uploads"] or {

@@ -37,9 +37,11 @@ class Page(msgspec.Struct):
 
 
 def authenticate(token: str) -> Principal:
-    """``ann`` is a user, ``app`` the app's own server, ``old`` has expired."""
+    """``ann`` is a user, ``app`` the app's own server, ``old`` has expired, ``late`` just now."""
     if token == "ann":
         return Principal(user="ann")
+    if token == "late":
+        return Principal(user="ann", expires_at=1)  # a clock that is a little behind believes it
     if token == "app":
         return Principal(user="app", server=True)
     if token == "old":

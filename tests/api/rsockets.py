@@ -29,6 +29,7 @@ class Wanted(msgspec.Struct):
     at_once: bool = False
     refuse: bool = False
     fail: bool = False
+    end: bool = False
     filling: str = ""
 
 
@@ -63,7 +64,8 @@ class Numbers(Handlers):
                         self.written += 1
                 if request.body.fail:
                     raise RuntimeError("broken on purpose")
-                await over.wait()
+                if not request.body.end:
+                    await over.wait()
             except asyncio.CancelledError:
                 self.ended.append("left")
                 raise

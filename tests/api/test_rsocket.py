@@ -152,6 +152,17 @@ async def test_a_stream_that_breaks_is_never_taken_for_whole() -> None:
         assert await ann.hear() == Failure(1, frames.CANCELED, "unavailable: The stream was cut. [PSYNC_]")
 
 
+@pytest.mark.parametrize("token", ["ann", "late"])
+async def test_a_stream_that_ends_with_its_token_asks_for_a_new_one(token: str) -> None:
+    """The SDK forgets unread lines at a completion, so it must hear it from the end itself."""
+    async with served(edge(Numbers())) as port, phone(port) as ann:
+        await ann.say(setup(f"Token {token}"), ask(items=1, end=True))
+        assert await ann.items(1) == [0]
+        expired = Failure(1, frames.CANCELED, "token_expired: The token has expired. [PSYNC_S21]")
+        assert await ann.hear() == (expired if token == "late" else Payload(stream=1, complete=True))
+        assert await ann.silent()
+
+
 @pytest.mark.parametrize(
     ("said", "code"),
     [

@@ -4,6 +4,7 @@
 // of JSON back, prints `report {...}` at its end, and everything else goes to stderr.
 
 import { randomUUID } from 'node:crypto';
+import { subscribe } from 'node:diagnostics_channel';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { isDeepStrictEqual } from 'node:util';
@@ -20,6 +21,9 @@ export const { url, folder, mode, transport, given } = context;
 export const uuid = randomUUID;
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+let sockets = 0;
+subscribe('undici:websocket:open', () => sockets++);
+
 let asked = Promise.resolve();
 
 /** Have the test do something: 'kill', 'start', 'stop', 'deploy', or 'token'. */
@@ -35,6 +39,7 @@ export function ask(what, details = {}) {
 export async function scenario(run) {
   try {
     const report = await run();
+    if (sockets > 0 !== (transport === 'WEB_SOCKET')) throw new Error(`${sockets} WebSockets were opened`);
     process.stdout.write(`report ${JSON.stringify(report)}\n`, () => process.exit(0));
   } catch (error) {
     console.error(error);

@@ -397,8 +397,11 @@ class Edge:
         origin = fields.get(b"origin")
         return origin is None or is_own(origin, fields[b"host"]) or self._origins.allow(origin)
 
-    def greet(self, scope: Scope) -> None:
-        """Raises what a request with these headers would be refused for, before it is asked."""
+    def greet(self, scope: Scope) -> int | None:
+        """Until when the token in these headers is good, in Unix milliseconds; None: for ever.
+
+        Raises what a request with them would be refused for, before it is asked.
+        """
         self._count += 1
         number = f"{self._prefix}{self._count:08x}"
         exchange = _Exchange(scope, _nothing, _nowhere, number, self._clock.monotonic())
@@ -407,13 +410,18 @@ class Edge:
             served, _ = self.table.find(scope["method"], scope["path"])
             exchange.where = served.route
             self._check_host(scope, fields)
-            self._who(served.route, fields, scope["method"], scope["path"])
+            who = self._who(served.route, fields, scope["method"], scope["path"])
             self.load.check(served.rank)
             self.load.check_streams()
+            return who.expires_at
         except LowtideError as error:
             exchange.status = error.status
             self._log(exchange)
             raise
+
+    def passed(self, time: int | None) -> bool:
+        """Is it later than ``time``, in Unix milliseconds?"""
+        return time is not None and time <= self._clock.now()
 
     # -- answers ----------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from lowtide.api.rsocket import frames
 from lowtide.api.rsocket.frames import Ask, Cancel, Failure, Frame, Keepalive, Other, Payload, RequestN, Setup
 from lowtide.api.wire import SessionTimes
 from lowtide.kernel.codec import decode_as, decode_bson
-from lowtide.kernel.errors import Busy, LowtideError, Malformed, NotFound, TooLarge
+from lowtide.kernel.errors import Busy, LowtideError, Malformed, NotFound, TokenExpired, TooLarge
 from lowtide.kernel.http import KIB, MIB
 
 Scope = MutableMapping[str, Any]
@@ -62,8 +62,11 @@ class Door(Protocol):
 
     load: Load
 
-    def greet(self, scope: Scope) -> None:
-        """Raises what a request with these headers to this path is refused for."""
+    def greet(self, scope: Scope) -> int | None:
+        """Until when the token in these headers is good. Raises what a request with them is refused for."""
+
+    def passed(self, time: int | None) -> bool:
+        """Is it later than that?"""
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -122,6 +125,7 @@ class Session:
         self._times = times
         self._setup: Setup | None = None
         self._authorization = b""
+        self._expires: int | None = None
         self._stream: _Stream | None = None
         self._refused = 0
         self._received = 0
@@ -194,7 +198,7 @@ class Session:
             self.fail(frames.INVALID_SETUP, Malformed("The SETUP's metadata holds no token."))
             return
         try:
-            self._door.greet(self._request("", 0))
+            self._expires = self._door.greet(self._request("", 0))
         except LowtideError as error:
             self.fail(frames.REJECTED_SETUP, error)
             return
@@ -367,7 +371,11 @@ class Session:
     def _finish(self, stream: _Stream, failed: bytes) -> None:
         if self._stream is not stream:
             return
-        if stream.status == 200:
+        if stream.status == 200 and self._door.passed(self._expires):
+            # Upon a completion the SDK forgets the lines that it has not read, which say the same.
+            error = TokenExpired()
+            self._say(Failure(stream.id, frames.CANCELED, _text(error.code, error.message, error.status)))
+        elif stream.status == 200:
             self._say(Payload(stream=stream.id, complete=True))
         else:
             code, text = _problem(failed, stream.status)
