@@ -7,7 +7,7 @@ import { Events } from './events.js';
 import { Http, type Fetch, type Method, type Sending } from './http.js';
 import { locked } from './lock.js';
 import { type PasskeyCeremony } from './passkeys.js';
-import { token as random } from './random.js';
+import { base64url, sha256, token as random } from './random.js';
 import { SignIn } from './sign-in.js';
 import { type Store } from './storage.js';
 
@@ -57,8 +57,8 @@ interface Kept {
   /** When it is to be renewed, on this device's clock. */
   readonly renew_at: number;
   readonly refresh_token: string;
-  /** Of the next refresh. Made with its token, so that every repeat is the same request, in every tab. */
-  readonly rotation_id: string;
+  /** With a token it makes the rotation id of its refresh: every repeat is the same request, in every tab. */
+  readonly secret: string;
   readonly session_id: string;
   readonly user: Account;
   readonly former: readonly string[];
@@ -236,7 +236,8 @@ export class Session implements TokenSource {
       if (before && !same && before.user.anonymous) guest = { token: before.refresh_token, user: before.user.id };
       const former = same ? [...before.former] : [];
       if (merged && !former.includes(merged)) former.push(merged);
-      await this.#adopt(answer, { former, guest: merged ? null : guest, space: before?.space ?? this.#space });
+      const space = before?.space ?? this.#space;
+      await this.#adopt(answer, { secret: random(), former, guest: merged ? null : guest, space });
     });
   }
 
@@ -263,11 +264,12 @@ export class Session implements TokenSource {
   }
 
   async #refresh(kept: Kept): Promise<Kept | null> {
-    const { refresh_token, rotation_id, space, former, guest } = kept;
+    const { refresh_token, secret, space, former, guest } = kept;
     try {
+      const rotation_id = base64url(sha256(`${secret} ${refresh_token}`));
       const body = { refresh_token, rotation_id, ...(space !== this.#space && { space }) };
       const answer = await this.send<SignedIn>('POST', '/v1/auth/token/refresh', { body });
-      return await this.#adopt(answer, { former, guest, space });
+      return await this.#adopt(answer, { secret, former, guest, space });
     } catch (error) {
       // Anything else, also an answer that never came, leaves all as it is: the next try sends the same again.
       if (!isError(error, ...OVER) || error.status !== 401) throw error;
@@ -278,10 +280,10 @@ export class Session implements TokenSource {
     }
   }
 
-  async #adopt(answer: SignedIn, rest: Pick<Kept, 'former' | 'guest' | 'space'>): Promise<Kept> {
+  async #adopt(answer: SignedIn, rest: Pick<Kept, 'secret' | 'former' | 'guest' | 'space'>): Promise<Kept> {
     const { access_token, refresh_token, session_id, user, expires_in } = answer;
     const renew_at = Date.now() + Math.max(expires_in - EARLY, expires_in * 0.75) * 1000;
-    const kept: Kept = { access_token, renew_at, refresh_token, rotation_id: random(), session_id, user, ...rest };
+    const kept: Kept = { access_token, renew_at, refresh_token, session_id, user, ...rest };
     await this.#write({ session: kept });
     return kept;
   }
@@ -340,8 +342,8 @@ function read(text: string | null): Entry | null {
     const record = JSON.parse(text ?? 'null') as Entry | null;
     if (typeof record !== 'object' || record === null) return null;
     if (record.session === null) return typeof record.ended === 'object' ? record : null;
-    const { refresh_token, rotation_id, user } = record.session ?? {};
-    return refresh_token && rotation_id && user?.id ? record : null;
+    const { refresh_token, secret, user } = record.session ?? {};
+    return refresh_token && secret && user?.id ? record : null;
   } catch {
     return null;
   }

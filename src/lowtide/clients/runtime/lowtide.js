@@ -1515,7 +1515,8 @@ var Session = class {
       const former = same ? [...before.former] : [];
       if (merged && !former.includes(merged))
         former.push(merged);
-      await this.#adopt(answer, { former, guest: merged ? null : guest, space: before?.space ?? this.#space });
+      const space = before?.space ?? this.#space;
+      await this.#adopt(answer, { secret: token(), former, guest: merged ? null : guest, space });
     });
   }
   /** @internal The anonymous account that may be merged. */
@@ -1542,11 +1543,12 @@ var Session = class {
     return value;
   }
   async #refresh(kept) {
-    const { refresh_token, rotation_id, space, former, guest } = kept;
+    const { refresh_token, secret, space, former, guest } = kept;
     try {
+      const rotation_id = base64url(sha256(`${secret} ${refresh_token}`));
       const body = { refresh_token, rotation_id, ...space !== this.#space && { space } };
       const answer = await this.send("POST", "/v1/auth/token/refresh", { body });
-      return await this.#adopt(answer, { former, guest, space });
+      return await this.#adopt(answer, { secret, former, guest, space });
     } catch (error) {
       if (!isError(error, ...OVER) || error.status !== 401)
         throw error;
@@ -1559,7 +1561,7 @@ var Session = class {
   async #adopt(answer, rest) {
     const { access_token, refresh_token, session_id, user, expires_in } = answer;
     const renew_at = Date.now() + Math.max(expires_in - EARLY, expires_in * 0.75) * 1e3;
-    const kept = { access_token, renew_at, refresh_token, rotation_id: token(), session_id, user, ...rest };
+    const kept = { access_token, renew_at, refresh_token, session_id, user, ...rest };
     await this.#write({ session: kept });
     return kept;
   }
@@ -1611,8 +1613,8 @@ function read2(text) {
       return null;
     if (record.session === null)
       return typeof record.ended === "object" ? record : null;
-    const { refresh_token, rotation_id, user } = record.session ?? {};
-    return refresh_token && rotation_id && user?.id ? record : null;
+    const { refresh_token, secret, user } = record.session ?? {};
+    return refresh_token && secret && user?.id ? record : null;
   } catch {
     return null;
   }

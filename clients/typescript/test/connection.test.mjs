@@ -1,0 +1,193 @@
+// When a device is connected: networks that cost, apps in the background, and what is left running.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Connection } from '../dist/connection.js';
+import { LowtideError } from '../dist/errors.js';
+import { nativeSurroundings } from '../dist/surroundings.js';
+
+/** A database that only counts, a connector that takes `upload` to send one change, and a world to turn. */
+function device({ waiting = 0, upload = async () => {} } = {}) {
+  const self = { calls: [], waiting, hurried: 0, options: null };
+  const db = {
+    connected: false,
+    async connect(_, options) {
+      self.calls.push(['connect', options.params]);
+      self.options = options;
+      db.connected = true;
+    },
+    async disconnect() {
+      self.calls.push('disconnect');
+      db.connected = false;
+    },
+    get: async () => ({ n: self.waiting })
+  };
+  const connector = {
+    hurry: () => self.hurried++,
+    async upload(_, signal) {
+      await upload(signal, self);
+      self.waiting--;
+    }
+  };
+  let state = { online: true, metered: false, visible: true };
+  let listener = null;
+  const watch = {
+    background: 'pause',
+    now: () => state,
+    subscribe: (given) => {
+      listener = given;
+      return () => (listener = null);
+    }
+  };
+  self.db = db;
+  self.turn = async (change, wait = 20) => {
+    state = { ...state, ...change };
+    listener?.();
+    await new Promise((resolve) => setTimeout(resolve, wait));
+  };
+  self.heard = () => listener !== null;
+  self.connection = new Connection(db, connector, watch);
+  return self;
+}
+const ONLINE = ['connect', { metered: false }];
+
+test('a metered network is told to the server, or paused, or ignored, as the app says', async () => {
+  const defer = device();
+  await defer.connection.connect();
+  await defer.turn({ metered: true });
+  await defer.turn({ metered: true });
+  await defer.turn({ metered: false });
+  assert.deepEqual(defer.calls, [ONLINE, ['connect', { metered: true }], ONLINE]);
+  await defer.connection.disconnect();
+
+  const pause = device();
+  await pause.connection.connect({ metered: 'pause', sync: { params: { a: 1 } } });
+  await pause.turn({ metered: true });
+  assert.equal(pause.connection.active, false);
+  await pause.turn({ metered: false });
+  assert.deepEqual(pause.calls, [['connect', { a: 1 }], 'disconnect', ['connect', { a: 1 }]]);
+  await pause.connection.disconnect();
+
+  const ignore = device();
+  await ignore.connection.connect({ metered: 'ignore' });
+  await ignore.turn({ metered: true });
+  assert.deepEqual(ignore.calls, [['connect', {}]]);
+  await ignore.connection.disconnect();
+});
+
+test('in the background what waits is sent, then the connection ends; in front it is back', async () => {
+  const phone = device({ waiting: 3 });
+  await phone.connection.connect();
+  await phone.turn({ visible: false });
+  assert.deepEqual(phone.calls, [ONLINE, 'disconnect']);
+  assert.equal(phone.waiting, 0);
+  await phone.turn({ visible: true });
+  assert.deepEqual(phone.calls, [ONLINE, 'disconnect', ONLINE]);
+  await phone.connection.disconnect();
+  const stays = device();
+  await stays.connection.connect({ background: 'stay' });
+  await stays.turn({ visible: false });
+  assert.deepEqual(stays.calls, [ONLINE]);
+  await stays.connection.disconnect();
+});
+
+test('who comes back in time keeps the connection', async () => {
+  const phone = device({ waiting: 1, upload: (signal) => new Promise((_, reject) => signal.addEventListener('abort', reject)) });
+  await phone.connection.connect({ grace: 60_000 });
+  await phone.turn({ visible: false });
+  await phone.turn({ visible: true });
+  assert.deepEqual(phone.calls, [ONLINE]);
+  await phone.connection.disconnect();
+});
+
+test('the background ends in time, whatever the server does', async () => {
+  const phone = device({ waiting: 1, upload: (signal) => new Promise((_, reject) => signal.addEventListener('abort', reject)) });
+  await phone.connection.connect({ grace: 50 });
+  await phone.turn({ visible: false }, 150);
+  assert.deepEqual(phone.calls, [ONLINE, 'disconnect']);
+  assert.equal(phone.waiting, 1);
+  await phone.connection.disconnect();
+});
+
+test('flush tries again after what passes, and gives up on what does not', async () => {
+  let tries = 0;
+  const busy = device({
+    waiting: 2,
+    upload: async () => {
+      if (++tries === 1) throw new LowtideError('unavailable', '', { status: 503, retryable: true });
+    }
+  });
+  assert.equal(await busy.connection.flush(5_000), true);
+  assert.equal(tries, 3);
+  const never = device({ waiting: 2, upload: async () => Promise.reject(new LowtideError('other_user', '')) });
+  const began = Date.now();
+  assert.equal(await never.connection.flush(5_000), false);
+  assert.ok(Date.now() - began < 1_000);
+  assert.equal(await device().connection.flush(), true);
+});
+
+test('a network that comes back is used soon, and not by all in the same moment', async () => {
+  const phone = device();
+  await phone.connection.connect();
+  await phone.turn({ online: false });
+  phone.db.connected = false;
+  await phone.turn({ online: true }, 2_200);
+  assert.deepEqual(phone.calls, [ONLINE, ONLINE]);
+  assert.equal(phone.hurried, 1);
+  await phone.connection.disconnect();
+  const delays = new Set();
+  for (let i = 0; i < 50; i++) {
+    const each = device();
+    await each.connection.connect();
+    delays.add(Math.round(each.options.retryDelayMs / 500));
+    assert.ok(each.options.retryDelayMs >= 2_500 && each.options.retryDelayMs <= 7_500);
+    await each.connection.disconnect();
+  }
+  assert.ok(delays.size > 4);
+});
+
+test('who disconnects is left alone: no listener, no timer, no connection', async () => {
+  const phone = device({ waiting: 1, upload: (signal) => new Promise((_, reject) => signal.addEventListener('abort', reject)) });
+  await phone.connection.connect({ grace: 60_000 });
+  await phone.turn({ visible: false });
+  await phone.turn({ online: false });
+  await phone.turn({ online: true }, 0);
+  await phone.connection.disconnect();
+  assert.equal(phone.heard(), false);
+  const calls = phone.calls.length;
+  await phone.turn({ visible: true, metered: true });
+  assert.equal(phone.calls.length, calls);
+  assert.equal(phone.calls.at(-1), 'disconnect');
+  // A timer of a minute would keep this process alive: the run of the tests would not end in time.
+});
+
+test("React Native's NetInfo and AppState are understood", () => {
+  let [network, shown, stopped] = [null, null, 0];
+  const appState = {
+    currentState: 'active',
+    addEventListener: (_, listener) => {
+      shown = listener;
+      return { remove: () => stopped++ };
+    }
+  };
+  const netInfo = {
+    addEventListener: (listener) => {
+      network = listener;
+      return () => stopped++;
+    }
+  };
+  const watch = nativeSurroundings(netInfo, appState);
+  let told = 0;
+  const stop = watch.subscribe(() => told++);
+  assert.deepEqual(watch.now(), { online: true, metered: false, visible: true });
+  network({ isConnected: null, details: null });
+  assert.equal(watch.now().online, true, 'what is not known is not offline');
+  network({ isConnected: true, details: { isConnectionExpensive: true } });
+  appState.currentState = 'background';
+  shown('background');
+  assert.deepEqual(watch.now(), { online: true, metered: true, visible: false });
+  appState.currentState = 'inactive'; // a call that comes in: the app is still there
+  assert.equal(watch.now().visible, true);
+  stop();
+  assert.deepEqual([told, stopped, watch.background], [3, 2, 'pause']);
+});
