@@ -2,7 +2,7 @@
 
 import { createServer } from 'node:net';
 
-/** Listens on `port`; `await code(address)` waits for a mail to it that nobody asked for before. */
+/** Listens on `port`; `await code(address)` waits for a mail to it that nobody asked for before; so does `link`. */
 export async function mailbox(port) {
   const mails = [];
   const waiting = new Set();
@@ -33,7 +33,8 @@ export async function mailbox(port) {
     say('220 mail.test ESMTP');
   });
   await new Promise((resolve) => server.listen(port, '127.0.0.1', resolve));
-  const code = (address) =>
+  /** Waits for a mail to `address`, and gives what `pattern` finds in it. */
+  const find = (address, pattern) =>
     new Promise((resolve, reject) => {
       const late = setTimeout(() => reject(new Error(`no mail to ${address}`)), 20_000);
       const look = () => {
@@ -42,10 +43,12 @@ export async function mailbox(port) {
         const [mail] = mails.splice(at, 1);
         clearTimeout(late);
         waiting.delete(look);
-        resolve(/^Subject: ([\d ]+) is your code/im.exec(mail)[1].replaceAll(' ', ''));
+        resolve(pattern.exec(mail)[1]);
       };
       waiting.add(look);
       look();
     });
-  return { code, close: () => server.close() };
+  const code = async (address) => (await find(address, /^Subject: ([\d ]+) is your code/im)).replaceAll(' ', '');
+  const link = async (address) => (await find(address, /(http\S+\/v1\/auth\/email\/link\?token=3D\w+|http\S+link\?token=\w+)/)).replace('=3D', '=');
+  return { code, link, close: () => server.close() };
 }

@@ -242,7 +242,8 @@ export class LowtideConnector implements PowerSyncBackendConnector {
     const merged: MergedChange[] = [];
     for (const { n, status, code = '', message = '', hint = '', conflicts = [] } of answer.results) {
       if (status === 'refused') refused.push({ ...of(n), code, message, hint });
-      if (status === 'merged') merged.push({ ...of(n), fields: conflicts });
+      // (A command that is dismissed as it runs is nobody's conflict.)
+      if (status === 'merged' && !of(n).model.startsWith('lowtide_')) merged.push({ ...of(n), fields: conflicts });
     }
     if (refused.length > 0) this.#options.onRefused?.(refused);
     if (merged.length > 0) this.#options.onMerged?.(merged);

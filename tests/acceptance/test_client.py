@@ -1,0 +1,98 @@
+"""``@lowtide/client`` as an app uses it, beside an unmodified SDK and a real server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.acceptance.test_sessions import Sessions, command, sessions
+
+__all__ = ["command", "sessions"]
+
+
+def test_every_way_in_is_done_once_however_often_its_answer_is_lost(sessions: Sessions) -> None:
+    """Anonymous, mail, link, password and second factor lose their first answers; wipe and end are heard."""
+    seen = sessions("signing_in")
+    assert seen["begin"] == {
+        "same": True,
+        "outcome": "upgraded",
+        # Sent twice, answered alike: one user, one mail, one session.
+        "anonymous": [2, 1],
+        "start": [2, 1],
+        "finish": [2, 1],
+    }
+    assert seen["wrong"] == ["invalid_grant", "authenticated"]
+    assert seen["weak"] == ["password_refused", 400, "common", False]
+    assert seen["password"] == "signed_in"
+    assert seen["enrolled"] == [True, 10]
+    assert seen["second"] == {
+        "needed": ["second_factor_needed", True, "signed_out"],
+        "wrong": "invalid_grant",
+        "done": True,
+        "bad": "invalid_grant",
+        "after": "authenticated",
+    }
+    assert seen["link"] == {"given_up": "aborted", "chosen": 200, "email": "bob@example.com"}
+    assert seen["devices"] == [False, True]
+    assert seen["wiped"]["user"] is True
+    assert seen["wiped"]["kept"] is True
+    assert not any(seen["wiped"]["content"].values())
+    ended = {"code": "session_revoked", "reason": "user", "wipe": False}
+    assert seen["wiped"]["state"] == {"status": "signed_out", "ended": ended}
+    assert seen["deleted"] == ["signed_out", "session_revoked", True]
+    assert seen["others"] == "authenticated", "an unrelated session was touched"
+
+
+def test_what_an_app_does_beside_sql(sessions: Sessions) -> None:
+    """Calls, commands, refusals, conflicts, finishing in the background, and phones that change hands."""
+    seen: dict[str, Any] = sessions("device")
+    assert seen["call"] == {
+        "result": {"was": "todo", "by": True},
+        "again": ["conflict", "closed"],
+        "sent": 4,
+        "none": "not_found",
+    }
+    assert seen["command"] == {
+        "before": "waiting",
+        "nobody": "aborted",
+        "was": "todo",
+        "status": "done",
+        "bad": {"code": "no_task", "message": "There is no such task.", "hint": "string"},
+        "large": "invalid",
+        "unsent": "not_found",
+        "third": {"title": "Drift"},
+        "unknown": "failed",
+    }
+    rejections = {one["record"]: one for one in seen["rejections"]}
+    assert rejections["mine"] == {
+        "code": "rude",
+        "op": "put",
+        "model": "handle",
+        "record": "mine",
+        "data": {"name": "rude word"},
+        "metadata": None,
+        "recent": True,
+    }
+    assert (rejections["blue"]["code"], rejections["blue"]["metadata"]) == ("forbidden", "form 7")
+    assert rejections["task"]["data"] == {"approved": 1, "title": "Sailed"}
+    heard = [["rude", "handle", "mine"], ["forbidden", "task", "blue"], ["server_only", "task", "task"]]
+    assert seen["refused"] == heard
+    assert seen["retried"] == {"left": [], "none": "not_found", "ben": True, "title": True}
+    conflict = seen["conflict"]
+    assert conflict["flushed"] is True
+    assert [(one["model"], one["id"], one["fields"]) for one in conflict["merged"]] == [
+        ("task", "second", ["title"])
+    ]
+    assert conflict["lost"] == ["title", "By Anna", "By Ben", None, 1]
+    assert 1 <= seen["pauses"]["asked"] <= 3
+    assert seen["pauses"]["flushed"] is True
+    assert seen["left"]["leaving"] == ["unsent_changes", "1 changes were not sent yet.", "authenticated"]
+    assert seen["left"]["status"] == "signed_out"
+    assert not any(seen["left"]["content"].values())
+    assert seen["other"] == {
+        "connected": False,
+        "early": "other_user",
+        "flush": [False, 1],
+        "after": [0, 0],
+        "ben": ["carla", "mine"],
+    }
+    assert seen["thrown"] == ["a listener that throws"]

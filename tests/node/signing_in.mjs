@@ -1,0 +1,128 @@
+// Every way in, over a network that loses the first answer to everything: each is done once, and nobody notices.
+
+import { createHmac } from 'node:crypto';
+import { Lowtide } from '@lowtide/client';
+import { content, given, joinTeam, phone, scenario, sleep, until, uploaded, url } from './harness.mjs';
+import { mailbox } from './mailbox.mjs';
+import { network, open, prove } from './people.mjs';
+
+const NOTE = 'INSERT INTO note(id, user_id, body) VALUES (?, ?, ?)';
+const PASSWORD = 'seven grey herons wait';
+
+/** A network that loses the first answer of every address and body. */
+function losing() {
+  const net = network();
+  const seen = new Set();
+  net.between = ({ path, body }) => {
+    const what = `${path} ${body}`;
+    if (seen.has(what)) return;
+    seen.add(what);
+    throw new TypeError('fetch failed');
+  };
+  return net;
+}
+
+/** The code that an authenticator app shows (RFC 6238). */
+function totp(secret) {
+  const bits = [...secret].map((letter) => 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567'.indexOf(letter).toString(2).padStart(5, '0'));
+  const key = Buffer.from(bits.join('').match(/.{8}/g).map((byte) => parseInt(byte, 2)));
+  const time = Buffer.alloc(8);
+  time.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30_000)));
+  const digest = createHmac('sha1', key).update(time).digest();
+  const number = digest.readUInt32BE(digest.at(-1) & 15) & 0x7fffffff;
+  return String(number % 1_000_000).padStart(6, '0');
+}
+
+/** What was asked of a path, and how many different answers it had. */
+function story(net, path) {
+  const sent = net.sent.filter((exchange) => exchange.path === path && exchange.status < 300);
+  return [sent.length, new Set(sent.map(({ answer }) => JSON.stringify(answer))).size];
+}
+const failure = (promise) => promise.then(() => 'no error', ({ code }) => code);
+
+await scenario(async () => {
+  const mail = await mailbox(given.smtp);
+  const report = {};
+
+  // Without a name, then with one.
+  const ann = await open('ann', losing());
+  const began = await ann.signIn.anonymous();
+  const twice = await ann.signIn.anonymous();
+  const upgraded = await prove(ann, 'ann@example.com', mail);
+  report.begin = {
+    same: began.user.id === twice.user.id && began.user.id === upgraded.user.id,
+    outcome: upgraded.outcome,
+    anonymous: story(ann.net, '/v1/auth/anonymous'),
+    start: story(ann.net, '/v1/auth/email/start'),
+    finish: story(ann.net, '/v1/auth/email/finish')
+  };
+
+  // A wrong code is a wrong code, and signs nobody out.
+  const flow = await ann.signIn.startEmail('ann@example.com');
+  report.wrong = [await failure(ann.signIn.finishEmail(flow, '00000000')), ann.state.status];
+  await mail.code('ann@example.com');
+
+  // A password, and a second factor. Making one is no POST that may be repeated: the network is good meanwhile.
+  const set = await ann.signIn.startEmail('ann@example.com');
+  const code = await mail.code('ann@example.com');
+  const weak = await ann.signIn.setPassword(set, code, 'passwordpassword').catch((error) => error);
+  report.weak = [weak.code, weak.status, weak.problem.reason, weak.retryable];
+  report.password = (await ann.signIn.setPassword(set, code, PASSWORD)).outcome;
+  ann.net.between = null;
+  const { secret, uri } = await ann.account.enrolSecondFactor();
+  const recovery = await ann.account.confirmSecondFactor(totp(secret));
+  report.enrolled = [uri.startsWith('otpauth://'), recovery.length];
+
+  const tablet = await open('tablet', losing());
+  const needed = await tablet.signIn.password('ann@example.com', PASSWORD);
+  report.second = {
+    needed: [needed.status, needed.factors.includes('recovery'), tablet.state.status],
+    wrong: await failure(tablet.signIn.secondFactor(needed, '000000')),
+    done: (await tablet.signIn.secondFactor(needed, recovery[0])).user.id === began.user.id,
+    bad: await failure(tablet.signIn.password('ann@example.com', 'something else altogether')),
+    after: tablet.state.status
+  };
+  tablet.net.between = null;
+
+  // The link in the mail, opened somewhere else.
+  const laptop = await open('laptop');
+  const waiting = await laptop.signIn.startEmail('bob@example.com');
+  const link = await mail.link('bob@example.com');
+  const pending = laptop.signIn.waitForLink(waiting);
+  const given_up = await failure(laptop.signIn.waitForLink(waiting, AbortSignal.timeout(300)));
+  const token = new URL(link).searchParams.get('token');
+  const form = new URLSearchParams({ token, number: waiting.number });
+  const chosen = await fetch(`${url}/v1/auth/email/link`, {
+    method: 'POST',
+    body: form,
+    headers: { origin: url, 'content-type': 'application/x-www-form-urlencoded' }
+  });
+  report.link = { given_up, chosen: chosen.status, email: (await pending).user.email };
+
+  // Devices, and a wipe from one to the other.
+  const phones = await phone('tablet', { online: false });
+  const lowtide = new Lowtide(phones.db, { tokens: tablet });
+  const wiped = new Promise((resolve) => lowtide.on('wiped', resolve));
+  await joinTeam('grey', began.user.id);
+  await lowtide.connect({ sync: { retryDelayMs: 100, crudUploadThrottleMs: 10 } });
+  await phones.db.execute(NOTE, ['secret', began.user.id, 'A secret']);
+  await uploaded(phones);
+  await until(phones.db, 'SELECT team_id FROM membership', [{ team_id: 'grey' }]);
+  report.devices = (await ann.account.devices()).map(({ current }) => current).sort();
+  await ann.account.signOutOthers({ wipe: true });
+  report.wiped = {
+    user: (await wiped).user === began.user.id,
+    content: await content(phones),
+    state: tablet.state,
+    kept: tablet.state.ended.user === began.user.id
+  };
+  delete report.wiped.state.ended.user;
+
+  // The end of the account.
+  await ann.account.delete();
+  report.deleted = [ann.state.status, ann.state.ended.code, ann.state.ended.wipe];
+  report.others = laptop.state.status;
+  await sleep(0);
+  mail.close();
+  return report;
+});
