@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
+from tests.acceptance import scenarios
 from tests.acceptance.test_sessions import Sessions, command, sessions
+from tests.clients.test_typescript import RUNTIME
+from tests.server_process import ServerProcess
 
 __all__ = ["command", "sessions"]
 
@@ -96,3 +102,42 @@ def test_what_an_app_does_beside_sql(sessions: Sessions) -> None:
         "ben": ["carla", "mine"],
     }
     assert seen["thrown"] == ["a listener that throws"]
+
+
+class OnLocalhost(ServerProcess):
+    """A server whose passkeys are those of pages on its own origin."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder, scenarios.APPS["crew"], "crew")
+        self.origin = f"http://localhost:{self.port}"
+        self._settings["passkey_origins"] = self.origin
+
+
+def test_two_tabs_share_one_session(tmp_path: Path) -> None:
+    """In Chromium: a storm of refreshes, a passkey, signing out and an absent network, seen by both tabs."""
+    with OnLocalhost(tmp_path / "server") as server:
+        ran = subprocess.run(
+            ["node", "tabs.mjs", server.origin, RUNTIME / "lowtide.js"],
+            cwd=scenarios.NODE,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert server.faults() == []
+    assert json.loads(ran.stdout) == {
+        "empty": ["signed_out", None],
+        "locks": True,
+        "shared": True,
+        "storm": {"none": 0, "alive": True, "devices": 1},
+        "passkey": "Phone",
+        "named": True,
+        "twice": "InvalidStateError",
+        "kept": None,
+        "again": ["signed_in", True],
+        "offline": ["network", True, "authenticated_offline", True],
+        "online": [[True, False, True], "authenticated"],
+        "indexed": [None, True, None],
+        "faults": [],
+    }

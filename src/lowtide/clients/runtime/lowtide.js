@@ -540,7 +540,7 @@ var LowtideConnector = class {
     for (const { n, status, code = "", message = "", hint = "", conflicts = [] } of answer.results) {
       if (status === "refused")
         refused.push({ ...of(n), code, message, hint });
-      if (status === "merged")
+      if (status === "merged" && !of(n).model.startsWith("lowtide_"))
         merged.push({ ...of(n), fields: conflicts });
     }
     if (refused.length > 0)
