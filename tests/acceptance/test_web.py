@@ -30,7 +30,7 @@ def test_a_web_app_and_a_phone_converge_through_a_reload_without_a_network(scena
 
 
 def test_a_first_sync_into_a_browser_goes_on_where_it_was(scenario: Scenario) -> None:
-    """It tells how far it is; after a cut and a reload only the rest is sent; before the end nothing is shown."""
+    """It tells how far it is; after a cut and a reload only the rest is sent, and no part is shown."""
     rows = 20_000
     seen = scenario("web_first_sync", given={"rows": rows})
     assert seen["count"] == rows
