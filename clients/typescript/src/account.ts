@@ -25,7 +25,7 @@ export class OwnAccount {
   /** Change the name; null takes it away. */
   async rename(name: string | null): Promise<Account> {
     const account = await this.#session.request<Account>('PATCH', ME, { name });
-    await this.#session.refresh();
+    await this.#renew();
     return account;
   }
 
@@ -83,7 +83,7 @@ export class OwnAccount {
     const begun = await this.#session.request<{ publicKey: PasskeyJson }>('POST', `${PASSKEYS}/begin`);
     const credential = await ceremony.create(begun.publicKey);
     const passkey = await this.#session.request<Passkey>('POST', PASSKEYS, { credential, name }, { attempts: 3 });
-    await this.#session.refresh();
+    await this.#renew();
     return passkey;
   }
 
@@ -102,7 +102,12 @@ export class OwnAccount {
   /** Delete the account. The session ends at the next request, with a wipe. */
   async delete(): Promise<void> {
     await this.#session.request('DELETE', ME);
-    await this.#session.refresh().catch(() => {}); // hears of the end, and of the wipe
+    await this.#renew(); // hears of the end, and of the wipe
+  }
+
+  /** Fetch what has changed. It is done already: without a network it comes with the next token. */
+  async #renew(): Promise<void> {
+    await this.#session.refresh().catch(() => {});
   }
 
   async #codes(step: string, body?: object): Promise<readonly string[]> {

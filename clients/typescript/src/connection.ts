@@ -160,6 +160,7 @@ export class Connection {
     const shown = JSON.stringify(params);
     if (this.#shown === shown) return;
     this.#shown = shown;
+    this.#connector.begin();
     await this.#db.connect(this.#connector, {
       retryDelayMs: RETRY * (0.5 + Math.random()),
       crudUploadThrottleMs: COALESCE,

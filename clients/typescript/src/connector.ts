@@ -52,6 +52,8 @@ export interface ConnectorOptions {
   readonly onMerged?: (changes: readonly MergedChange[]) => void;
   /** Hears of every answer to an upload, and of its absence as status 0. */
   readonly onUpload?: (answer: { readonly status: number; readonly code: string }) => void;
+  /** Hears of an audit that failed: it is tried again tomorrow. */
+  readonly onError?: (error: unknown) => void;
   /** Milliseconds between two audits of what the device holds; a day unless given. */
   readonly auditEvery?: number;
 }
@@ -81,6 +83,7 @@ export class LowtideConnector implements PowerSyncBackendConnector {
   #failed: unknown;
   #audited = 0;
   #uploading: Promise<void> = Promise.resolve();
+  #quiet: (() => void) | null = null;
 
   constructor(options: ConnectorOptions) {
     this.#http = new Http(options);
@@ -96,13 +99,23 @@ export class LowtideConnector implements PowerSyncBackendConnector {
     this.#audited = Number(await notes.get('audited'));
     this.#owner = (await notes.get('owner')) || null;
     const every = this.#options.auditEvery ?? AUDIT_EVERY;
-    db.registerListener({
+    let before = false;
+    this.#quiet?.();
+    this.#quiet = db.registerListener({
       statusChanged: ({ connected, downloading }) => {
+        if (connected && !before) this.hurry();
+        before = connected;
         if (!connected || downloading || Date.now() - this.#audited < every) return;
         this.#audited = Date.now(); // one at a time; one that fails is tried again tomorrow
-        void this.audit(db).catch(() => {});
+        void this.audit(db).catch((error: unknown) => this.#options.onError?.(error));
       }
     });
+  }
+
+  /** Let go of the database. */
+  close(): void {
+    this.#quiet?.();
+    this.#quiet = null;
   }
 
   /**
@@ -138,6 +151,11 @@ export class LowtideConnector implements PowerSyncBackendConnector {
     this.#owner = user || null;
   }
 
+  /** A new connection begins: the SDK knows no token. */
+  begin(): void {
+    this.#given = undefined;
+  }
+
   async fetchCredentials(): Promise<PowerSyncCredentials | null> {
     // Whoever asks again for the same token had it refused, or about to expire.
     const token = await this.#tokens.token(this.#given);
@@ -170,6 +188,8 @@ export class LowtideConnector implements PowerSyncBackendConnector {
       await this.#upload(new Notes(db), signal);
       this.hurry();
     } catch (error) {
+      // Who is not signed in asked nobody, and is not to wait once they are.
+      if (isError(error, 'not_signed_in', 'other_user', 'aborted')) throw error;
       this.#failed = error;
       const grown = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** Math.min(this.#failures++, 10));
       const asked = isError(error) ? Math.min(error.retryAfter, LONGEST_PAUSE) : 0;

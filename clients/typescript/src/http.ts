@@ -29,13 +29,13 @@ const PAUSE = 400; // milliseconds before the second attempt; the third waits fo
 
 export class Http {
   readonly endpoint: string;
+  readonly appVersion: string | undefined;
   readonly #fetch: Fetch;
-  readonly #version: string | undefined;
 
   constructor({ endpoint, fetch, appVersion }: HttpOptions) {
     this.endpoint = endpoint.replace(/\/+$/, '');
     this.#fetch = fetch ?? ((address, init) => globalThis.fetch(address, init));
-    this.#version = appVersion;
+    this.appVersion = appVersion;
   }
 
   /** The answer's body; undefined for an empty one. Throws a `LowtideError` for anything but success. */
@@ -59,7 +59,7 @@ export class Http {
     if (body !== undefined) headers['content-type'] = 'application/json';
     if (token) headers.authorization = `Bearer ${token}`;
     if (key) headers['idempotency-key'] = key;
-    if (this.#version) headers['x-app-version'] = this.#version;
+    if (this.appVersion) headers['x-app-version'] = this.appVersion;
     const controller = new AbortController();
     let late = false;
     const abort = () => controller.abort();

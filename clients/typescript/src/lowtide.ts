@@ -18,7 +18,7 @@ export interface LowtideOptions {
   /** Who is signed in: a `Session`, or the app's own tokens. */
   readonly tokens: Session | TokenSource | (() => Promise<string | null>);
   readonly fetch?: Fetch;
-  /** What the server is told of this version, such as `ios/2.0.3`. */
+  /** What the server is told of this version, such as `ios/2.0.3`; a `Session` knows. */
   readonly appVersion?: string;
   /** What is known of network and screen; the browser's unless given. */
   readonly surroundings?: Watch;
@@ -65,11 +65,12 @@ export class Lowtide<Functions extends object = AnyFunctions> {
       endpoint,
       tokens,
       fetch,
-      appVersion,
+      appVersion: appVersion ?? this.#session?.appVersion,
       ...(auditEvery !== undefined && { auditEvery }),
       onRefused: (event) => this.#events.emit('refused', event),
       onMerged: (event) => this.#events.emit('merged', event),
-      onUpload: (event) => this.#events.emit('upload', event)
+      onUpload: (event) => this.#events.emit('upload', event),
+      onError: (error) => this.#tell(error)
     });
     this.rejections = new Rejections(db);
     this.conflicts = new Conflicts(this.connector);
@@ -170,6 +171,7 @@ export class Lowtide<Functions extends object = AnyFunctions> {
   /** Disconnect, and let go of everything but the database. */
   async close(): Promise<void> {
     this.#unsubscribe();
+    this.connector.close();
     await this.disconnect();
   }
 
@@ -202,9 +204,13 @@ export class Lowtide<Functions extends object = AnyFunctions> {
         await this.#start();
       }
     } catch (error) {
-      const told = isError(error) ? error : new LowtideError('storage', 'The database failed.', { cause: error });
-      this.#events.emit('error', told);
+      this.#tell(error);
     }
+  }
+
+  #tell(error: unknown): void {
+    const told = isError(error) ? error : new LowtideError('storage', 'The database failed.', { cause: error });
+    this.#events.emit('error', told);
   }
 
   async #wipe(): Promise<void> {

@@ -86,6 +86,7 @@ export class Session implements TokenSource {
   #kept: Kept | null = null;
   #ended: Ended | null = null;
   #heard = false;
+  #failed: Error | null = null; // of the last refresh that failed
   #restored: Promise<unknown> | null = null;
 
   constructor({ endpoint, store, name = 'lowtide.session', device = {}, space = 'main', ...rest }: SessionOptions) {
@@ -99,6 +100,7 @@ export class Session implements TokenSource {
     this.account = new OwnAccount(this, rest.passkeys);
     this.#channel = typeof BroadcastChannel === 'function' ? new BroadcastChannel(`${name}@${endpoint}`) : null;
     if (this.#channel) {
+      // A hint: what cannot be read now is read, and told, at the next request.
       this.#channel.onmessage = () => void this.#locked(() => this.#load()).catch(() => {});
       (this.#channel as { unref?: () => void }).unref?.(); // Node would wait for it
     }
@@ -106,6 +108,11 @@ export class Session implements TokenSource {
 
   get endpoint(): string {
     return this.#http.endpoint;
+  }
+
+  /** What the server is told of this version; undefined where the device's facts do not say. */
+  get appVersion(): string | undefined {
+    return this.#http.appVersion;
   }
 
   get state(): SessionState {
@@ -131,7 +138,7 @@ export class Session implements TokenSource {
 
   /** Go on with what is kept, without the network. Throws `storage` when it cannot be read: try again then. */
   async restore(): Promise<SessionState> {
-    this.#restored ??= this.#locked(() => this.#load());
+    this.#restored ??= this.#load(); // without the lock: another tab may hold it for as long as a network hangs
     try {
       await this.#restored;
     } catch (error) {
@@ -147,9 +154,12 @@ export class Session implements TokenSource {
     const good = (kept: Kept) => kept.access_token !== refused && Date.now() < kept.renew_at;
     if (!this.#kept) return null;
     if (good(this.#kept)) return this.#kept.access_token;
+    const before = this.#failed;
     return this.#locked(async () => {
       const kept = await this.#load(); // another tab may have been here
       if (!kept || good(kept)) return kept?.access_token ?? null;
+      // Who waited for a try that failed has its answer: not each waits for a hanging network in turn.
+      if (this.#failed !== before && this.#failed) throw this.#failed;
       return (await this.#refresh(kept))?.access_token ?? null;
     });
   }
@@ -272,7 +282,7 @@ export class Session implements TokenSource {
       return await this.#adopt(answer, { secret, former, guest, space });
     } catch (error) {
       // Anything else, also an answer that never came, leaves all as it is: the next try sends the same again.
-      if (!isError(error, ...OVER) || error.status !== 401) throw error;
+      if (!isError(error, ...OVER) || error.status !== 401) throw (this.#failed = error as Error);
       const { reason, wipe } = error.problem;
       const text = typeof reason === 'string' ? reason : '';
       await this.#end({ code: error.code, reason: text, wipe: wipe === true, user: kept.user.id });

@@ -24,6 +24,7 @@ function device({ waiting = 0, upload = async () => {} } = {}) {
   };
   const connector = {
     hurry: () => self.hurried++,
+    begin: () => {},
     async upload(_, signal) {
       await upload(signal, self);
       self.waiting--;

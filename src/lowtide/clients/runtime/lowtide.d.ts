@@ -124,6 +124,7 @@ interface Sending {
 declare class Http {
     #private;
     readonly endpoint: string;
+    readonly appVersion: string | undefined;
     constructor({ endpoint, fetch, appVersion }: HttpOptions);
     /** The answer's body; undefined for an empty one. Throws a `LowtideError` for anything but success. */
     send<T>(method: Method, path: string, sending?: Sending): Promise<T>;
@@ -275,6 +276,8 @@ declare class Session implements TokenSource {
     readonly account: OwnAccount;
     constructor({ endpoint, store, name, device, space, ...rest }: SessionOptions);
     get endpoint(): string;
+    /** What the server is told of this version; undefined where the device's facts do not say. */
+    get appVersion(): string | undefined;
     get state(): SessionState;
     /** The user who is signed in; null when nobody is. */
     get user(): Account | null;
@@ -371,6 +374,8 @@ interface ConnectorOptions {
         readonly status: number;
         readonly code: string;
     }) => void;
+    /** Hears of an audit that failed: it is tried again tomorrow. */
+    readonly onError?: (error: unknown) => void;
     /** Milliseconds between two audits of what the device holds; a day unless given. */
     readonly auditEvery?: number;
 }
@@ -379,6 +384,8 @@ declare class LowtideConnector implements PowerSyncBackendConnector {
     constructor(options: ConnectorOptions);
     /** Before the first write: notes when each change is made from now on. */
     prepare(db: CommonPowerSyncDatabase): Promise<void>;
+    /** Let go of the database. */
+    close(): void;
     /**
      * Has the server compare what this device holds: once a day by itself. What differs is downloaded anew and
      * replaced at one checkpoint. Gives the names of the buckets that differed.
@@ -391,6 +398,8 @@ declare class LowtideConnector implements PowerSyncBackendConnector {
     claim(db: CommonPowerSyncDatabase): Promise<boolean>;
     /** The database is this user's, or nobody's, whoever's it was: after it was emptied. */
     disown(db: CommonPowerSyncDatabase, user: string): Promise<void>;
+    /** A new connection begins: the SDK knows no token. */
+    begin(): void;
     fetchCredentials(): Promise<PowerSyncCredentials | null>;
     /** Called by the SDK while there is something to upload. Throws to be called again after a pause. */
     uploadData(db: CommonPowerSyncDatabase): Promise<void>;
@@ -610,7 +619,7 @@ interface LowtideOptions {
     /** Who is signed in: a `Session`, or the app's own tokens. */
     readonly tokens: Session | TokenSource | (() => Promise<string | null>);
     readonly fetch?: Fetch;
-    /** What the server is told of this version, such as `ios/2.0.3`. */
+    /** What the server is told of this version, such as `ios/2.0.3`; a `Session` knows. */
     readonly appVersion?: string;
     /** What is known of network and screen; the browser's unless given. */
     readonly surroundings?: Watch;

@@ -229,12 +229,12 @@ function fraction(root) {
 var PAUSE = 400;
 var Http = class {
   endpoint;
+  appVersion;
   #fetch;
-  #version;
   constructor({ endpoint, fetch, appVersion }) {
     this.endpoint = endpoint.replace(/\/+$/, "");
     this.#fetch = fetch ?? ((address, init) => globalThis.fetch(address, init));
-    this.#version = appVersion;
+    this.appVersion = appVersion;
   }
   /** The answer's body; undefined for an empty one. Throws a `LowtideError` for anything but success. */
   async send(method, path, sending = {}) {
@@ -260,8 +260,8 @@ var Http = class {
       headers.authorization = `Bearer ${token2}`;
     if (key)
       headers["idempotency-key"] = key;
-    if (this.#version)
-      headers["x-app-version"] = this.#version;
+    if (this.appVersion)
+      headers["x-app-version"] = this.appVersion;
     const controller = new AbortController();
     let late = false;
     const abort = () => controller.abort();
@@ -376,6 +376,7 @@ var LowtideConnector = class {
   #failed;
   #audited = 0;
   #uploading = Promise.resolve();
+  #quiet = null;
   constructor(options) {
     this.#http = new Http(options);
     this.#options = options;
@@ -390,15 +391,24 @@ var LowtideConnector = class {
     this.#audited = Number(await notes.get("audited"));
     this.#owner = await notes.get("owner") || null;
     const every = this.#options.auditEvery ?? AUDIT_EVERY;
-    db.registerListener({
+    let before = false;
+    this.#quiet?.();
+    this.#quiet = db.registerListener({
       statusChanged: ({ connected, downloading }) => {
+        if (connected && !before)
+          this.hurry();
+        before = connected;
         if (!connected || downloading || Date.now() - this.#audited < every)
           return;
         this.#audited = Date.now();
-        void this.audit(db).catch(() => {
-        });
+        void this.audit(db).catch((error) => this.#options.onError?.(error));
       }
     });
+  }
+  /** Let go of the database. */
+  close() {
+    this.#quiet?.();
+    this.#quiet = null;
   }
   /**
    * Has the server compare what this device holds: once a day by itself. What differs is downloaded anew and
@@ -433,6 +443,10 @@ var LowtideConnector = class {
     await new Notes(db).set("owner", user);
     this.#owner = user || null;
   }
+  /** A new connection begins: the SDK knows no token. */
+  begin() {
+    this.#given = void 0;
+  }
   async fetchCredentials() {
     const token2 = await this.#tokens.token(this.#given);
     this.#given = token2 ?? void 0;
@@ -463,6 +477,8 @@ var LowtideConnector = class {
       await this.#upload(new Notes(db), signal);
       this.hurry();
     } catch (error) {
+      if (isError(error, "not_signed_in", "other_user", "aborted"))
+        throw error;
       this.#failed = error;
       const grown = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** Math.min(this.#failures++, 10));
       const asked = isError(error) ? Math.min(error.retryAfter, LONGEST_PAUSE) : 0;
@@ -894,6 +910,7 @@ var Connection = class {
     if (this.#shown === shown)
       return;
     this.#shown = shown;
+    this.#connector.begin();
     await this.#db.connect(this.#connector, {
       retryDelayMs: RETRY * (0.5 + Math.random()),
       crudUploadThrottleMs: COALESCE,
@@ -1001,7 +1018,7 @@ var OwnAccount = class {
   /** Change the name; null takes it away. */
   async rename(name) {
     const account = await this.#session.request("PATCH", ME, { name });
-    await this.#session.refresh();
+    await this.#renew();
     return account;
   }
   /** Where the user is signed in, the newest first. */
@@ -1048,7 +1065,7 @@ var OwnAccount = class {
     const begun = await this.#session.request("POST", `${PASSKEYS}/begin`);
     const credential = await ceremony.create(begun.publicKey);
     const passkey = await this.#session.request("POST", PASSKEYS, { credential, name }, { attempts: 3 });
-    await this.#session.refresh();
+    await this.#renew();
     return passkey;
   }
   async passkeys() {
@@ -1063,6 +1080,10 @@ var OwnAccount = class {
   /** Delete the account. The session ends at the next request, with a wipe. */
   async delete() {
     await this.#session.request("DELETE", ME);
+    await this.#renew();
+  }
+  /** Fetch what has changed. It is done already: without a network it comes with the next token. */
+  async #renew() {
     await this.#session.refresh().catch(() => {
     });
   }
@@ -1368,6 +1389,8 @@ var Session = class {
   #kept = null;
   #ended = null;
   #heard = false;
+  #failed = null;
+  // of the last refresh that failed
   #restored = null;
   constructor({ endpoint, store, name = "lowtide.session", device = {}, space = "main", ...rest }) {
     const version = device.platform && device.app_version ? `${device.platform}/${device.app_version}` : void 0;
@@ -1387,6 +1410,10 @@ var Session = class {
   }
   get endpoint() {
     return this.#http.endpoint;
+  }
+  /** What the server is told of this version; undefined where the device's facts do not say. */
+  get appVersion() {
+    return this.#http.appVersion;
   }
   get state() {
     if (!this.#kept)
@@ -1408,7 +1435,7 @@ var Session = class {
   }
   /** Go on with what is kept, without the network. Throws `storage` when it cannot be read: try again then. */
   async restore() {
-    this.#restored ??= this.#locked(() => this.#load());
+    this.#restored ??= this.#load();
     try {
       await this.#restored;
     } catch (error) {
@@ -1425,10 +1452,13 @@ var Session = class {
       return null;
     if (good(this.#kept))
       return this.#kept.access_token;
+    const before = this.#failed;
     return this.#locked(async () => {
       const kept = await this.#load();
       if (!kept || good(kept))
         return kept?.access_token ?? null;
+      if (this.#failed !== before && this.#failed)
+        throw this.#failed;
       return (await this.#refresh(kept))?.access_token ?? null;
     });
   }
@@ -1551,7 +1581,7 @@ var Session = class {
       return await this.#adopt(answer, { secret, former, guest, space });
     } catch (error) {
       if (!isError(error, ...OVER) || error.status !== 401)
-        throw error;
+        throw this.#failed = error;
       const { reason, wipe } = error.problem;
       const text = typeof reason === "string" ? reason : "";
       await this.#end({ code: error.code, reason: text, wipe: wipe === true, user: kept.user.id });
@@ -1704,11 +1734,12 @@ var Lowtide = class {
       endpoint,
       tokens,
       fetch,
-      appVersion,
+      appVersion: appVersion ?? this.#session?.appVersion,
       ...auditEvery !== void 0 && { auditEvery },
       onRefused: (event) => this.#events.emit("refused", event),
       onMerged: (event) => this.#events.emit("merged", event),
-      onUpload: (event) => this.#events.emit("upload", event)
+      onUpload: (event) => this.#events.emit("upload", event),
+      onError: (error) => this.#tell(error)
     });
     this.rejections = new Rejections(db);
     this.conflicts = new Conflicts(this.connector);
@@ -1794,6 +1825,7 @@ var Lowtide = class {
   /** Disconnect, and let go of everything but the database. */
   async close() {
     this.#unsubscribe();
+    this.connector.close();
     await this.disconnect();
   }
   async #start() {
@@ -1827,9 +1859,12 @@ var Lowtide = class {
         await this.#start();
       }
     } catch (error) {
-      const told = isError(error) ? error : new LowtideError("storage", "The database failed.", { cause: error });
-      this.#events.emit("error", told);
+      this.#tell(error);
     }
+  }
+  #tell(error) {
+    const told = isError(error) ? error : new LowtideError("storage", "The database failed.", { cause: error });
+    this.#events.emit("error", told);
   }
   async #wipe() {
     const state = this.#session?.state;

@@ -1,0 +1,181 @@
+// The upload's answers, one by one: what the connector does with each, and how long it waits.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { LowtideConnector } from '../dist/connector.js';
+
+/** A device with `count` transactions of one change each, and a server whose next answers are `answers`. */
+function device(count, answers, more = {}) {
+  const self = { sent: [], queue: Array.from({ length: count }, (_, i) => i + 1), notes: new Map(), heard: [] };
+  const entry = (n) => ({ clientId: n, id: `r${n}`, op: 'PUT', table: 'task', opData: { title: `T${n}` } });
+  self.db = {
+    async *getCrudTransactions() {
+      for (const n of [...self.queue]) {
+        yield { crud: [entry(n)], complete: async () => (self.queue = self.queue.filter((other) => other > n)) };
+      }
+    },
+    getClientId: async () => 'device',
+    getAll: async () => [],
+    get: async () => ({ n: self.queue.length }),
+    getOptional: async (_, [name]) => (self.notes.has(name) ? { value: self.notes.get(name) } : null),
+    execute: async (sql, [name, value] = []) => {
+      if (sql.includes("'lineage'")) self.notes.set('lineage', 'new');
+      else if (sql.startsWith('INSERT')) self.notes.set(name, value);
+    },
+    registerListener: ({ statusChanged }) => ((self.status = statusChanged), () => {})
+  };
+  self.tokens = 0;
+  self.connector = new LowtideConnector({
+    endpoint: 'http://x',
+    tokens: async () => `token ${++self.tokens}`,
+    onUpload: ({ status, code }) => self.heard.push([status, code]),
+    onRefused: (refusals) => self.heard.push(...refusals),
+    fetch: async (_, { body, headers }) => {
+      const sent = JSON.parse(body);
+      self.sent.push({ ...sent, token: headers.authorization });
+      const answer = answers.shift() ?? 'ok';
+      if (answer instanceof Response) return answer;
+      if (answer !== 'ok') throw new TypeError('fetch failed');
+      const numbers = sent.transactions.flatMap(({ mutations, oversized }) => oversized?.n ?? mutations.map(({ n }) => n));
+      return Response.json({ last: numbers.at(-1), results: numbers.map((n) => ({ n, status: 'applied' })) });
+    },
+    ...more
+  });
+  self.upload = () => self.connector.uploadData(self.db).then(() => 'ok', ({ code }) => code);
+  self.sizes = () => self.sent.map(({ transactions }) => transactions.length);
+  return self;
+}
+const problem = (status, code, more = {}) => Response.json({ code, ...more }, { status });
+const html = (status) => new Response('<html>', { status });
+
+test('a token that is refused is renewed, once', async () => {
+  const phone = device(1, [problem(401, 'token_expired')]);
+  assert.equal(await phone.upload(), 'ok');
+  assert.deepEqual(phone.sent.map(({ token }) => token), ['Bearer token 1', 'Bearer token 2']);
+  assert.deepEqual(phone.queue, []);
+  const never = device(1, [problem(401, 'unauthorized'), problem(401, 'unauthorized')]);
+  assert.equal(await never.upload(), 'unauthorized');
+  assert.deepEqual(never.queue, [1]);
+});
+
+test('a gap is confirmed, a copied database begins a lineage and drops what the other copy sent', async () => {
+  const gap = device(2, [problem(409, 'batch_gap', { expected: 1 })]);
+  assert.equal(await gap.upload(), 'ok');
+  assert.deepEqual(gap.sent.map((batch) => batch.gap), [undefined, true]);
+  const copied = device(3, [problem(409, 'batch_repeated', { known: 2 })]);
+  assert.equal(await copied.upload(), 'ok');
+  assert.deepEqual(copied.sent.map(({ lineage }) => lineage), [undefined, 'new']);
+  assert.deepEqual(copied.sizes(), [3, 1]);
+  assert.deepEqual(copied.queue, []);
+});
+
+test('what the server cannot read is halved, spelt out as text, and at last only named', async () => {
+  const bad = () => problem(400, 'malformed');
+  const phone = device(8, [bad(), bad(), bad(), bad(), bad()]);
+  assert.equal(await phone.upload(), 'ok');
+  assert.deepEqual(phone.sizes(), [8, 4, 2, 1, 1, 1]);
+  assert.equal(typeof phone.sent[4].transactions[0].mutations[0].data, 'string');
+  assert.deepEqual(phone.sent[5].transactions[0].oversized.n, 1);
+  while (phone.queue.length > 0) assert.equal(await phone.upload(), 'ok');
+  assert.deepEqual(phone.sizes().slice(6), [2, 4, 1]);
+  // A proxy's bound is one, too; its other pages are none.
+  const proxy = device(4, [html(413), html(413)]);
+  assert.equal(await proxy.upload(), 'ok');
+  assert.deepEqual(proxy.sizes(), [4, 2, 1]);
+  const portal = device(4, [html(400)]);
+  assert.equal(await portal.upload(), 'not_lowtide');
+  assert.deepEqual(portal.sizes(), [4]);
+});
+
+test('an answer that is short of what was sent completes nothing', async () => {
+  const phone = device(2, [Response.json({ last: 1, results: [] }), Response.json({})]);
+  assert.equal(await phone.upload(), 'not_lowtide');
+  phone.connector.hurry();
+  assert.equal(await phone.upload(), 'not_lowtide');
+  assert.deepEqual(phone.queue, [1, 2]);
+});
+
+test('after failures it waits longer each time, no two devices alike, and goes on when the network is back', async () => {
+  const { now } = Date;
+  const firsts = new Set();
+  try {
+    for (let i = 0; i < 20; i++) {
+      const phone = device(1, Array(30).fill('lost'));
+      await phone.connector.prepare(phone.db);
+      const waits = [];
+      let clock = now();
+      Date.now = () => clock;
+      for (let tries = 0; tries < 10; tries++) {
+        assert.equal(await phone.upload(), 'network');
+        const from = clock;
+        while ((await phone.upload()) === 'waiting') clock += 250;
+        waits.push(clock - from);
+        // The try that ended the wait failed, too, and began the next.
+        clock += 150_000;
+      }
+      assert.ok(waits[0] >= 1_000 && waits[0] <= 2_250, String(waits));
+      assert.ok(Math.max(...waits) > 60_000 && Math.max(...waits) <= 120_250, String(waits));
+      firsts.add(waits[0]);
+      // The clock was put back by a year: nobody waits for that.
+      clock -= 365 * 86_400_000;
+      assert.equal(await phone.upload(), 'network');
+      assert.equal(await phone.upload(), 'waiting');
+      phone.status({ connected: true, downloading: true });
+      assert.equal(await phone.upload(), 'network');
+    }
+  } finally {
+    Date.now = now;
+  }
+  assert.ok(firsts.size > 2);
+});
+
+test('Retry-After is heeded, up to a bound', async () => {
+  const { now } = Date;
+  let clock = now();
+  Date.now = () => clock;
+  try {
+    const phone = device(1, [problem(503, 'unavailable', { retry_after: 60 })]);
+    assert.equal(await phone.upload(), 'unavailable');
+    clock += 60_000;
+    assert.equal(await phone.upload(), 'waiting');
+    clock += 2_500;
+    assert.equal(await phone.upload(), 'ok');
+    const long = device(1, [problem(503, 'unavailable', { retry_after: 10 ** 9 })]);
+    await long.upload();
+    clock += 130_000;
+    assert.equal(await long.upload(), 'ok');
+  } finally {
+    Date.now = now;
+  }
+});
+
+test('who is not signed in asks nobody, and waits for nothing once they are', async () => {
+  let signedIn = false;
+  const phone = device(1, [], { tokens: async () => (signedIn ? 'token' : null) });
+  for (let i = 0; i < 5; i++) assert.equal(await phone.upload(), 'not_signed_in');
+  assert.equal(phone.sent.length, 0);
+  signedIn = true;
+  assert.equal(await phone.upload(), 'ok');
+});
+
+test("one user's changes are never sent with another's token, unless the accounts were merged", async () => {
+  const identity = { user: 'anna', former: [] };
+  const tokens = { token: async () => `of ${identity.user}`, identity };
+  const phone = device(2, [], { tokens });
+  await phone.connector.prepare(phone.db);
+  assert.equal(await phone.connector.claim(phone.db), true);
+  identity.user = 'ben';
+  assert.equal(await phone.upload(), 'other_user');
+  await assert.rejects(phone.connector.fetchCredentials(), { code: 'other_user' });
+  assert.equal(await phone.connector.claim(phone.db), false);
+  assert.equal(phone.sent.length, 0);
+  identity.former = ['anna'];
+  assert.equal(await phone.connector.claim(phone.db), true);
+  assert.equal(await phone.upload(), 'ok');
+  assert.equal(phone.notes.get('owner'), 'ben');
+  // And over a start: whose the database is lies in it.
+  const again = device(1, [], { tokens: { token: async () => 't', identity: { user: 'zoe', former: [] } } });
+  again.notes = phone.notes;
+  await again.connector.prepare(again.db);
+  assert.equal(await again.connector.claim(again.db), false);
+});
