@@ -57,9 +57,10 @@ from lowtide.auth.outside import SEALED as SEALED_OUTSIDE
 from lowtide.auth.outside import Outside
 from lowtide.auth.own import Own
 from lowtide.auth.passkeys import COMPONENT as PASSKEYS
-from lowtide.auth.passkeys import Passkeys, passkey_routes, passkey_site
+from lowtide.auth.passkeys import Passkeys, lies_on, passkey_routes, passkey_site
 from lowtide.auth.provider import COMPONENT as PROVIDER
 from lowtide.auth.provider import PageWays, Provider
+from lowtide.auth.provider.discovery import UPSTREAM
 from lowtide.auth.routes import key_routes
 from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
 from lowtide.bridges import COMPONENT as BRIDGES
@@ -194,21 +195,6 @@ class Lowtide:
             sms_prefixes=settings.sms_prefixes,
             sms_per_hour=settings.sms_per_hour,
         )
-        self.provider = Provider(
-            self.database,
-            self.jobs,
-            self.accounts,
-            self.keys,
-            lambda: self.keys.derive("forms"),
-            lambda: self.tokens,
-            self.proofs,
-            PageWays(self.accounts.sign_in, self.methods.email, self.methods.passwords, self.methods.seconds),
-            clock,
-            address=settings.address,
-            app=app.name,
-            title=app.name,
-            clients=settings.clients,
-        )
         self.sync = Sync(schema, self.database, self.bus, self.jobs, clock, ids, merged=self._merged)
         self.bridges = Bridges(
             self.sync, clock, settings.removals_kept_days, read_oldest(settings.bridge_schemas)
@@ -228,6 +214,8 @@ class Lowtide:
         self._android = read_android_apps(settings.android_apps)
         self._apple = check_apple_apps(settings.apple_apps)
         self.challenges = Challenges(self.vault, clock, ids)
+        on_site = lies_on(settings.address, settings.passkey_rp_id)
+        own = (settings.address,) if on_site else ()
         self.passkeys = Passkeys(
             self.database,
             self.challenges,
@@ -240,7 +228,7 @@ class Lowtide:
             passkey_site(
                 settings.passkey_rp_id,
                 app.name,
-                (*settings.passkey_origins, *(one.origin for one in self._android)),
+                (*settings.passkey_origins, *own, *(one.origin for one in self._android)),
             ),
         )
         self.accounts.sign_in.credentials.append(self.passkeys)
@@ -258,9 +246,32 @@ class Lowtide:
             google=settings.google_client_ids,
             upstreams=settings.upstreams,
             address=settings.address,
-            redirects=settings.app_redirects,
+            redirects=(*settings.app_redirects, settings.address + UPSTREAM),
         )
         self.accounts.sign_in.credentials.append(self.outside.apple)
+        self.provider = Provider(
+            self.database,
+            self.jobs,
+            self.accounts,
+            self.keys,
+            lambda: self.keys.derive("forms"),
+            lambda: self.tokens,
+            self.proofs,
+            PageWays(
+                self.accounts.sign_in,
+                self.methods.email,
+                self.methods.passwords,
+                self.methods.seconds,
+                self.passkeys,
+                self.outside.upstreams,
+                on_site=on_site,
+            ),
+            clock,
+            address=settings.address,
+            app=app.name,
+            title=app.name,
+            clients=settings.clients,
+        )
         self.attestation = Attestation(
             self.database,
             self.challenges,

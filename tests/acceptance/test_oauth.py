@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance import scenarios
+from tests.auth.upstream import ProviderProcess
 from tests.docs.pages import DOCS, blocks
 from tests.server_process import ServerProcess
 
@@ -61,6 +62,10 @@ class Signing(ServerProcess):
         super().__init__(folder, app, "crew", postgres=postgres, settings=settings, command=command)
         self._settings["public_url"] = self.url
 
+    def tell(self, **settings: str) -> None:
+        """Settings, before the start."""
+        self._settings |= settings
+
 
 def test_a_certified_client_signs_its_users_in(database: Callable[[], str | None], tmp_path: Path) -> None:
     """Discovery, code and PKCE, PAR, refresh, DPoP with a wrong clock, consent, and every way to the end."""
@@ -99,6 +104,48 @@ def test_a_certified_client_signs_its_users_in(database: Callable[[], str | None
     assert seen["second"]["ben"] is True
     assert set(seen["second"]["amr"]) == {"otp", "recovery", "mfa"}
     assert seen["faults"] == []
+
+
+def test_the_page_signs_in_with_a_passkey_and_with_an_outside_provider(
+    database: Callable[[], str | None], tmp_path: Path
+) -> None:
+    """Both in a real browser, back into the same request; what an app may do is seen and withdrawn there."""
+    server = Signing(tmp_path / "server", database())
+    # Passkeys are made for localhost, which is another origin than 127.0.0.1.
+    url = f"http://localhost:{server.port}"
+    with ProviderProcess(f"{url}/v1/auth/oidc/acme/callback") as provider:
+        acme = {"name": "acme", "title": "Acme & Co", "issuer": provider.url, "client_id": "lowtide"}
+        secret = {"client_secret": "a-secret: with/odd+characters%"}
+        allowed = provider.address
+        server.tell(public_url=url, upstreams=json.dumps([acme | secret]), egress_allowed=allowed)
+        with server:
+            given = {"smtp": server.smtp, "url": url, "issuer": provider.url}
+            seen = scenarios.run("oauth_ways", server, tmp_path, given=given)
+            assert server.stop() == 0
+            assert server.faults() == []
+    policy = seen.pop("policy")
+    assert "default-src 'none'" in policy
+    assert policy.endswith(f"; script-src {url}/v1/oauth/passkeys.js")
+    assert "unsafe" not in policy
+    assert seen == {
+        "offered": True,
+        "field": "username webauthn",
+        "misfits": {"light": [], "apps": []},
+        "unverified": ["No passkey was used. Try again, or choose another way.", 0],
+        "passkey": {"ann": True, "amr": ["hwk", "user"]},
+        "hidden": "none",
+        "declined": ["You were not signed in there.", 0],
+        "elsewhere": True,
+        "hint": "ben",
+        "outside": {"email": "ben@example.com"},
+        "way": 1,
+        "apps": ["Crew", "Tide Tables"],
+        "withdrawn": "That is withdrawn.",
+        "left": ["Crew"],
+        "refused": "invalid_grant",
+        "kept": True,
+        "faults": [],
+    }
 
 
 def test_the_pages_program_signs_its_user_in(tmp_path: Path) -> None:

@@ -323,6 +323,10 @@ ROWS = [
                                                             "403   403  403  401  401  401  403  403"),
     Row("GET", "/v1/oauth/logout", at("/v1/oauth/logout"), OPEN),
     Row("POST", "/v1/oauth/logout", form("/v1/oauth/logout", b"answer=yes"), OPEN),
+    # Nobody came from a page of ours.
+    Row("GET", "/v1/oauth/upstream/{provider}", at("/v1/oauth/upstream/x?request=x&proof=x"), all_get(400)),
+    Row("GET", "/v1/oauth/upstream", at("/v1/oauth/upstream?code=x&state=x"), all_get(400)),
+    public("/v1/oauth/passkeys.js"),
     # In a browser in which nobody is signed in.
     Row("GET", "/v1/oauth/apps", at("/v1/oauth/apps"), all_get(303)),
     Row("POST", "/v1/oauth/apps", form("/v1/oauth/apps", b"client=x"), all_get(303)),

@@ -17,4 +17,6 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     client_id: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
     client_secret: str = ""
     """Empty for a public client."""
+    title: Annotated[str, msgspec.Meta(max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+    """What people call it, on the button of the sign-in page; empty: its name."""
     scopes: tuple[str, ...] = ("openid", "email", "profile")

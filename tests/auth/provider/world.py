@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from html.parser import HTMLParser
 from typing import Any
@@ -21,10 +21,11 @@ from lowtide.auth import auth_routes
 from lowtide.auth.dpop import Proofs
 from lowtide.auth.keys import Keys
 from lowtide.auth.model import Proof, User
+from lowtide.auth.outside.upstream import s256
 from lowtide.auth.provider import Provider
 from lowtide.kernel.clients import Client as App
 from lowtide.kernel.clock import ManualClock
-from lowtide.kernel.errors import InvalidGrant, Malformed
+from lowtide.kernel.errors import InvalidGrant, Malformed, NotFound
 from lowtide.kernel.http import Request, Route
 from lowtide.kernel.ids import SeededIds
 from lowtide.storage.db import Database
@@ -66,6 +67,10 @@ class Mailbox:
         self.waiting: set[str] = set()
         self.confirmed: set[str] = set()
         self.passwords = True
+        self.passkeys = False
+        self.upstreams: tuple[tuple[str, str], ...] = ()
+        self.left: list[dict[str, str]] = []
+        self.arrivals: dict[str, tuple[str, str]] = {}
 
     async def send(self, email: str, request: Request[Any, Any]) -> tuple[str, str]:
         if "@" not in email:
@@ -93,6 +98,35 @@ class Mailbox:
         if given != "123456":
             raise InvalidGrant("The code is wrong.", tries_left=2)
         return await self._world.sign_in.finish_identify(ticket, ask, ("otp",)), ("otp", "mfa")
+
+    async def ask_passkey(self, ticket: str = "") -> Mapping[str, Any]:
+        if ticket:
+            await self._world.sign_in.waiting(ticket)
+        return {"challenge": "AAAA", "allowCredentials": [], "rpId": "example.com"}
+
+    async def passkey(self, credential: str, request: Request[Any, Any]) -> Proof:
+        if credential != "ann's phone":
+            raise InvalidGrant("The passkey's answer is not right.")
+        return Proof(provider="passkey", subject="1", amr=("hwk", "user"), strong=True)
+
+    async def second_passkey(self, ticket: str, credential: str, ask: Any) -> tuple[User, tuple[str, ...]]:
+        await self._world.sign_in.waiting(ticket)
+        if credential != "ann's phone":
+            raise InvalidGrant("The passkey's answer is not right.")
+        return await self._world.sign_in.finish_identify(ticket, ask, ("hwk", "user")), ("hwk", "user", "mfa")
+
+    async def leave(self, name: str, **given: str) -> str:
+        if name not in dict(self.upstreams):
+            raise NotFound("There is no such identity provider here.")
+        self.left.append(given)
+        return f"https://{name}.example/authorize"
+
+    async def arrive(self, code: str, verifier: str) -> Proof:
+        email, challenge = self.arrivals.get(code, ("", ""))
+        if s256(verifier) != challenge:
+            raise InvalidGrant("The sign-in was begun on another device.")
+        del self.arrivals[code]
+        return Proof(provider="okta", subject=email, email=email, email_verified=True)
 
     def newest(self) -> str:
         """The code of the last letter."""
@@ -228,6 +262,9 @@ class Form(HTMLParser):
     def __init__(self, page: bytes) -> None:
         super().__init__()
         self.forms: dict[str, dict[str, str]] = {}
+        self.actions: dict[str, str] = {}
+        """Where each form goes; empty: to where the page stands."""
+        self._action = ""
         self._fields: dict[str, str] | None = None
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.feed(page.decode())
@@ -237,14 +274,18 @@ class Form(HTMLParser):
         self.tags.append((tag, found))
         if tag == "form":
             assert found.get("method") == "post"
-            assert "action" not in found
+            action = found.get("action") or ""
+            assert action == "" or action.startswith(f"{AUTHORIZE}?")
             self._fields = {}
+            self._action = action
         elif tag == "input" and self._fields is not None and found.get("name"):
             self._fields[found["name"] or ""] = found.get("value") or ""
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "form" and self._fields is not None:
-            self.forms[self._fields.get("step", "")] = self._fields
+            step = self._fields.get("step", "")
+            self.forms[step] = self._fields
+            self.actions[step] = self._action
             self._fields = None
 
 
@@ -274,7 +315,8 @@ class Browser:
 
     async def fill(self, answer: Answer, step: str, /, **values: str) -> Answer:
         """Send the form of ``answer``'s page for a step."""
-        return await self.send(Form(answer.body).forms[step] | values)
+        page = Form(answer.body)
+        return await self.send(page.forms[step] | values, at=page.actions[step] or None)
 
     async def sign_in(self, answer: Answer, email: str = "ann@example.com") -> Answer:
         """From the first page to what follows the code."""

@@ -1,4 +1,4 @@
-"""Small web pages for people: no script, nothing loaded, a policy that allows neither."""
+"""Small web pages for people: nothing inline runs, nothing foreign is loaded, and a policy says so."""
 
 from __future__ import annotations
 
@@ -28,12 +28,24 @@ form{margin:1.25rem 0 0;display:grid;gap:.75rem}
 button{font:inherit;font-weight:600;min-height:3.25rem;border-radius:.875rem;border:0;background:var(--tide);
 color:var(--on);cursor:pointer}
 button.plain{background:none;color:var(--soft);border:1px solid var(--line);font-weight:400}
+button:hover,a.way:hover{filter:brightness(1.08)}
+.way,button.way{display:flex;align-items:center;justify-content:center;gap:.625rem;min-height:3.25rem;width:100%;
+padding:.5rem 1rem;border-radius:.875rem;border:1px solid var(--line);background:var(--back);color:var(--ink);
+font-weight:600;text-decoration:none;font-size:1rem;text-wrap:balance}
+.way svg,.way span{flex:none}
+a.way span{display:grid;place-items:center;width:1.5rem;height:1.5rem;border-radius:50%;background:var(--ink);
+color:var(--card);font-size:.8125rem}
+section>.way{margin-top:.75rem}section form{margin-top:0}section .bad{margin:0}
+section .bad:empty{display:none}
+.or{display:flex;align-items:center;gap:.75rem;margin:.75rem 0 1rem;color:var(--soft);font-size:.9375rem}
+.or::before,.or::after{content:"";flex:1;height:1px;background:var(--line)}
+[hidden]{display:none!important}
 button:focus-visible,a:focus-visible{outline:3px solid var(--tide);outline-offset:2px}
 .numbers{display:grid;grid-template-columns:repeat(3,1fr);gap:.75rem}
 .numbers button{font-size:1.375rem;font-variant-numeric:tabular-nums}
 .mark{width:3rem;height:3rem;border-radius:1rem;display:grid;place-items:center;background:var(--tide);color:var(--on);
 font-size:1.5rem;font-weight:700;margin:0 0 1.25rem}
-article{border-top:1px solid var(--line);padding:1.25rem 0 .25rem}
+article{border-top:1px solid var(--line);padding:1.25rem 0}
 article h2{font-size:1.0625rem;margin:0}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;font:inherit;margin:.75rem 0;padding:.875rem 1rem;
 border-radius:.75rem;background:var(--back)}
@@ -51,7 +63,7 @@ font-size:.9375rem}
 .shown{font-size:1.375rem;font-variant-numeric:tabular-nums}
 ul{padding-left:1.25rem;margin:1rem 0}li{margin:.375rem 0}
 details label,details button{display:block;width:100%}details button{margin-top:.75rem}
-summary{cursor:pointer;color:var(--soft);font-size:.9375rem;margin-top:1rem;padding:.75rem 0}
+summary{cursor:pointer;color:var(--soft);font-size:.9375rem;padding:.75rem 0}
 """
 
 _DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
@@ -61,23 +73,34 @@ POLICY = (
 )
 
 
-def page(title: str, body: str, *, status: int = 200, wide: bool = False, leads_to: str = "") -> Response:
+def page(
+    title: str,
+    body: str,
+    *,
+    status: int = 200,
+    wide: bool = False,
+    leads_to: str = "",
+    script: str = "",
+) -> Response:
     """A whole page. ``body`` is HTML: whatever came from outside has gone through ``escaped``.
 
-    ``leads_to``: an address to which a form's answer may send the browser on.
+    ``leads_to``: an address to which a form's answer may send the browser on. ``script``: the whole address
+    of the one file that may run, if any.
     """
+    policy = POLICY.replace("'self'", f"'self'{_source(leads_to)}")
+    run = f'<script src="{escaped(urlsplit(script).path)}" defer></script>' if script else ""
     text = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta name="robots" content="noindex"><title>{escaped(title)}</title><style>{STYLE}</style></head>'
-        f"<body><main{' class=wide' if wide else ''}>{body}</main></body></html>"
+        f'<meta name="robots" content="noindex"><title>{escaped(title)}</title><style>{STYLE}</style>'
+        f"{run}</head><body><main{' class=wide' if wide else ''}>{body}</main></body></html>"
     )
     return Response(
         body=text.encode(),
         status=status,
         media_type="text/html; charset=utf-8",
         headers={
-            "content-security-policy": POLICY.replace("'self'", f"'self'{_source(leads_to)}"),
+            "content-security-policy": f"{policy}; script-src {script}" if script else policy,
             "x-frame-options": "DENY",
             "cross-origin-opener-policy": "same-origin",
             # With no-referrer, browsers send forms with 'Origin: null', which could be anybody's.

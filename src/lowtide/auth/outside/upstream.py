@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
-from lowtide.auth.challenges import Challenges
+from lowtide.auth.challenges import MAX_CHALLENGE, Challenges
 from lowtide.auth.jws import encode
 from lowtide.auth.model import MAX_EMAIL, MAX_PERSON, Proof, normal_email
 from lowtide.auth.outside.discovery import Discovery, Metadata
@@ -88,17 +88,30 @@ class Upstreams:
         self._redirects = frozenset(redirects)
 
     @property
+    def titles(self) -> tuple[tuple[str, str], ...]:
+        """The providers by name, and what people call each, in the order in which they were set up."""
+        return tuple((one.name, one.title or one.name.capitalize()) for one in self._providers.values())
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The providers, in the order in which they were set up."""
         return tuple(self._providers)
 
     async def start(
-        self, name: str, *, redirect_uri: str, challenge: str, state: str = "", login_hint: str = ""
+        self,
+        name: str,
+        *,
+        redirect_uri: str,
+        challenge: str,
+        state: str = "",
+        login_hint: str = "",
+        prompt: str = "",
     ) -> str:
         """Where to send the browser. ``challenge``: the SHA-256 of the app's verifier, as base64url.
+        ``prompt``: what to ask for anew there (OpenID Connect Core, section 3.1.2.1).
 
-        Raises ``NotFound`` for an unknown provider, ``BadRequest`` for a redirect URI that is not allowed,
-        ``Unavailable`` while the provider has never answered.
+        Raises ``NotFound`` for an unknown provider, ``BadRequest`` for a redirect URI that is not allowed
+        and for more ``state`` than can be carried, ``Unavailable`` while the provider has never answered.
         """
         provider = self._provider(name)
         if redirect_uri not in self._redirects:
@@ -117,6 +130,8 @@ class Upstreams:
             verifier=verifier,
         )
         sealed = self._challenges.issue(STATE, data=msgspec.json.encode(way).decode(), life=WAY)
+        if len(sealed) > MAX_CHALLENGE:
+            raise BadRequest("The app's request is too long for this way of signing in.")
         query = {
             "response_type": "code",
             "client_id": provider.client_id,
@@ -128,7 +143,7 @@ class Upstreams:
             "code_challenge_method": "S256",
         }
         return with_query(
-            metadata.authorization_endpoint, query | ({"login_hint": login_hint} if login_hint else {})
+            metadata.authorization_endpoint, query | {"login_hint": login_hint, "prompt": prompt}
         )
 
     async def callback(self, name: str, answer: Mapping[str, str]) -> str:

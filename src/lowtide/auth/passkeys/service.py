@@ -10,11 +10,12 @@ import asyncio
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from lowtide.audit import Audit, Entry
-from lowtide.auth.challenges import Challenge, Challenges
+from lowtide.auth.challenges import LIFE, Challenge, Challenges
 from lowtide.auth.hooks import Hooks, event
 from lowtide.auth.model import Ask, Proof
 from lowtide.auth.passkeys.ceremony import (
@@ -81,6 +82,12 @@ def passkey_site(rp_id: str, name: str, origins: Iterable[str]) -> Site:
                 hint="An origin is a scheme and a host, as in https://app.example.com: no path, no slash.",
             )
     return Site(rp_id=rp_id, name=name, origins=tuple(dict.fromkeys(found)))
+
+
+def lies_on(address: str, rp_id: str) -> bool:
+    """May a page at ``address`` use the passkeys of the site ``rp_id``? (WebAuthn Level 3, section 5.1.4.)"""
+    host = (urlsplit(address).hostname or "").lower()
+    return (host == rp_id or host.endswith(f".{rp_id}")) and _ORIGIN.fullmatch(address) is not None
 
 
 class Passkey(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,15 +227,16 @@ class Passkeys:
         await self._sessions.revocations.committed()
         return passkey
 
-    async def begin_sign_in(self, user: str | None = None) -> dict[str, Any]:
+    async def begin_sign_in(self, user: str | None = None, *, life: int = LIFE) -> dict[str, Any]:
         """What to ask of the device: PublicKeyCredentialRequestOptionsJSON.
 
         Without ``user`` any passkey of this site will do, and nothing is read; with one, theirs only.
+        ``life``: seconds for which the challenge is good.
         """
         allowed = await self._of(user) if user else []
         return request_options(
             rp_id=self._site.rp_id,
-            challenge=self._challenges.issue(SIGN_IN, user=user or ""),
+            challenge=self._challenges.issue(SIGN_IN, user=user or "", life=life),
             allowed=[(one.credential_id, one.shown.transports) for one in allowed],
         )
 

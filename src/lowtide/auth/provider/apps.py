@@ -13,7 +13,7 @@ from lowtide.auth.provider import discovery
 from lowtide.auth.provider.browsers import Browsers
 from lowtide.auth.provider.consents import App, Consents
 from lowtide.auth.provider.model import OWN, Browser, OAuthError
-from lowtide.auth.provider.pages import Pages, go, hidden
+from lowtide.auth.provider.pages import Pages, begun, go, hidden
 from lowtide.auth.provider.parameters import read_parameters
 from lowtide.auth.users import Users
 from lowtide.kernel.errors import Forbidden, NotFound
@@ -106,7 +106,7 @@ class Apps:
         self, held: str, browser: Browser, user: User, *, done: bool = False, bad: str = ""
     ) -> Response:
         apps = await self._consents.list(browser.user)
-        form = hidden(proof=self._browsers.seal(held, "apps", browser.user))
+        form = begun() + hidden(proof=self._browsers.seal(held, "apps", browser.user))
         return self._pages.apps(apps, form, who=called(user), done=done, bad=bad)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from lowtide.auth.dpop import ALGORITHMS
 from lowtide.auth.routes import JWKS
@@ -16,8 +17,16 @@ REVOKE = "/v1/oauth/revoke"
 INTROSPECT = "/v1/oauth/introspect"
 LOGOUT = "/v1/oauth/logout"
 APPS = "/v1/oauth/apps"
+UPSTREAM = "/v1/oauth/upstream"
+"""Where browsers come back from outside providers; below it is where they leave from."""
+SCRIPT = "/v1/oauth/passkeys.js"
 
 _CLIENT = ["none", "client_secret_basic", "client_secret_post"]
+
+
+def upstream(name: str, request: str, proof: str) -> str:
+    """The address that leads to an outside provider, for the app's ``request``, with the browser's proof."""
+    return f"{UPSTREAM}/{name}?{urlencode({'request': request, 'proof': proof})}"
 
 
 def metadata(issuer: str) -> dict[str, Any]:

@@ -7,81 +7,30 @@ left and come back to, and a visitor who never signs in costs no row.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from lowtide.audit import Audit, Entry
-from lowtide.auth.model import Ask, Proof, SecondFactorNeeded, User, called
-from lowtide.auth.provider.authorize import Authorization, Refused, Stray, fingerprint
+from lowtide.auth.model import Proof, SecondFactorNeeded, User
+from lowtide.auth.provider.authorize import Authorization, Refused, Stray
 from lowtide.auth.provider.browsers import Browsers
 from lowtide.auth.provider.model import OWN, Asked, Browser, Details, OAuthError, secret
-from lowtide.auth.provider.pages import Pages, go, hidden
+from lowtide.auth.provider.pages import Pages, go
 from lowtide.auth.provider.parameters import read_parameters
 from lowtide.auth.provider.store import ProviderStore
+from lowtide.auth.provider.visits import Visit, Visits
+from lowtide.auth.provider.ways import Ways
 from lowtide.auth.signin import SignIn
 from lowtide.auth.users import Users
-from lowtide.kernel.clients import Client
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import InvalidGrant, LowtideError, SignInPending, TooManyRequests
 from lowtide.kernel.http import Request, Response
 from lowtide.storage.db import Database, Tx
 
+OVER = "This page was open for too long. Please try again."
 JUST_NOW = 600
 """Seconds after a sign-in in which its consent page may be answered without another one."""
-
-
-class Ways(Protocol):
-    """The ways of proving who one is that fit a page: what the methods of signing in offer."""
-
-    @property
-    def passwords(self) -> bool:
-        """Can anybody have a password here?"""
-        ...
-
-    async def send(self, email: str, request: Request[Any, Any]) -> tuple[str, str]:
-        """Send a code and a link to an address: the flow's secret, and the number that the page shows.
-
-        Raises ``Malformed``, ``TooManyRequests``, ``NotSetUp``.
-        """
-        ...
-
-    async def code(self, flow: str, code: str | None, request: Request[Any, Any]) -> Proof:
-        """Whose code it is, or, without one, who confirmed the link.
-
-        Raises ``InvalidGrant``, with ``tries_left`` when another try is of use, and ``SignInPending``.
-        """
-        ...
-
-    async def password(self, email: str, password: str, request: Request[Any, Any]) -> Proof:
-        """Whose password it is. Raises ``InvalidGrant``, ``TooManyRequests``."""
-        ...
-
-    async def second(self, ticket: str, code: str, ask: Ask) -> tuple[User, tuple[str, ...]]:
-        """Who finishes a sign-in with a second factor, and how (RFC 8176).
-
-        Raises ``InvalidGrant``, with ``tries_left`` when another try is of use, and ``TooManyRequests``.
-        """
-        ...
-
-
-class Visit(msgspec.Struct, frozen=True):
-    """One request of a browser to the door."""
-
-    client: Client
-    asked: Asked
-    held: str
-    """The browser's secret; one made for it when it had none."""
-    new: bool
-    """Must it be given to the browser?"""
-    browser: Browser | None
-    request: Request[Any, Any]
-    fresh: bool = False
-    """Has the user just signed in for this very request?"""
-
-    @property
-    def about(self) -> str:
-        return fingerprint(self.asked)
 
 
 class Door:
@@ -94,6 +43,7 @@ class Door:
         users: Users,
         sign_in: SignIn,
         ways: Ways,
+        visits: Visits,
         authorization: Authorization,
         browsers: Browsers,
         pages: Pages,
@@ -105,6 +55,7 @@ class Door:
         self._users = users
         self._sign_in = sign_in
         self._ways = ways
+        self._visits = visits
         self._authorization = authorization
         self._browsers = browsers
         self._pages = pages
@@ -114,7 +65,7 @@ class Door:
     async def open(self, request: Request[Any, bytes]) -> Response:
         """GET: the request of an app, in the query."""
         try:
-            visit = await self._visit(request)
+            visit = await self._visits.begin(request, request.query)
         except Stray as error:
             return self._pages.said("This cannot go on", str(error), status=400)
         except Refused as error:
@@ -132,13 +83,13 @@ class Door:
             return go(f"{request.path}?{request.body.decode('ascii', 'replace')}")
         self._browsers.check_origin(request)
         try:
-            visit = await self._visit(request)
+            visit = await self._visits.begin(request, request.query)
         except Stray as error:
             return self._pages.said("This cannot go on", str(error), status=400)
         except Refused as error:
             return go(error.location)
         if visit.new or not self._browsers.sealed(fields.get("proof", ""), visit.held, "form", visit.about):
-            return self._page(visit, bad="This page was open for too long. Please try again.", status=400)
+            return await self._visits.sign_in(visit, bad=OVER, status=400)
         try:
             return await self._step(visit, fields)
         except LowtideError as error:
@@ -147,54 +98,63 @@ class Door:
             # A status of 401 would have to name a scheme, and there is none for people.
             status = 429 if error.status == 429 else 400
             opened = "password" in fields
-            return self._page(
+            return await self._visits.sign_in(
                 visit, bad=error.message, email=fields.get("email", ""), status=status, opened=opened
             )
 
     # -- steps ------------------------------------------------------------------------------------
 
     async def _step(self, visit: Visit, fields: dict[str, str]) -> Response:
-        ask, request = _ask(visit), visit.request
+        request = visit.request
         email, flow, number = (fields.get(name, "") for name in ("email", "flow", "number"))
         match fields["step"]:
             # One form: whoever has filled the password in means it, whichever button is pressed.
             case "email" if self._ways.passwords and (password := fields.get("password")):
-                return await self._identify(visit, await self._ways.password(email, password, request), ask)
+                return await self.identify(visit, await self._ways.password(email, password, request))
             case "email":
                 flow, number = await self._ways.send(email, request)
-                return self._code_page(visit, email, flow, number)
+                return self._visits.code(visit, email, flow, number)
             case "code" | "link" as step:
                 try:
                     code = fields.get("code", "") if step == "code" else None
                     proof = await self._ways.code(flow, code, request)
                 except SignInPending:
-                    return self._code_page(visit, email, flow, number, bad="The link was not opened yet.")
+                    return self._visits.code(visit, email, flow, number, bad="The link was not opened yet.")
                 except InvalidGrant as error:
                     if not error.details.get("tries_left"):
                         raise
-                    return self._code_page(visit, email, flow, number, bad=error.message)
-                return await self._identify(visit, proof, ask)
+                    return self._visits.code(visit, email, flow, number, bad=error.message)
+                return await self.identify(visit, proof)
+            case "passkey" if self._ways.passkeys:
+                proof = await self._ways.passkey(fields.get("credential", ""), request)
+                return await self.identify(visit, proof)
             case "second":
-                ticket = fields.get("ticket", "")
-                try:
-                    user, amr = await self._ways.second(ticket, fields.get("code", ""), ask)
-                except (InvalidGrant, TooManyRequests) as error:
-                    if isinstance(error, InvalidGrant) and not error.details.get("tries_left"):
-                        raise
-                    return self._second_page(visit, ticket, recovery=True, bad=error.message)
-                return await self._enter(visit, user, amr)
+                return await self._second(visit, fields)
             case "consent":
                 return await self._agree(visit, fields)
             case _:
-                return self._page(visit)
+                return await self._visits.sign_in(visit)
 
-    async def _identify(self, visit: Visit, proof: Proof, ask: Ask) -> Response:
-        found = await self._sign_in.identify(proof, ask)
+    async def _second(self, visit: Visit, fields: dict[str, str]) -> Response:
+        ticket, credential = fields.get("ticket", ""), fields.get("credential")
+        factors = tuple(fields.get("factors", "").split())
+        try:
+            if credential is not None and self._ways.passkeys:
+                user, amr = await self._ways.second_passkey(ticket, credential, visit.ask)
+            else:
+                user, amr = await self._ways.second(ticket, fields.get("code", ""), visit.ask)
+        except (InvalidGrant, TooManyRequests) as error:
+            over = isinstance(error, InvalidGrant) and not error.details.get("tries_left")
+            if over and credential is None:
+                raise
+            return await self._visits.second(visit, ticket, factors, bad=error.message)
+        return await self._enter(visit, user, amr)
+
+    async def identify(self, visit: Visit, proof: Proof) -> Response:
+        """Go on with whom ``proof`` is of: the second factor, consent, or the code. Raises as ``SignIn``."""
+        found = await self._sign_in.identify(proof, visit.ask)
         if isinstance(found, SecondFactorNeeded):
-            if "totp" not in found.factors:
-                bad = "The second factor of this account is a passkey: sign in in the app instead."
-                return self._page(visit, bad=bad, status=400)
-            return self._second_page(visit, found.ticket, recovery="recovery" in found.factors)
+            return await self._visits.second(visit, found.ticket, found.factors)
         return await self._enter(visit, found, proof.amr)
 
     async def _enter(self, visit: Visit, user: User, amr: tuple[str, ...]) -> Response:
@@ -213,7 +173,7 @@ class Door:
     async def _agree(self, visit: Visit, fields: dict[str, str]) -> Response:
         browser = visit.browser
         if browser is None:
-            return self._page(visit)
+            return await self._visits.sign_in(visit)
         if fields.get("answer") != "yes":
             return self._refuse(visit, "access_denied", "The user does not agree.")
         scope = frozenset(visit.asked.scope)
@@ -254,11 +214,11 @@ class Door:
         if user is None or browser is None:
             if silent:
                 return self._refuse(visit, "login_required", "Nobody is signed in in this browser.")
-            return self._page(visit, email=asked.login_hint)
+            return await self._visits.sign_in(visit, email=asked.login_hint)
         if not agreed and not await self._needs_nothing(visit, user):
             if silent:
                 return self._refuse(visit, "consent_required", "The user has not agreed to this yet.")
-            return self._consent_page(visit, user, browser)
+            return self._visits.consent(visit, user, browser)
         return await self._give(visit, browser)
 
     def _stale(self, asked: Asked, browser: Browser) -> bool:
@@ -286,7 +246,7 @@ class Door:
         asked, code = visit.asked, secret()
         if asked.client_id == OWN:
             # A page of this server: it knows the browser, and needs no code.
-            return self._given(visit, go(asked.redirect_uri))
+            return self._visits.given(visit, go(asked.redirect_uri))
         details = Details(
             redirect_uri=asked.redirect_uri,
             scope=asked.scope,
@@ -313,74 +273,4 @@ class Door:
     def _to_app(self, visit: Visit, answer: dict[str, str]) -> Response:
         asked = visit.asked
         location = self._authorization.answered(asked.redirect_uri, asked.state, answer)
-        return self._given(visit, go(location))
-
-    # -- pages ------------------------------------------------------------------------------------
-
-    async def _visit(self, request: Request[Any, bytes]) -> Visit:
-        client, asked = await self._authorization.read(request.query)
-        held = self._browsers.held(request)
-        browser = await self._browsers.known(held)
-        return Visit(client, asked, held or self._browsers.fresh(), held is None, browser, request)
-
-    def _page(
-        self, visit: Visit, *, bad: str = "", email: str = "", status: int = 200, opened: bool = False
-    ) -> Response:
-        shown = self._pages.sign_in(
-            visit.client,
-            self._form(visit),
-            email=email,
-            bad=bad,
-            leads_to=visit.asked.redirect_uri,
-            password=self._ways.passwords,
-            opened=opened,
-            status=status,
-        )
-        return self._given(visit, shown)
-
-    def _code_page(self, visit: Visit, email: str, flow: str, number: str, *, bad: str = "") -> Response:
-        form = self._form(visit, flow=flow, email=email, number=number)
-        return self._given(
-            visit,
-            self._pages.code(form, email=email, number=number, bad=bad, leads_to=visit.asked.redirect_uri),
-        )
-
-    def _second_page(self, visit: Visit, ticket: str, *, recovery: bool, bad: str = "") -> Response:
-        form = self._form(visit, ticket=ticket)
-        leads_to = visit.asked.redirect_uri
-        return self._given(visit, self._pages.second(form, recovery=recovery, bad=bad, leads_to=leads_to))
-
-    def _consent_page(self, visit: Visit, user: User, browser: Browser) -> Response:
-        more = {}
-        if visit.fresh:
-            about = ("fresh", visit.about, str(browser.auth_time))
-            more["fresh"] = self._browsers.seal(visit.held, *about)
-        return self._given(
-            visit,
-            self._pages.consent(
-                visit.client,
-                self._form(visit, **more),
-                who=called(user),
-                scope=visit.asked.scope,
-                leads_to=visit.asked.redirect_uri,
-            ),
-        )
-
-    def _form(self, visit: Visit, **more: str) -> str:
-        return hidden(proof=self._browsers.seal(visit.held, "form", visit.about), **more)
-
-    def _given(self, visit: Visit, response: Response) -> Response:
-        """``response``, with the browser's secret if it has none or a new one."""
-        if not visit.new:
-            return response
-        headers = {**response.headers, "set-cookie": self._browsers.cookie(visit.held)}
-        return msgspec.structs.replace(response, headers=headers)
-
-
-def _ask(visit: Visit) -> Ask:
-    return Ask(
-        client_id=visit.client.id,
-        ip=visit.request.client,
-        request_id=visit.request.id,
-        user_agent=visit.request.header("user-agent") or "",
-    )
+        return self._visits.given(visit, go(location))

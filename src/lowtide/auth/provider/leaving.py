@@ -18,7 +18,7 @@ from lowtide.auth.model import called
 from lowtide.auth.provider.browsers import Browsers
 from lowtide.auth.provider.clients import Clients
 from lowtide.auth.provider.model import Browser, OAuthError
-from lowtide.auth.provider.pages import Pages, go, hidden
+from lowtide.auth.provider.pages import Pages, begun, go, hidden
 from lowtide.auth.provider.parameters import read_parameters
 from lowtide.auth.provider.store import ProviderStore
 from lowtide.auth.sessions import Sessions
@@ -121,7 +121,7 @@ class Leaving:
     async def _ask(self, held: str, browser: Browser, raw: bytes, target: str) -> Response:
         user = await self._database.read(lambda tx: self._users.find(tx, browser.user))
         who = "somebody" if user is None else called(user)
-        form = hidden(proof=self._browsers.seal(held, "leave", raw.decode("latin-1")))
+        form = begun() + hidden(proof=self._browsers.seal(held, "leave", raw.decode("latin-1")))
         return self._pages.sign_out(form, who=who, leads_to=target)
 
     async def _end(self, held: str | None, hint: Hint | None, request: str) -> None:

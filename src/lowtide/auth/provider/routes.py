@@ -13,6 +13,7 @@ from lowtide.auth.provider.apps import Apps
 from lowtide.auth.provider.authorize import PUSHED, check
 from lowtide.auth.provider.clients import Clients
 from lowtide.auth.provider.door import Door
+from lowtide.auth.provider.elsewhere import Elsewhere
 from lowtide.auth.provider.forms import AppForm, LeaveForm, PageForm, RequestForm, TokenForm, TokenNamed
 from lowtide.auth.provider.grants import From, Grants, TokenAnswer
 from lowtide.auth.provider.inspection import Inspection
@@ -21,6 +22,7 @@ from lowtide.auth.provider.model import REQUEST_SECONDS, OAuthError, secret
 from lowtide.auth.provider.parameters import read_parameters
 from lowtide.auth.provider.store import ProviderStore
 from lowtide.kernel.errors import Forbidden, NonceNeeded, ProofInvalid, ScopeMissing
+from lowtide.kernel.files import folder_of
 from lowtide.kernel.http import KIB, Answer, Header, Request, Response, Route
 from lowtide.storage.db import Database
 
@@ -46,6 +48,9 @@ BROWSER = (
 
 
 LOCATION = Header("location", "Where to go on.")
+
+
+PASSKEYS = (folder_of("lowtide.auth.provider") / "passkeys.js").read_bytes()
 
 
 class Wrong(msgspec.Struct, frozen=True):
@@ -159,7 +164,7 @@ def _wrong(error: OAuthError) -> Response:
 
 
 def provider_routes(
-    issuer: str, endpoints: Endpoints, door: Door, leaving: Leaving, apps: Apps
+    issuer: str, endpoints: Endpoints, door: Door, leaving: Leaving, apps: Apps, elsewhere: Elsewhere
 ) -> list[Route]:
     """Every address of the provider."""
     known = discovery.metadata(issuer)
@@ -167,6 +172,10 @@ def provider_routes(
     async def metadata(_: Request[Any, Any]) -> Response:
         """What this server can do, for OAuth and OpenID clients."""
         return Response(body=known, headers={"cache-control": "public, max-age=300", **_ANYWHERE})
+
+    async def script(_: Request[Any, Any]) -> Response:
+        """What asks the device; the page's policy lets nothing else run."""
+        return Response(body=PASSKEYS, media_type="text/javascript; charset=utf-8", headers=_CACHED)
 
     def form(
         path: str, handler: Any, form: type[msgspec.Struct], summary: str, response: Any, status: int = 200
@@ -259,9 +268,22 @@ def provider_routes(
         form(discovery.INTROSPECT, endpoints.introspect, TokenNamed, "Look at a token", dict[str, Any]),
         page("GET", discovery.LOGOUT, leaving.open, "Sign out of the browser"),
         page("POST", discovery.LOGOUT, leaving.answer, "Go on with signing out", LeaveForm),
+        page("GET", discovery.UPSTREAM + "/{provider}", elsewhere.leave, "On to an outside provider"),
+        page("GET", discovery.UPSTREAM, elsewhere.back, "Back from an outside provider"),
+        Route(
+            "GET",
+            discovery.SCRIPT,
+            script,
+            auth="none",
+            produces="text/javascript",
+            rate="read",
+            summary="The script of the passkey button",
+            tags=("oauth",),
+        ),
         page("GET", discovery.APPS, apps.open, "The page of the user's apps"),
         page("POST", discovery.APPS, apps.answer, "Withdraw an app on the page", AppForm),
     ]
 
 
+_CACHED = {"cache-control": "public, max-age=300"}
 _ANYWHERE: Mapping[str, str] = {"cross-origin-resource-policy": "cross-origin"}

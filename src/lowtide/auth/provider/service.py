@@ -13,13 +13,16 @@ from lowtide.auth.provider.authorize import Authorization
 from lowtide.auth.provider.browsers import Browsers
 from lowtide.auth.provider.clients import Clients
 from lowtide.auth.provider.consents import Consents
-from lowtide.auth.provider.door import Door, Ways
+from lowtide.auth.provider.door import Door
+from lowtide.auth.provider.elsewhere import Elsewhere
 from lowtide.auth.provider.grants import Grants
 from lowtide.auth.provider.inspection import Inspection
 from lowtide.auth.provider.leaving import Leaving
 from lowtide.auth.provider.pages import Pages
 from lowtide.auth.provider.routes import Endpoints, provider_routes
 from lowtide.auth.provider.store import ProviderStore
+from lowtide.auth.provider.visits import Visits
+from lowtide.auth.provider.ways import Ways
 from lowtide.auth.tokens import Tokens
 from lowtide.kernel.clients import Client
 from lowtide.kernel.clock import Clock
@@ -65,20 +68,23 @@ class Provider:
         self.clients = Clients(database, self.store, clients)
         users, sessions = accounts.users, accounts.sessions
         browsers = Browsers(database, self.store, secrets, address=address)
-        pages = Pages(title)
+        pages = Pages(title, address)
         authorization = Authorization(database, self.store, self.clients, issuer=address)
+        visits = Visits(authorization, browsers, ways, pages)
         self._door = Door(
             database,
             self.store,
             users,
             accounts.sign_in,
             ways,
+            visits,
             authorization,
             browsers,
             pages,
             accounts.audit,
             clock,
         )
+        self._elsewhere = Elsewhere(visits, self._door, browsers, ways, pages, address=address)
         consents = Consents(database, self.store, self.clients, sessions, accounts.audit)
         self._apps = Apps(database, users, consents, browsers, pages)
         self._leaving = Leaving(
@@ -94,7 +100,9 @@ class Provider:
     def routes(self) -> list[Route]:
         """Every address of the provider."""
         return [
-            *provider_routes(self._issuer, self._endpoints, self._door, self._leaving, self._apps),
+            *provider_routes(
+                self._issuer, self._endpoints, self._door, self._leaving, self._apps, self._elsewhere
+            ),
             *app_routes(self._apps),
             *self._admin.routes(),
         ]
