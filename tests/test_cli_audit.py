@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -9,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from lowtide.app import Lowtide
+from lowtide.audit.archive import Archive
 from lowtide.audit.keys import parse_key
 from lowtide.cli import main
+from lowtide.cli.opened import with_backend
+from lowtide.cli.project import open_project
+from lowtide.kernel.clock import ManualClock
 
 Told = Callable[..., tuple[int, str, str]]
 
@@ -90,3 +96,38 @@ def test_a_log_is_proved_and_a_forged_one_is_not(told: Told, project: Path) -> N
     assert code == 1
     assert "changed: entry 2: " in out
     assert "audit_entry_keeps is missing" in out
+
+
+def test_archived_entries_are_listed_exported_and_proved(told: Told, project: Path) -> None:
+    """What left the table is read from its archive, and the log verifies; without the archive it does not."""
+    told("token", "--user", "ann")
+    told("token", "--user", "bob")
+    assert told("audit", "checkpoint")[0] == 0
+    before = told("audit", "list")[1].splitlines()
+    settings, app = open_project()
+
+    async def archive(lowtide: Lowtide) -> int:
+        later = ManualClock(lowtide.clock.now() + 2 * 86_400_000)
+        return await Archive(
+            lowtide.database, lowtide.blobs, lowtide.audit_keys, lowtide.audit, later, 1
+        ).run()
+
+    assert with_backend(settings, app, archive) == len(before)
+    assert told("audit", "checkpoint")[0] == 0
+    code, out, _ = told("audit", "list")
+    assert (code, out.splitlines()[-len(before) :]) == (0, before)
+    assert len(told("audit", "list", "--action", "token.", "--limit", "1")[1].splitlines()) == 1
+    code, out, err = told("audit", "export", "-o", "log.ndjson")
+    assert (code, out, "entries exported." in err) == (0, "", True)
+    lines = [json.loads(line) for line in (project / "log.ndjson").read_text().splitlines()]
+    assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
+    assert {line["target"] for line in lines if line["archived"]} >= {"user:ann", "user:bob"}
+    assert "audit.export" in told("audit", "list")[1]
+    assert told("audit", "export", "-o", "log.ndjson")[0] == 1  # it is never overwritten
+    assert told("audit", "verify")[0] == 0
+    [segment] = (project / "data/blobs/audit").iterdir()
+    segment.rename(project / "elsewhere")
+    code, out, _ = told("audit", "verify")
+    assert (code, "archive: entry 1: " in out) == (1, True)
+    code, _, err = told("audit", "export", "-o", "short.ndjson")
+    assert (code, "lowtide audit verify" in err, (project / "short.ndjson").exists()) == (1, True, False)

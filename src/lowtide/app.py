@@ -23,6 +23,7 @@ from lowtide.api.rates import Rates
 from lowtide.api.versions import read_versions
 from lowtide.audit import COMPONENT as AUDIT
 from lowtide.audit import Audit, Chain, Entry
+from lowtide.audit.archive import Archive
 from lowtide.audit.checkpoints import Checkpoints
 from lowtide.audit.keys import SEALED as SEALED_AUDIT
 from lowtide.audit.keys import AuditKeys
@@ -156,6 +157,9 @@ class Lowtide:
         self._notes = open_blobs(settings, notes, ids) if notes else None
         self.checkpoints = Checkpoints(self.chain, self.audit_keys, clock, self._notes)
         self.checkpoints.schedule(self.jobs)
+        Archive(
+            self.database, self.blobs, self.audit_keys, self.audit, clock, settings.audit_kept_days
+        ).schedule(self.jobs)
         self.rates = SharedRates(self.database, clock)
         self.rates.schedule(self.jobs)
         self.once = Once(self.database, clock, self.vault)

@@ -103,6 +103,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     audit_checkpoints: str = ""
     """Where the hourly signed checkpoints of the audit log are put: a folder, best on another machine's disk,
     or ``s3://bucket/prefix``."""
+    audit_kept_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
+    """Older entries of the audit log move into archives in ``blobs``, without personal data; 0: none does."""
     passkey_rp_id: str = "localhost"
     """The host name for which passkeys are made: the site's, or a domain above it. It cannot be changed
     later without losing every passkey."""

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from lowtide.audit import COMPONENT, Audit, Chain, Entry
+from lowtide.audit.keys import AuditKeys
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.ids import SeededIds
 from lowtide.storage.db import Database, Query
 from lowtide.storage.db.migrate import migrate
+from lowtide.storage.vault import COMPONENT as STORAGE
+from lowtide.storage.vault import Vault
 
 TABLES = {
     "audit_entry_is_new": "audit_entry",
@@ -21,6 +24,10 @@ TABLES = {
     "audit_detail_keeps": "audit_detail",
     "audit_detail_stays": "audit_detail",
     "audit_detail_whole": "audit_detail",
+    "audit_segment_follows": "audit_segment",
+    "audit_segment_keeps": "audit_segment",
+    "audit_segment_stays": "audit_segment",
+    "audit_segment_whole": "audit_segment",
 }
 
 Sql = Callable[..., Awaitable[list[Any]]]
@@ -91,3 +98,20 @@ def disarm(database: Database, sql: Sql) -> Callable[[], Awaitable[list[str]]]:
         return made
 
     return drop
+
+
+@pytest.fixture
+async def vault(chain: Chain, database: Database, clock: ManualClock, ids: SeededIds) -> Vault:
+    """What seals the log's keys."""
+    await migrate(database, [STORAGE], clock)
+    vault = Vault(database, clock, ids, bytes(range(32)))
+    await vault.load()
+    return vault
+
+
+@pytest.fixture
+async def keys(vault: Vault, database: Database, clock: ManualClock, ids: SeededIds) -> AuditKeys:
+    """The keys of the log."""
+    keys = AuditKeys(database, vault, clock, ids, "lowtide/notes")
+    await keys.load()
+    return keys

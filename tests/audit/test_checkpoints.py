@@ -10,37 +10,21 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lowtide.audit import Chain
-from lowtide.audit.checkpoints import Checkpoints, last_at, read_note, read_notes
+from lowtide.audit.checkpoints import Checkpoints, last_at, read_notes
 from lowtide.audit.keys import AuditKeys, parse_key, public_key
+from lowtide.audit.notes import read_note
 from lowtide.audit.verify import verify
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import BlobExists, BlobsLost
 from lowtide.kernel.ids import SeededIds
 from lowtide.storage.blobs import Blobs, DiskBlobs, S3Blobs, read_bucket
 from lowtide.storage.db import Database
-from lowtide.storage.db.migrate import migrate
-from lowtide.storage.vault import COMPONENT as STORAGE
 from lowtide.storage.vault import Vault
 from tests.audit.conftest import Sql
 from tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server
 
 pytestmark = pytest.mark.anyio
 Fill = Callable[[int], Awaitable[None]]
-
-
-@pytest.fixture
-async def vault(chain: Chain, database: Database, clock: ManualClock, ids: SeededIds) -> Vault:
-    await migrate(database, [STORAGE], clock)
-    vault = Vault(database, clock, ids, bytes(range(32)))
-    await vault.load()
-    return vault
-
-
-@pytest.fixture
-async def keys(vault: Vault, database: Database, clock: ManualClock, ids: SeededIds) -> AuditKeys:
-    keys = AuditKeys(database, vault, clock, ids, "lowtide/notes")
-    await keys.load()
-    return keys
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ between.
 from __future__ import annotations
 
 import asyncio
-import sys
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 from lowtide.api.limits import LAST, Deadline, Load
 from lowtide.kernel.errors import BadRequest, Malformed, RequestTimeout, TooLarge, UnsupportedMedia
 from lowtide.kernel.http import KIB
+from lowtide.kernel.zstd import library
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -57,17 +57,8 @@ class Gzip:
         return self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
 
 
-def _library() -> Any:
-    # Loaded with the first body that needs it.
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd
-
-
 def _zstd() -> Inflater:
-    zstd = _library()
+    zstd = library()
     options = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
     return zstd.ZstdDecompressor(options=options)  # type: ignore[no-any-return]
 
@@ -169,7 +160,7 @@ class Body:
         while not inflate.eof:
             try:
                 out = inflate.decompress(part, STEP)
-            except (zlib.error, _library().ZstdError) as error:
+            except (zlib.error, library().ZstdError) as error:
                 raise Malformed("The body is not what its Content-Encoding says.") from error
             self._keep(out)
             if len(out) < STEP:

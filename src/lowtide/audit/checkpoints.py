@@ -1,24 +1,17 @@
-"""Signed checkpoints: what the log said at some moment, in a form that can be carried away and kept.
-
-The format is that of C2SP tlog-checkpoint and signed notes (an origin, a size, a base64 hash, extension
-lines, an empty line, Ed25519 signatures), but for one thing: the hash is the chain's last link and no Merkle
-root, so it proves what stood before it to whoever walks the chain, and to nobody who lacks the entries.
-"""
+"""Checkpoints: a signed note of the present state of the log, once an hour, to where it is safe."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
 
 from lowtide.audit.chain import Chain, Head
 from lowtide.audit.keys import AuditKeys, PublicKey
+from lowtide.audit.notes import Checkpoint, note_of, read_note
 from lowtide.audit.verify import Fault
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import NotFound, TooLarge
@@ -35,19 +28,7 @@ READ_AT_ONCE = 16
 """Checkpoints that are fetched at a time."""
 LATELY = 86_400_000
 """Milliseconds: how far back the newest checkpoint is looked for first."""
-_SIGNED = "\u2014 "
 _LOG = logging.getLogger("lowtide.audit")
-
-
-class Checkpoint(msgspec.Struct, frozen=True):
-    """What one signature says: at ``at`` the log ``origin`` had ``seq`` entries that end in ``hash``."""
-
-    origin: str
-    seq: int
-    hash: bytes
-    at: int
-    name: str = "the checkpoint"
-    """Of the file that it was read from."""
 
 
 class Checkpoints:
@@ -83,47 +64,7 @@ class Checkpoints:
             await put_once(self._blobs, name, text.encode())
 
     def _note(self, head: Head) -> str:
-        hash = base64.b64encode(head.hash).decode()
-        time = _time(self._clock.now()).isoformat(timespec="milliseconds")
-        text = f"{self._keys.origin}\n{head.seq}\n{hash}\ntime {time}\n"
-        signature = base64.b64encode(self._keys.sign(text.encode())).decode()
-        return f"{text}\n{_SIGNED}{self._keys.origin} {signature}\n"
-
-
-def read_note(text: str, keys: Sequence[PublicKey], name: str = "the checkpoint") -> Checkpoint:
-    """The checkpoint that one of ``keys`` signed. ``ValueError`` for a forged, foreign or broken one."""
-    body, empty, signatures = text.partition("\n\n")
-    body += "\n"
-    lines = body.split("\n")
-    if not empty or len(lines) < 5:
-        raise ValueError("it is no checkpoint")
-    origin, seq, hash, time = lines[:4]
-    if not any(_signed(body.encode(), origin, line, keys) for line in signatures.split("\n")):
-        raise ValueError("none of the keys of this log has signed it")
-    try:
-        raw = base64.b64decode(hash, validate=True)
-        at = datetime.fromisoformat(time.removeprefix("time "))
-        return Checkpoint(origin, int(seq), raw, int(at.timestamp() * 1000), name)
-    except ValueError as error:
-        raise ValueError("it is signed, but cannot be read") from error
-
-
-def _signed(text: bytes, origin: str, line: str, keys: Sequence[PublicKey]) -> bool:
-    name, _, encoded = line.removeprefix(_SIGNED).partition(" ")
-    if not line.startswith(_SIGNED) or name != origin:
-        return False
-    try:
-        raw = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
-        return False
-    for key in keys:
-        if key.id == raw[:4] and key.name == origin:
-            try:
-                key.key.verify(raw[4:], text)
-            except InvalidSignature:
-                continue
-            return True
-    return False
+        return note_of(self._keys, head, self._clock.now())
 
 
 async def read_notes(blobs: Blobs, keys: Sequence[PublicKey]) -> tuple[list[Checkpoint], list[Fault]]:
@@ -180,8 +121,4 @@ def _time_of(name: str) -> int | None:
 
 
 def _moment(milliseconds: int) -> str:
-    return _time(milliseconds).strftime("%Y%m%dT%H%M%SZ")
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -46,10 +46,39 @@ SELECT count(*), min(at) FROM audit_entry WHERE seq IS NULL
 SELECT count(*) FROM audit_entry WHERE seq > $1
 
 -- name: triggers
-SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ('audit_entry', 'audit_detail')
+SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ('audit_entry', 'audit_detail', 'audit_segment')
 -- postgres
 SELECT tgname::text, NULL::text FROM pg_trigger
-WHERE tgrelid IN ('audit_entry'::regclass, 'audit_detail'::regclass) AND NOT tgisinternal AND tgenabled IN ('O', 'A')
+WHERE tgrelid IN ('audit_entry'::regclass, 'audit_detail'::regclass, 'audit_segment'::regclass)
+AND NOT tgisinternal AND tgenabled IN ('O', 'A')
+
+-- name: last_segment
+SELECT last, hash FROM audit_segment ORDER BY first DESC LIMIT 1
+
+-- name: archived
+SELECT max(last) FROM audit_segment
+
+-- name: segment_behind
+SELECT first, last, hash, first_at, last_at, blob, archived_at FROM audit_segment
+WHERE last > $1 ORDER BY last LIMIT 1
+
+-- name: segments
+SELECT first, last, hash, first_at, last_at, blob, archived_at FROM audit_segment
+WHERE first < $1 ORDER BY first DESC LIMIT $2
+
+-- name: first_since
+SELECT min(first) FROM audit_segment WHERE last_at >= $1
+
+-- name: add_segment
+INSERT INTO audit_segment (first, last, hash, first_at, last_at, blob, archived_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+
+-- name: remove_details
+DELETE FROM audit_detail WHERE entry IN (SELECT id FROM audit_entry WHERE seq <= $1 ORDER BY seq LIMIT $2)
+
+-- name: remove_entries
+DELETE FROM audit_entry WHERE id IN (SELECT id FROM audit_entry WHERE seq <= $1 ORDER BY seq LIMIT $2)
+RETURNING id
 
 -- name: lock_keys
 SELECT 1
@@ -62,51 +91,75 @@ SELECT id, kind, public, sealed, created_at FROM audit_key ORDER BY created_at, 
 -- name: add_key
 INSERT INTO audit_key (id, kind, public, sealed, created_at) VALUES ($1, $2, $3, $4, $5)
 
+-- One statement for each index; what is not given does not matter.
 -- name: list
 SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
 e.before_hash, e.after_hash, d.personal, d.erased_by
 FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
-WHERE e.id < $1 AND e.id >= $2 AND substr(e.action, 1, length($3)) = $3 AND ($4 = '' OR e.actor = $4)
-AND ($5 = '' OR e.target = $5) AND ($6 = '' OR e.request = $6) AND ($7 = '' OR e.space = $7)
+WHERE e.id < $1 AND e.id >= $2 AND (CAST($3 AS TEXT) = '' OR substr(e.action, 1, length(CAST($3 AS TEXT))) = $3)
+AND (CAST($4 AS TEXT) = '' OR e.actor = $4) AND (CAST($5 AS TEXT) = '' OR e.target = $5)
+AND (CAST($6 AS TEXT) = '' OR e.request = $6) AND (CAST($7 AS TEXT) = '' OR e.space = $7)
 ORDER BY e.id DESC LIMIT $8
--- postgres
+
+-- name: list_space
 SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
 e.before_hash, e.after_hash, d.personal, d.erased_by
 FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
-WHERE e.id < $1 AND e.id >= $2 AND substr(e.action, 1, length($3::text)) = $3 AND ($4::text = '' OR e.actor = $4)
-AND ($5::text = '' OR e.target = $5) AND ($6::text = '' OR e.request = $6) AND ($7::text = '' OR e.space = $7)
+WHERE e.space = $7 AND e.id < $1 AND e.id >= $2 AND (CAST($3 AS TEXT) = '' OR substr(e.action, 1, length(CAST($3 AS TEXT))) = $3)
+AND (CAST($4 AS TEXT) = '' OR e.actor = $4) AND (CAST($5 AS TEXT) = '' OR e.target = $5)
+AND (CAST($6 AS TEXT) = '' OR e.request = $6)
+ORDER BY e.id DESC LIMIT $8
+
+-- name: list_action
+SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
+e.before_hash, e.after_hash, d.personal, d.erased_by
+FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
+WHERE e.action = $3 AND e.id < $1 AND e.id >= $2 AND (CAST($4 AS TEXT) = '' OR e.actor = $4)
+AND (CAST($5 AS TEXT) = '' OR e.target = $5) AND (CAST($6 AS TEXT) = '' OR e.request = $6)
+AND (CAST($7 AS TEXT) = '' OR e.space = $7)
 ORDER BY e.id DESC LIMIT $8
 
 -- name: list_actor
 SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
 e.before_hash, e.after_hash, d.personal, d.erased_by
 FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
-WHERE e.actor = $4 AND e.id < $1 AND e.id >= $2 AND substr(e.action, 1, length($3)) = $3
-AND ($5 = '' OR e.target = $5) AND ($6 = '' OR e.request = $6) AND ($7 = '' OR e.space = $7)
-ORDER BY e.id DESC LIMIT $8
--- postgres
-SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
-e.before_hash, e.after_hash, d.personal, d.erased_by
-FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
-WHERE e.actor = $4 AND e.id < $1 AND e.id >= $2 AND substr(e.action, 1, length($3::text)) = $3
-AND ($5::text = '' OR e.target = $5) AND ($6::text = '' OR e.request = $6) AND ($7::text = '' OR e.space = $7)
+WHERE e.actor = $4 AND e.id < $1 AND e.id >= $2 AND (CAST($3 AS TEXT) = '' OR substr(e.action, 1, length(CAST($3 AS TEXT))) = $3)
+AND (CAST($5 AS TEXT) = '' OR e.target = $5) AND (CAST($6 AS TEXT) = '' OR e.request = $6)
+AND (CAST($7 AS TEXT) = '' OR e.space = $7)
 ORDER BY e.id DESC LIMIT $8
 
 -- name: list_target
 SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
 e.before_hash, e.after_hash, d.personal, d.erased_by
 FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
-WHERE e.target = $5 AND e.id < $1 AND e.id >= $2 AND substr(e.action, 1, length($3)) = $3
-AND ($4 = '' OR e.actor = $4) AND ($6 = '' OR e.request = $6) AND ($7 = '' OR e.space = $7)
+WHERE e.target = $5 AND e.id < $1 AND e.id >= $2 AND (CAST($3 AS TEXT) = '' OR substr(e.action, 1, length(CAST($3 AS TEXT))) = $3)
+AND (CAST($4 AS TEXT) = '' OR e.actor = $4) AND (CAST($6 AS TEXT) = '' OR e.request = $6)
+AND (CAST($7 AS TEXT) = '' OR e.space = $7)
 ORDER BY e.id DESC LIMIT $8
--- postgres
+
+-- name: list_request
 SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
 e.before_hash, e.after_hash, d.personal, d.erased_by
 FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
-WHERE e.target = $5 AND e.id < $1 AND e.id >= $2 AND substr(e.action, 1, length($3::text)) = $3
-AND ($4::text = '' OR e.actor = $4) AND ($6::text = '' OR e.request = $6) AND ($7::text = '' OR e.space = $7)
+WHERE e.request = $6 AND e.request <> '' AND e.id < $1 AND e.id >= $2 AND (CAST($3 AS TEXT) = '' OR substr(e.action, 1, length(CAST($3 AS TEXT))) = $3)
+AND (CAST($4 AS TEXT) = '' OR e.actor = $4) AND (CAST($5 AS TEXT) = '' OR e.target = $5)
+AND (CAST($7 AS TEXT) = '' OR e.space = $7)
 ORDER BY e.id DESC LIMIT $8
 
+-- name: actions
+-- Each action once, from the index alone.
+WITH RECURSIVE found (action) AS (
+SELECT min(action) FROM audit_entry
+UNION ALL
+SELECT (SELECT min(e.action) FROM audit_entry e WHERE e.action > found.action) FROM found
+WHERE found.action IS NOT NULL)
+SELECT action FROM found WHERE substr(action, 1, length(CAST($1 AS TEXT))) = $1 LIMIT $2
+
 -- name: last
-SELECT e.after_hash, d.salt FROM audit_entry e JOIN audit_detail d ON d.entry = e.id
-WHERE e.action = $1 AND e.target = $2 ORDER BY e.id DESC LIMIT 1
+SELECT hash, salt FROM audit_last WHERE action = $1 AND target = $2
+
+-- name: keep_last
+INSERT INTO audit_last (action, target, hash, salt)
+SELECT e.action, e.target, e.after_hash, d.salt FROM audit_entry e JOIN audit_detail d ON d.entry = e.id
+WHERE e.id = $1
+ON CONFLICT (action, target) DO UPDATE SET hash = excluded.hash, salt = excluded.salt

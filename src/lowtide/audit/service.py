@@ -74,11 +74,11 @@ class Audit:
         For what is looked at every start, such as the settings: only a change is worth an entry.
         """
         last = await tx.fetch(_SQL["last"], cut(entry.action), cut(entry.target))
-        if last and last[0][1] is not None:
+        if last:
             [(hash, salt)] = last
             if seal_value(self.pepper, salt, entry.after) == bytes(hash):
                 return False
-        await self.write(tx, entry)
+        await tx.execute(_SQL["keep_last"], await self.write(tx, entry))
         return bool(last)
 
     async def erase(

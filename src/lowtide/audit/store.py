@@ -8,12 +8,14 @@ import msgspec
 
 from lowtide.kernel.errors import Malformed
 from lowtide.kernel.ids import uuid7
-from lowtide.storage.db import Tx, load_queries
+from lowtide.storage.db import Row, Tx, load_queries
 
 _SQL = load_queries("lowtide.audit")
 
 MAX_PAGE = 1_000
 """Entries of one answer."""
+MAX_ACTIONS = 64
+"""Actions with one beginning that are looked for one by one; beyond that it is every entry of the time."""
 
 Text = Annotated[str, msgspec.Meta(max_length=500)]
 Time = Annotated[int, msgspec.Meta(ge=0, le=2**47)]
@@ -62,6 +64,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """What was kept of the actor's or target's personal data."""
     erased: bool = False
     """Was the personal data erased?"""
+    archived: bool = False
+    """Is it in an archive? Then it has no personal data any more."""
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,33 +74,58 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     entries: list[Found]
     next: str
     """The ``cursor`` of the page behind this one; empty on the last."""
+    archived: int = 0
+    """The last place that is in the archives: what is older than that is not in this list."""
 
 
 async def search(tx: Tx, wanted: Search) -> Page:
-    """The entries that ``wanted`` names. By actor, target or time it costs what it finds; by request,
-    space or action alone it looks at every entry of the time. ``Malformed`` for a cursor that is none.
+    """The entries in the table that ``wanted`` names. ``Malformed`` for a cursor that is none.
+
+    By request, target, actor, action, space or time it costs what it finds; by several of them, what it finds
+    by the first of these.
     """
     if wanted.cursor and not (wanted.cursor.isascii() and wanted.cursor.isprintable()):
         raise Malformed("That is no cursor.", hint="Give back the 'next' of a page, or begin without one.")
-    name = "list_target" if wanted.target else "list_actor" if wanted.actor else "list"
+    named = ("request", "target", "actor", "action", "space")
+    by = next((name for name in named if getattr(wanted, name)), "")
+    if by == "action":
+        rows = await _by_action(tx, wanted)
+    else:
+        rows = await tx.fetch(_SQL[f"list_{by}" if by else "list"], *_values(wanted, wanted.action))
+    entries = [found(*row) for row in rows[: wanted.limit]]
+    [(archived,)] = await tx.fetch(_SQL["archived"])
+    return Page(
+        entries=entries, next=entries[-1].id if len(rows) > wanted.limit else "", archived=archived or 0
+    )
+
+
+def _values(wanted: Search, action: str) -> tuple[str | int, ...]:
     # Ids begin with their time.
     end = uuid7(wanted.until, 0) if wanted.until else LAST
-    rows = await tx.fetch(
-        _SQL[name],
+    return (
         min(wanted.cursor or LAST, end),
         uuid7(wanted.since, 0),
-        wanted.action,
+        action,
         wanted.actor,
         wanted.target,
         wanted.request,
         wanted.space,
         wanted.limit + 1,
     )
-    entries = [_found(*row) for row in rows[: wanted.limit]]
-    return Page(entries=entries, next=entries[-1].id if len(rows) > wanted.limit else "")
 
 
-def _found(
+async def _by_action(tx: Tx, wanted: Search) -> list[Row]:
+    """The entries of each action that begins so, put together: an index has them by the whole action only."""
+    actions = [action for (action,) in await tx.fetch(_SQL["actions"], wanted.action, MAX_ACTIONS + 1)]
+    if len(actions) > MAX_ACTIONS:
+        return await tx.fetch(_SQL["list_space" if wanted.space else "list"], *_values(wanted, wanted.action))
+    rows = [
+        row for action in actions for row in await tx.fetch(_SQL["list_action"], *_values(wanted, action))
+    ]
+    return sorted(rows, key=lambda row: row[0], reverse=True)[: wanted.limit + 1]
+
+
+def found(
     id: str,
     seq: int | None,
     at: int,
@@ -111,6 +140,7 @@ def _found(
     personal: str | None,
     erased_by: str | None,
 ) -> Found:
+    """A row of the statements ``list``."""
     return Found(
         id=id,
         seq=seq,

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
 
 from lowtide.audit.chain import Head, read_head
 from lowtide.audit.model import GENESIS, Kept, link, seal_personal
-from lowtide.kernel.files import folder_of
-from lowtide.storage.db import Database, Dialect, Row, Tx, load_queries
+from lowtide.audit.walk import Archives, walk
+from lowtide.storage.db import Database, Dialect, Tx, load_queries
+from lowtide.storage.db.migrate import Component, load
 
 _SQL = load_queries("lowtide.audit")
 
-PAGE = 5_000
-"""Entries read at once."""
 TOLD = 20
 """Faults that are told one by one."""
 
-Kind = Literal["changed", "missing", "reordered", "truncated", "forked", "detail", "tripwire", "checkpoint"]
+Kind = Literal[
+    "changed", "missing", "reordered", "truncated", "forked", "detail", "tripwire", "checkpoint", "archive"
+]
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -54,6 +55,8 @@ class Verdict(msgspec.Struct):
 
     head: Head
     entries: int = 0
+    archived: int = 0
+    """Entries of these that are in archives."""
     erased: int = 0
     """Entries whose personal data was erased."""
     waiting: int = 0
@@ -75,11 +78,14 @@ async def verify(
     database: Database,
     checkpoints: Sequence[Mark] = (),
     progress: Callable[[int, int], None] = lambda done, of: None,
+    archives: Archives | None = None,
 ) -> Verdict:
     """Walk every entry up to the present head; hold it against its link, its details and ``checkpoints``.
 
+    The walk goes through ``archives`` and on in the table; that both meet is part of what is held to be true.
     ``progress(done, of)`` is called after each page. Reads pages of 5,000 in snapshots of their own, so it
     may run beside a server and holds nothing up. About 4 µs an entry, 10 with personal data; bounded memory.
+    Raises as ``Database.read`` and ``Blobs.get`` do.
     """
     head = await database.read(read_head)
     verdict = Verdict(head)
@@ -89,8 +95,16 @@ async def verify(
     # What the next link may be made from: nothing is certain behind a gap.
     before: tuple[bytes, ...] = (GENESIS,)
     passed = _pass(marks, 0, GENESIS, verdict)
-    async for page in _pages(database, head.seq):
-        for row in page:
+    erasures: dict[str, str] = {}
+    async for piece in walk(database, archives, head.seq):
+        if piece.problem:
+            verdict.add(Fault(piece.first, "archive", piece.problem))
+            at, stored, before = piece.last, b"", ()
+            passed += sum(mark.seq <= at for mark in marks[passed:])
+        if piece.archived:
+            verdict.archived += len(piece.rows)
+            erasures = {row[1]: row[7] for row in piece.rows if row[4] == "audit.erase"}
+        for row in piece.rows:
             entry, stored = Kept(*row[:12]), bytes(row[12] or b"")
             if entry.seq != at + 1:
                 _tell_gap(verdict, at + 1, entry.seq - 1)
@@ -99,11 +113,18 @@ async def verify(
             if made == stored or any(link(other, entry) == stored for other in before[1:]):
                 before = (stored,)
             else:
-                fault = await _why(database, head.seq, entry, stored)
+                fault = await _why(database, archives, head.seq, entry, stored)
                 verdict.add(fault)
                 before = () if fault.kind == "reordered" else (stored, made)
-            if entry.personal is not None:
-                _check_detail(verdict, entry, *row[13:])
+            if entry.personal is not None and not (piece.archived and row[13] is None):
+                salt, personal, erased_by, action, target = row[13:]
+                if action is None and erased_by in erasures:
+                    # The erasure is the last archive's, the entry that it speaks of is not.
+                    action, target = "audit.erase", erasures[erased_by]
+                problem = detail_problem(entry, salt, personal, erased_by, action, target)
+                verdict.erased += erased_by is not None
+                if problem:
+                    verdict.add(Fault(entry.seq, "detail", problem, entry.id))
             at = entry.seq
             verdict.entries += 1
             if passed < len(marks) and marks[passed].seq <= at:
@@ -111,7 +132,7 @@ async def verify(
         progress(at, head.seq)
     if at < head.seq:
         _tell_gap(verdict, at + 1, head.seq)
-    elif stored != head.hash:
+    elif stored not in (head.hash, b""):
         verdict.add(Fault(at, "forked", "the chain ends in another hash than the head that was kept"))
     for mark in marks[passed:]:
         verdict.add(
@@ -160,11 +181,11 @@ def _tell_gap(verdict: Verdict, first: int, last: int) -> None:
         verdict.add(Fault(first, "missing", f"{which} missing"))
 
 
-async def _why(database: Database, last: int, entry: Kept, hash: bytes) -> Fault:
+async def _why(database: Database, archives: Archives | None, last: int, entry: Kept, hash: bytes) -> Fault:
     """Was it changed, or did it stand elsewhere? Looks through the chain once more."""
     previous = GENESIS
-    async for page in _pages(database, last):
-        for row in page:
+    async for piece in walk(database, archives, last):
+        for row in piece.rows:
             there = bytes(row[12] or b"")
             if row[0] != entry.seq:
                 moved = link(previous, msgspec.structs.replace(entry, seq=row[0]))
@@ -179,43 +200,43 @@ async def _why(database: Database, last: int, entry: Kept, hash: bytes) -> Fault
     return Fault(entry.seq, "changed", "the entry or its hash was changed", entry.id)
 
 
-def _check_detail(
-    verdict: Verdict,
+def detail_problem(
     entry: Kept,
     salt: str | None,
     personal: str | None,
     erased_by: str | None,
     action: str | None,
     target: str | None,
-) -> None:
-    problem = ""
+) -> str:
+    """What is wrong with an entry's details, or nothing. ``action`` and ``target`` are their erasure's."""
     if erased_by is not None:
-        verdict.erased += 1
         if salt is not None or personal is not None:
-            problem = "its details are said to be erased, and are there"
-        elif action != "audit.erase" or target not in (entry.actor, entry.target):
-            problem = "its details were erased, but no entry says so"
-    elif salt is None:
-        problem = "its details are gone, but not by an erasure"
-    elif seal_personal(salt, personal or "") != entry.personal:
-        problem = "its personal data or its salt was changed"
-    if problem:
-        verdict.add(Fault(entry.seq, "detail", problem, entry.id))
+            return "its details are said to be erased, and are there"
+        if action != "audit.erase" or target not in (entry.actor, entry.target):
+            return "its details were erased, but no entry says so"
+        return ""
+    if salt is None:
+        return "its details are gone, but not by an erasure"
+    if seal_personal(salt, personal or "") != entry.personal:
+        return "its personal data or its salt was changed"
+    return ""
 
 
 async def _check_triggers(database: Database, verdict: Verdict) -> None:
     rows = await database.read(lambda tx: tx.fetch(_SQL["triggers"]))
-    text = await asyncio.to_thread(_migration, database.dialect)
-    there = {name for name, sql in rows if sql is None or sql in text}
-    for name in re.findall(r"CREATE TRIGGER (\w+)", text):
-        if name not in there:
+    there = {name: sql for name, sql in rows}  # noqa: C416 - rows are no pairs
+    for name, sql in (await asyncio.to_thread(_tripwires, database.dialect)).items():
+        # PostgreSQL tells only whether a trigger is there and switched on.
+        if name not in there or there[name] not in (None, sql):
             verdict.add(Fault(0, "tripwire", f"the trigger {name} is missing, switched off or changed"))
 
 
-def _migration(dialect: Dialect) -> str:
-    suffix = ".postgres" if dialect == "postgres" else ""
-    file = folder_of("lowtide.audit") / f"migrations/0001_audit{suffix}.sql"
-    return file.read_text("utf-8").replace("\r\n", "\n")
+def _tripwires(dialect: Dialect) -> dict[str, str]:
+    """Each trigger as the migrations made it last."""
+    text = "\n".join(one.sql for one in load([Component("audit", "lowtide.audit")], dialect))
+    end = r"\nBEGIN [^\n]*; END" if dialect == "sqlite" else ""
+    found = re.finditer(rf"CREATE TRIGGER (\w+)(?:[^;]*?){end}(?=;)", text.replace("\r\n", "\n"))
+    return {one[1]: one[0] for one in found}
 
 
 async def _count_others(database: Database, head: Head, verdict: Verdict) -> None:
@@ -228,13 +249,3 @@ async def _count_others(database: Database, head: Head, verdict: Verdict) -> Non
     verdict.waiting, beyond = await database.read(work)
     if beyond:
         verdict.add(Fault(head.seq + 1, "forked", f"{beyond} entries stand behind the chain's head"))
-
-
-async def _pages(database: Database, last: int) -> AsyncIterator[list[Row]]:
-    at = 0
-    while at < last:
-        rows = await database.read(lambda tx, at=at: tx.fetch(_SQL["chained"], at, last, PAGE))  # type: ignore[misc]
-        if not rows:
-            return
-        yield rows
-        at = rows[-1][0]

@@ -182,13 +182,17 @@ def _add_audit(commands: Any) -> None:
     audit = _command(commands, "audit", None, "Look at who did what, and prove that nothing was altered.")
     steps = audit.add_subparsers(title="commands", metavar="command", required=True)
     show = _command(steps, "list", "audit:show", "Print entries of the audit log, the newest first.")
-    show.add_argument("--actor", default="", metavar="WHO", help="such as user:<id>")
-    show.add_argument("--action", default="", metavar="PREFIX", help="such as key. or session.revoke")
-    show.add_argument("--target", default="", metavar="WHAT", help="such as user:<id>")
+    out = _command(steps, "export", "audit:export_entries", "Write entries as NDJSON, the oldest first.")
+    for sub in (show, out):
+        sub.add_argument("--actor", default="", metavar="WHO", help="such as user:<id>")
+        sub.add_argument("--action", default="", metavar="PREFIX", help="such as key. or session.revoke")
+        sub.add_argument("--target", default="", metavar="WHAT", help="such as user:<id>")
+        sub.add_argument(
+            "--since", default="", metavar="TIME", help="such as 2026-11-22 or 2026-11-22T12:00, UTC"
+        )
+        sub.add_argument("--until", default="", metavar="TIME", help="before that time; default: now")
+    out.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
     show.add_argument("--request", default="", metavar="ID", help="the id of one request")
-    show.add_argument(
-        "--since", default="", metavar="TIME", help="such as 2026-11-22 or 2026-11-22T12:00, UTC"
-    )
     show.add_argument("--limit", type=int, default=100, metavar="N", help="default: 100")
     check = _command(steps, "verify", "audit:check", "Walk the whole log: 1 if something was altered.")
     check.add_argument(

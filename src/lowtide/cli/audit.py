@@ -4,45 +4,66 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from lowtide.app import Lowtide
-from lowtide.audit.checkpoints import Checkpoint, read_notes
+from lowtide.audit.checkpoints import read_notes
+from lowtide.audit.history import export, find
 from lowtide.audit.keys import PublicKey, parse_key, public_keys, read_keys
-from lowtide.audit.store import Found, Search, search
+from lowtide.audit.notes import Checkpoint
+from lowtide.audit.store import Found, Search
 from lowtide.audit.verify import Fault, Verdict, verify
+from lowtide.audit.walk import Archives
 from lowtide.cli.db import moment
 from lowtide.cli.opened import by_hand, with_backend, with_reader
 from lowtide.cli.project import open_project
+from lowtide.cli.transfer import output
+from lowtide.declare.app import App
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.errors import SetupError
 from lowtide.kernel.ids import SystemIds
 from lowtide.opening import audit_origin, open_blobs
 from lowtide.settings import Settings
-from lowtide.storage.db import Database, Tx
+from lowtide.storage.db import Database
 
 
 def show(arguments: argparse.Namespace) -> None:
-    """Print entries, the newest first."""
-    settings, _ = open_project()
-    wanted = Search(
-        actor=arguments.actor,
-        action=arguments.action,
-        target=arguments.target,
-        request=arguments.request,
-        since=_milliseconds(arguments.since),
-        limit=max(1, min(arguments.limit, 1000)),
-    )
+    """Print entries, the newest first; those in archives, too, if there is room for them."""
+    settings, app = open_project()
+    limit = max(1, min(arguments.limit, 1000))
+    wanted = msgspec.structs.replace(_wanted(arguments), request=arguments.request, limit=limit)
 
     async def look(database: Database) -> list[Found]:
-        return (await database.read(lambda tx: search(tx, wanted))).entries
+        async with _archives(settings, await _keys(database, app)) as archives:
+            return await find(database, archives, wanted)
 
     for entry in with_reader(settings, look):
         place = "-" if entry.seq is None else str(entry.seq)
         how = f"{entry.actor} via {entry.via}" if entry.via else entry.actor
         print(f"{moment(entry.at)}  {place:>8}  {entry.action:24} {how} {entry.target}".rstrip())
+
+
+def export_entries(arguments: argparse.Namespace) -> None:
+    """Write entries as NDJSON in the order of the chain, those in archives first. The export is an entry."""
+    settings, app = open_project()
+    wanted = _wanted(arguments)
+
+    async def write(database: Database) -> int:
+        count = 0
+        async with _archives(settings, await _keys(database, app)) as archives:
+            async for entry in export(database, archives, wanted):
+                out.write(msgspec.json.encode(entry).decode() + "\n")
+                count += 1
+        return count
+
+    with output(arguments.output) as out:
+        count = with_reader(settings, write, by_hand("audit.export", wanted.target or wanted.actor))
+    print(f"{count} entries exported.", file=sys.stderr)
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -54,12 +75,10 @@ def check(arguments: argparse.Namespace) -> int:
     trusted = [_key(text) for text in arguments.key]
 
     async def walk(database: Database) -> Verdict:
-        async def keys(tx: Tx) -> list[PublicKey]:
-            return public_keys(await read_keys(tx), audit_origin(app.name))
-
-        known = trusted or await database.read(keys)
+        known = trusted or await _keys(database, app)
         marks, faults = await _checkpoints(settings, notes, known) if notes else ([], [])
-        verdict = await verify(database, marks, _progress)
+        async with _archives(settings, known) as archives:
+            verdict = await verify(database, marks, _progress, archives)
         for fault in faults:
             verdict.add(fault)
         return verdict
@@ -76,7 +95,7 @@ def key(arguments: argparse.Namespace) -> None:
     settings, app = open_project()
 
     async def look(database: Database) -> list[PublicKey]:
-        return public_keys(await database.read(read_keys), audit_origin(app.name))
+        return await _keys(database, app)
 
     async def rotate(lowtide: Lowtide) -> list[PublicKey]:
         entry = by_hand("audit.rotate_key", "audit")
@@ -102,6 +121,29 @@ def checkpoint(_: argparse.Namespace) -> None:
     print(with_backend(settings, app, sign), end="")
 
 
+def _wanted(arguments: argparse.Namespace) -> Search:
+    return Search(
+        actor=arguments.actor,
+        action=arguments.action,
+        target=arguments.target,
+        since=_milliseconds(arguments.since),
+        until=_milliseconds(arguments.until),
+    )
+
+
+async def _keys(database: Database, app: App) -> list[PublicKey]:
+    return public_keys(await database.read(read_keys), audit_origin(app.name))
+
+
+@asynccontextmanager
+async def _archives(settings: Settings, keys: Sequence[PublicKey]) -> AsyncIterator[Archives]:
+    blobs = open_blobs(settings, settings.blobs, SystemIds(SystemClock()))
+    try:
+        yield Archives(blobs, keys)
+    finally:
+        await blobs.close()
+
+
 async def _checkpoints(
     settings: Settings, address: str, keys: Sequence[PublicKey]
 ) -> tuple[list[Checkpoint], list[Fault]]:
@@ -119,7 +161,7 @@ def _tell(verdict: Verdict, asked: bool) -> None:
         print(f"{fault.kind}: {where}{fault.message}{name}")
     if verdict.faulty > len(verdict.faults):
         print(f"... and {verdict.faulty - len(verdict.faults)} more")
-    kept = f"{verdict.entries} entries, {verdict.erased} with erased personal data"
+    kept = f"{verdict.entries} entries, {verdict.archived} of them in archives, {verdict.erased} erased"
     print(f"{kept}, {verdict.waiting} not chained yet; {verdict.checkpoints} checkpoints agree.")
     print(f"The last hash is {verdict.head.hash.hex()}.")
     if not asked:

@@ -36,7 +36,7 @@ def export_records(arguments: argparse.Namespace) -> None:
             _progress("exported"),
         )
 
-    with _output(arguments.output) as out:
+    with output(arguments.output) as out:
         entry = by_hand("records.export", f"model:{arguments.model}", arguments.space)
         count = with_reader(settings, write, entry)
     print(f"{count} records exported.", file=sys.stderr)
@@ -85,7 +85,8 @@ def _progress(done: str) -> Callable[[int], None]:
 
 
 @contextmanager
-def _output(name: str | None) -> Iterator[TextIO]:
+def output(name: str | None) -> Iterator[TextIO]:
+    """A new file, gone again if what writes it fails; None: standard output. ``SetupError``."""
     if name is None:
         yield sys.stdout
         return

@@ -55,6 +55,7 @@ The tree::
     │   ├── StorageFull           the disk is full
     │   └── StorageTimeout        a statement ran past its deadline
     ├── StatementFailed       500  the database refuses a statement: a defect of the code that wrote it
+    ├── AuditBroken           500  an audit entry is not as it was written, so it is not archived
     ├── SealBroken            500  a sealed secret does not open: its row was changed or moved
     ├── OutsideFailed         502  another server gave no whole answer
     ├── FunctionFailed        502  a function of the app raised
@@ -463,6 +464,13 @@ class StatementFailed(LowtideError):
     """The database refused a statement."""
 
     code = "statement_failed"
+
+
+class AuditBroken(LowtideError):
+    """An entry of the audit log is not as it was written."""
+
+    code = "audit_broken"
+    hint = "Run 'lowtide audit verify': it names what was altered, and where."
 
 
 class SealBroken(LowtideError):
