@@ -37,6 +37,33 @@ def test_every_way_in_is_done_once_however_often_its_answer_is_lost(sessions: Se
         "bad": "invalid_grant",
         "after": "authenticated",
     }
+    assert seen["account"] == {
+        "name": "Ann",
+        "heard": "Ann",
+        "ways": [["email", "ann@example.com"]],
+        "unlinked": "no error",  # there was none: it is away
+        "codes": 10,
+        "password": "invalid_grant",
+        "changed": "no error",
+        "removed": "no error",
+        "passkeys": [],
+        "rename": "not_found",
+        "remove": "not_found",
+        "device": "not_found",
+        "merge": "not_retryable",
+        "space": "forbidden",
+        "after": ["authenticated", True],
+        "others": ["not_signed_in", "signed_out"],
+        "again": "signed_in",
+    }
+    assert seen["outside"] == {
+        "text": "invalid_grant",
+        "nonce": [True, 64],
+        "apple": "not_found",
+        "start": [404, "not_found"],
+        "finish": "invalid_grant",
+        "refused": "access_denied",
+    }
     assert seen["link"] == {"given_up": "aborted", "chosen": 200, "email": "bob@example.com"}
     assert seen["devices"] == [False, True]
     assert seen["wiped"]["user"] is True

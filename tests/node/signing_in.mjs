@@ -84,6 +84,39 @@ await scenario(async () => {
   };
   tablet.net.between = null;
 
+  // What else there is to ask, as far as it goes without telephones and providers.
+  const { signIn, account } = ann;
+  report.account = {
+    name: (await account.rename('Ann')).name,
+    heard: ann.user.name,
+    ways: (await account.identities()).map(({ provider, subject }) => [provider, subject]),
+    unlinked: await failure(account.unlink({ provider: 'nothing', subject: 'a/b' })),
+    codes: (await account.renewRecoveryCodes()).length,
+    password: await failure(account.changePassword('another seven grey herons', 'not the present one')),
+    changed: await failure(account.changePassword('another seven grey herons', PASSWORD)),
+    removed: await failure(account.removeSecondFactor()),
+    passkeys: await account.passkeys(),
+    rename: await failure(account.renamePasskey('none', 'Phone')),
+    remove: await failure(account.deletePasskey('none')),
+    device: await failure(account.signOutDevice('none', { wipe: true })),
+    merge: await failure(signIn.merge()),
+    space: await failure(ann.refresh('elsewhere')),
+    after: [ann.state.status, (await account.read()).id === began.user.id]
+  };
+  report.account.others = [await failure(tablet.account.read()), tablet.state.status];
+  report.account.again = (await tablet.signIn.password('ann@example.com', 'another seven grey herons')).status;
+  const nonce = signIn.nonce();
+  const { url: start } = await signIn.startUpstream('okta', 'com.example:/in', 'ann@example.com');
+  const begun = await fetch(start, { redirect: 'manual' });
+  report.outside = {
+    text: await failure(signIn.finishSms({ flow_id: 'none' }, '12345678')),
+    nonce: [nonce.raw.length >= 16, nonce.hashed.length],
+    apple: await failure(signIn.idToken({ provider: 'apple', id_token: 'e.e.e', nonce: nonce.raw, name: 'Ann' })),
+    start: [begun.status, (await begun.json()).code],
+    finish: await failure(signIn.finishUpstream(`com.example:/in?code=none&state=${new URL(start).searchParams.get('state')}`)),
+    refused: await failure(signIn.finishUpstream(`com.example:/in?error=access_denied&state=${new URL(start).searchParams.get('state')}`))
+  };
+
   // The link in the mail, opened somewhere else.
   const laptop = await open('laptop');
   const waiting = await laptop.signIn.startEmail('bob@example.com');

@@ -13,7 +13,9 @@ export interface PasskeyCeremony {
 }
 
 /** With `navigator.credentials`. `mediation: 'conditional'` offers passkeys in a form's field. */
-export function browserPasskeys(more: { mediation?: CredentialMediationRequirement; signal?: AbortSignal } = {}): PasskeyCeremony {
+export function browserPasskeys(
+  more: { mediation?: 'conditional' | 'optional' | 'required' | 'silent'; signal?: AbortSignal } = {}
+): PasskeyCeremony {
   const credentials = () => {
     const found = (globalThis.navigator as Navigator | undefined)?.credentials;
     if (!found) throw new LowtideError('unsupported', 'Passkeys are not supported here.');

@@ -98,7 +98,7 @@ interface PasskeyCeremony {
 }
 /** With `navigator.credentials`. `mediation: 'conditional'` offers passkeys in a form's field. */
 declare function browserPasskeys(more?: {
-    mediation?: CredentialMediationRequirement;
+    mediation?: 'conditional' | 'optional' | 'required' | 'silent';
     signal?: AbortSignal;
 }): PasskeyCeremony;
 
