@@ -19,13 +19,15 @@ import asyncio
 import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
 
 import msgspec
 import uvicorn
-from httptools import HttpParserUpgrade
+from httptools import HttpParserUpgrade, parse_url
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from lowtide.api.problems import MEDIA_TYPE, Problem
+from lowtide.api.reply import Reply
 from lowtide.kernel.http import KIB, MIB
 
 if TYPE_CHECKING:
@@ -242,7 +244,7 @@ class Wire(HttpToolsProtocol):
         self._expect_nothing()
         if self.parser.should_upgrade():
             self._handshake = self._accept()
-        super().on_headers_complete()
+        self._begin()
 
     def on_body(self, body: bytes) -> None:
         self._bare = False
@@ -287,6 +289,40 @@ class Wire(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+    def _begin(self) -> None:
+        """What uvicorn does with a request's head, for an answer of our kind."""
+        parser, scope = self.parser, self.scope
+        version = parser.get_http_version()
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        if self._handshake is not None:
+            return
+        url = parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        before: RequestResponseCycle | None = self.cycle
+        self.cycle = Reply(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            # One after the other, in the order in which they came.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def _has_body(self) -> bool:
         return any(
