@@ -16,14 +16,13 @@ packet on a connection in use starts none.
 from __future__ import annotations
 
 import asyncio
-import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
 import msgspec
 import uvicorn
-from httptools import HttpParserUpgrade, parse_url
+from httptools import HttpParserError, HttpParserUpgrade, parse_url
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from lowtide.api.problems import MEDIA_TYPE, Problem
@@ -101,9 +100,10 @@ class Wire(HttpToolsProtocol):
         self._parsed = 0
         self._unparsed = 0
         self._bare = True
-        self._packet = self._behind = b""
         self._refused: tuple[int, str, str] | None = None
         self._thrown = 0
+        self._idle_since: float | None = None
+        self._idle: asyncio.TimerHandle | None = None
         self._late: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._handshake: bytes | None = None
@@ -122,13 +122,25 @@ class Wire(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
         self._stop_stall()
+        self._stop_idle()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._idle_since = None
         while data:
             within = self._phase == "head"
-            self._packet, self._behind = data, b""
-            super().data_received(data)
+            rest = b""
+            try:
+                self.parser.feed_data(data)
+            except HttpParserError:
+                self.send_400_response("")
+            except HttpParserUpgrade as stopped:
+                # The parser stops behind a request that asks for an upgrade.
+                rest = data[stopped.args[0] :]
+                if self._handshake is not None:
+                    self._hand_over(self._handshake, rest)
+                # It is answered without one, so what follows is the next request; lost, the answer after it
+                # would be taken for its own.
             if self._handshake is not None:
                 return
             if self._phase == "body":
@@ -144,15 +156,7 @@ class Wire(HttpToolsProtocol):
                         self.send_400_response("")
                 elif self._late is None:
                     self._expect_soon()
-            data = self._behind
-        self._packet = self._behind = b""
-
-    def _unsupported_upgrade_warning(self) -> None:
-        # The parser stops behind a request that asks for an upgrade. It is answered without one, so what
-        # follows is the next request; lost, the answer after it would be taken for its own.
-        stopped = sys.exception()
-        if isinstance(stopped, HttpParserUpgrade):
-            self._behind = self._packet[stopped.args[0] :]
+            data = rest
 
     def _should_upgrade(self) -> bool:
         return self._handshake is not None
@@ -172,17 +176,15 @@ class Wire(HttpToolsProtocol):
 
         return handshake(self.url, self.headers)
 
-    def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over: from now on it carries RSocket frames."""
+    def _hand_over(self, answer: bytes, behind: bytes) -> None:
+        """From now on the connection carries RSocket frames; ``behind``: what came of them already."""
         from lowtide.api.rsocket.socket import RSocket
 
-        edge, answer = self.config.edge, self._handshake
+        edge = self.config.edge
         assert edge is not None  # noqa: S101 - see _accept
-        assert answer is not None  # noqa: S101
-        stopped = sys.exception()
-        behind = self._packet[stopped.args[0] :] if isinstance(stopped, HttpParserUpgrade) else b""
         self._expect_nothing()
         self._stop_stall()
+        self._stop_idle()
         self.connections.discard(self)
         limits = self._limits
         path = self.url.partition(b"?")[0].decode("latin-1")
@@ -220,17 +222,23 @@ class Wire(HttpToolsProtocol):
         self._parsed = self._unparsed = 0
 
     def on_url(self, url: bytes) -> None:
-        super().on_url(url)
+        self.url += url
         self._measure(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._phase == "head":
-            super().on_header(name, value)
-            if name.lower() == b"transfer-encoding" and value.strip(b" \t").lower() != b"chunked":
+            name = name.lower()
+            if name == b"transfer-encoding" and value.strip(b" \t").lower() != b"chunked":
                 # The parser reads any list that ends in chunked; a proxy before us may read it otherwise.
                 raise ValueError("transfer coding")
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
         # A trailer is dropped (RFC 9110 section 6.5.1): a proxy has only looked at the headers.
-        self._measure(len(name) + len(value) + 4)
+        self._parsed += len(name) + len(value) + 4
+        if self._parsed > self._limits.head or len(self.headers) > self._limits.headers:
+            self._refuse_head()
+            raise ValueError("head too large")
 
     def on_headers_complete(self) -> None:
         if not self.url.startswith(b"/") and self.url != b"*":
@@ -264,7 +272,16 @@ class Wire(HttpToolsProtocol):
         self._expect_nothing()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = self.loop.time()
+            if self._idle is None:
+                self._idle = self.loop.call_later(self.timeout_keep_alive, self._look)
         if self._phase == "body" and self.cycle.response_complete and self._late is None:
             # Answered before the body was there: what still comes is thrown away, for a while.
             self._expect_soon()
@@ -324,6 +341,17 @@ class Wire(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
+    def _look(self) -> None:
+        """Close the connection if it was idle long enough: one timer for it, not one for each request."""
+        self._idle = None
+        if self._idle_since is None or self.transport.is_closing():
+            return
+        rest = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if rest > 0:
+            self._idle = self.loop.call_later(rest, self._look)
+        else:
+            self.transport.close()
+
     def _has_body(self) -> bool:
         return any(
             name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
@@ -364,6 +392,11 @@ class Wire(HttpToolsProtocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+    def _stop_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
 
     def _stop_stall(self) -> None:
         if self._stall is not None:

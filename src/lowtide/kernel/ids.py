@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 import threading
@@ -33,7 +34,7 @@ class SystemIds:
         self._clock = clock
 
     def uuid(self) -> str:
-        return uuid7(self._clock.now(), secrets.randbits(74))
+        return uuid7(self._clock.now(), int.from_bytes(os.urandom(10)) >> 6)
 
     def token(self) -> str:
         return secrets.token_hex(16)
