@@ -136,12 +136,17 @@ class Lists:
         if not principal.server:
             holdings = await self._records.holdings(tx, principal)
         reaches = self._streams.reach(principal, wanted.name, holdings)
-        found = await store.read_buckets(tx, [topic for reach in reaches for topic in reach.topics])
-        shape, values = _sources(reaches, found)
+        topics = [topic for reach in reaches for topic in reach.topics]
+        model = self._records.shapes[wanted.name].model
+        entry = index_entry(model, wanted.node, self._columns[wanted.name])
+        # A bucket alone is found by the list's own statement.
+        named = len(topics) == 1 and entry is None
+        found = {} if named else await store.read_buckets(tx, topics)
+        shape, values = _sources(reaches, found, named)
         if not shape.sources:
             return Page([], None, 0 if asked.count else None, {} if wanted.expansion else None)
         values["model"] = wanted.name
-        shape, values = await self._indexed(tx, wanted, shape, values, found)
+        shape, values = await self._indexed(tx, entry, shape, values, found)
         rows, more = await self._rows(tx, wanted, shape, values, asked.limit, after)
         cursor = cursor_text(wanted.mark, rows[-1][5:]) if more else None
         count = None
@@ -161,11 +166,14 @@ class Lists:
         return Page(records, cursor, count, included)
 
     async def _indexed(
-        self, tx: Tx, wanted: _Wanted, shape: Shape, values: dict[str, Any], found: dict[str, Bucket]
+        self,
+        tx: Tx,
+        entry: tuple[str, str, str] | None,
+        shape: Shape,
+        values: dict[str, Any],
+        found: dict[str, Bucket],
     ) -> tuple[Shape, dict[str, Any]]:
         """The same through an index, where that is the shorter way."""
-        model = self._records.shapes[wanted.name].model
-        entry = index_entry(model, wanted.node, self._columns[wanted.name])
         if entry is None or len(shape.sources) > 1:
             return shape, values
         field, name, value = entry
@@ -220,7 +228,8 @@ class Lists:
         return made
 
 
-def _sources(reaches: Sequence[Reach], found: dict[str, Bucket]) -> tuple[Shape, dict[str, Any]]:
+def _sources(reaches: Sequence[Reach], found: dict[str, Bucket], named: bool) -> tuple[Shape, dict[str, Any]]:
+    """Where the records are; ``named``: the buckets were not looked for, the one is told by its name."""
     sources: list[Source] = []
     values: dict[str, Any] = {}
     for reach in reaches:
@@ -228,6 +237,9 @@ def _sources(reaches: Sequence[Reach], found: dict[str, Bucket]) -> tuple[Shape,
         held = sorted(found[topic].id for topic in reach.topics if topic in found)
         if reach.whole:
             sources.append(Source("whole"))
+        elif named and reach.topics:
+            sources.append(Source("named", reach.fields))
+            values[f"bucket{i}"] = reach.topics[0]
         elif len(held) == 1:
             sources.append(Source("bucket", reach.fields))
             values[f"bucket{i}"] = held[0]

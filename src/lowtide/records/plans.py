@@ -34,7 +34,8 @@ class Slot(msgspec.Struct, frozen=True):
 class Source(msgspec.Struct, frozen=True):
     """Where the records of one space are found: the shape of a ``Reach``."""
 
-    kind: Literal["whole", "bucket", "buckets"]
+    kind: Literal["whole", "named", "bucket", "buckets"]
+    """All of the space, the bucket of a name, the bucket of an id, the buckets of some."""
     fields: tuple[str, ...] = ()
 
 
@@ -115,11 +116,17 @@ def plan(
 
     single = shape.sources[0] if len(shape.sources) == 1 else None
     follows = keys[0].column.name if keys[0].unique else ""
-    if single is not None and single.kind == "bucket" and follows and not single.fields and not shape.index:
+    if (
+        single is not None
+        and single.kind in ("named", "bucket")
+        and follows
+        and not single.fields
+        and not shape.index
+    ):
         # One bucket, in the order of one of its indexes: nothing is read that is not answered.
         tables = "bucket_entry e CROSS JOIN record r"
         where = [
-            f"e.bucket = {slot('bucket0')}",
+            f"e.bucket = {_bucket(0, single, slot)}",
             f"e.model = {slot('model')}",
             "e.removed = 0",
             f"r.space = {slot('space0')}",
@@ -162,8 +169,8 @@ def _found(i: int, source: Source, shape: Shape, slot: Callable[[str], str], dia
     space = f"r.space = {slot(f'space{i}')}"
     if source.kind == "whole":
         return space
-    if source.kind == "bucket":
-        held = f"e.bucket = {slot(f'bucket{i}')}"
+    if source.kind in ("named", "bucket"):
+        held = f"e.bucket = {_bucket(i, source, slot)}"
     elif dialect == "sqlite":
         held = f"e.bucket IN (SELECT value FROM json_each({slot(f'buckets{i}')}))"
     else:
@@ -178,6 +185,11 @@ def _found(i: int, source: Source, shape: Shape, slot: Callable[[str], str], dia
     ways += [f"({document} ->> '{name}') IS NOT NULL" for name in source.fields if name != "id"]
     ways += ["(1 = 1)" for name in source.fields if name == "id"]
     return f"({space} AND {_any(ways)})"
+
+
+def _bucket(i: int, source: Source, slot: Callable[[str], str]) -> str:
+    here = slot(f"bucket{i}")
+    return here if source.kind == "bucket" else f"(SELECT b.id FROM bucket b WHERE b.name = {here})"
 
 
 def _any(ways: Any) -> str:
