@@ -111,7 +111,6 @@ class Ledger:
         new: list[tuple[Any, ...]] = []
         entries: list[tuple[Any, ...]] = []
         updates: list[tuple[Any, ...]] = []
-        history: list[tuple[int, int]] = []
         for name, rows in self._moves.items():
             if name not in buckets:
                 last_bucket += 1
@@ -123,10 +122,10 @@ class Ledger:
             self.pages[name] = Page(bucket.last, rows)
             entries.extend((id, op, model, record, removed) for op, model, record, removed, _ in rows)
             updates.append((id, last, change))
-            history.append((id, last))
         if new:
             await tx.execute_many(queries["insert_bucket"], new)
         await tx.execute_many(queries["upsert_entry"], entries)
         await tx.execute_many(queries["update_bucket"], updates)
-        await tx.execute_many(queries["insert_history"], history)
+        if tx.dialect == "sqlite":
+            await tx.execute_many(queries["insert_history"], [(id, last) for id, last, _ in updates])
         return buckets, last_bucket

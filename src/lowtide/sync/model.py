@@ -239,3 +239,5 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """The changed buckets as the group left them; empty when another node made it."""
     pages: Mapping[str, Page] = {}
     """What the group did in each of them."""
+    jobs: bool = False
+    """Did it enqueue any?"""

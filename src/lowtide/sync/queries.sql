@@ -20,6 +20,11 @@ UPDATE head SET epoch = $1, group_no = $2 WHERE one = 1
 -- name: insert_head_log
 INSERT INTO head_log (group_no, at, topics) VALUES ($1, $2, $3)
 
+-- Both at once, for PostgreSQL, where a statement is a round trip.
+-- name: move_head
+WITH moved AS (UPDATE head SET group_no = $1, last_bucket = $4 WHERE one = 1)
+INSERT INTO head_log (group_no, at, topics) VALUES ($1, $2, $3)
+
 -- name: topics_since
 SELECT group_no, topics FROM head_log WHERE group_no > $1 ORDER BY group_no LIMIT $2
 
@@ -37,6 +42,30 @@ ON r.space = json_extract(j.value, '$[0]') AND r.model = json_extract(j.value, '
 AND r.id = json_extract(j.value, '$[2]')
 -- postgres
 SELECT r.space, r.model, r.id, r.data, r.stamps, r.deleted, r.op, r.created
+FROM jsonb_array_elements($1::jsonb) j JOIN record r
+ON r.space = j->>0 AND r.model = j->>1 AND r.id = j->>2
+
+-- What a group begins with: the records that it names, and those that grant keys to its authors, which have
+-- the name of an index.
+-- name: group_records
+SELECT i.space, i.name, i.value, r.id, r.data, '' AS stamps, 0 AS deleted, 0 AS op, 0 AS created
+FROM json_each($2) j JOIN record_index i
+ON i.space = json_extract(j.value, '$[0]') AND i.name = json_extract(j.value, '$[1]')
+AND i.value = json_extract(j.value, '$[2]')
+JOIN record r ON r.space = i.space AND r.model = json_extract(j.value, '$[3]') AND r.id = i.id
+UNION ALL
+SELECT r.space, '', r.model, r.id, r.data, r.stamps, r.deleted, r.op, r.created
+FROM json_each($1) j JOIN record r
+ON r.space = json_extract(j.value, '$[0]') AND r.model = json_extract(j.value, '$[1]')
+AND r.id = json_extract(j.value, '$[2]')
+-- postgres
+SELECT i.space, i.name, i.value, r.id, r.data, '' AS stamps, 0::smallint AS deleted, 0::bigint AS op,
+0::bigint AS created
+FROM jsonb_array_elements($2::jsonb) j JOIN record_index i
+ON i.space = j->>0 AND i.name = j->>1 AND i.value = j->>2
+JOIN record r ON r.space = i.space AND r.model = j->>3 AND r.id = i.id
+UNION ALL
+SELECT r.space, '', r.model, r.id, r.data, r.stamps, r.deleted, r.op, r.created
 FROM jsonb_array_elements($1::jsonb) j JOIN record r
 ON r.space = j->>0 AND r.model = j->>1 AND r.id = j->>2
 
@@ -98,6 +127,9 @@ FROM jsonb_array_elements_text($1::jsonb) j(name) JOIN bucket b ON b.name = j.na
 INSERT INTO bucket (id, space, name, last, live, floor) VALUES ($1, $2, $3, 0, 0, 0)
 
 -- name: update_bucket
+UPDATE bucket SET last = $2, live = live + $3 WHERE id = $1
+-- postgres
+WITH kept AS (INSERT INTO bucket_history (bucket, op) VALUES ($1, $2))
 UPDATE bucket SET last = $2, live = live + $3 WHERE id = $1
 
 -- name: upsert_entry

@@ -102,9 +102,7 @@ class _Chunk:
             else:
                 ledger.find(key, was, now_standing)
         changed, last_bucket = await ledger.write(tx, head.last_bucket)
-        await tx.execute(queries["set_head"], group, last_bucket)
-        topics = _encode(list(changed)).decode()
-        await tx.execute(queries["insert_head_log"], group, now, topics)
+        await store.move_head(tx, group, last_bucket, now, list(changed))
         return rows, entered
 
     def _standing_before(self, id: str, text: str) -> Standing:

@@ -190,7 +190,8 @@ class Sync:
             self.hub.deliver(commit)
         # Otherwise another node's groups came in between: they are told in order, this one among them.
         self._bus.publish(HEADS, str(commit.group).encode())
-        self._jobs.wake()
+        if commit.jobs:
+            self._jobs.wake()
 
     async def _hear_heads(self) -> None:
         async with self._bus.subscribe(HEADS) as hints:

@@ -92,6 +92,16 @@ async def read_head(tx: Tx) -> Head:
     return Head(*rows[0])
 
 
+async def move_head(tx: Tx, group: int, last_bucket: int, now: int, topics: Sequence[str]) -> None:
+    """End a group: the next begins after it, and other nodes are told what it changed."""
+    told = _encode(topics).decode()
+    if tx.dialect == "postgres":
+        await tx.execute(queries["move_head"], group, now, told, last_bucket)
+        return
+    await tx.execute(queries["set_head"], group, last_bucket)
+    await tx.execute(queries["insert_head_log"], group, now, told)
+
+
 async def begin_epoch(tx: Tx, epoch: str) -> None:
     """Tell every device that history starts anew: after a backup was put back.
 
@@ -100,6 +110,27 @@ async def begin_epoch(tx: Tx, epoch: str) -> None:
     """
     head = await lock_head(tx)
     await tx.execute(queries["begin_epoch"], epoch, head.group + RESTORE_JUMP)
+
+
+async def read_group(
+    tx: Tx, schema: Schema, lookups: Sequence[Lookup], keys: Iterable[Key], users: Iterable[tuple[str, str]]
+) -> tuple[dict[Key, Record | None], dict[tuple[str, str], dict[Lookup, dict[str, int]]]]:
+    """``read_records`` and ``read_holdings`` together. One query."""
+    found: dict[Key, Record | None] = dict.fromkeys(keys)
+    held = list(users)
+    wanted = wanted_holdings(lookups, held)
+    granting: list[Row] = []
+    if found or wanted:
+        asked = _encode(list(found)).decode(), _encode(list(wanted)).decode()
+        for row in await tx.fetch(queries["group_records"], *asked):
+            space, index, model, id, data, stamps, deleted, op, created = row
+            if index:
+                granting.append(row[:5])
+            else:
+                found[(space, model, id)] = Record(
+                    restore(schema.models[model], data), _decode_stamps(stamps), bool(deleted), op, created
+                )
+    return found, found_holdings(schema, held, wanted, granting)
 
 
 async def read_records(tx: Tx, schema: Schema, keys: Iterable[Key]) -> dict[Key, Record | None]:

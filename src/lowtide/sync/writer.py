@@ -57,8 +57,6 @@ MAX_WAITING_MUTATIONS = 50_000
 MERGES = 8
 """How often a group is merged at most, for unique values that turn out to be taken."""
 
-_encode = msgspec.json.Encoder().encode
-
 
 class Written(msgspec.Struct, frozen=True):
     """A record that a batch changed, as its group left it."""
@@ -256,7 +254,7 @@ class Writer:
         for fault in merge.faults:
             log.error("the app's code failed: %s", fault)
         await uploads.write(now)
-        ledger, buckets, topics = await self._write(tx, merge, group, head.last_bucket, now)
+        ledger, buckets, topics, last, jobs = await self._write(tx, merge, group, head.last_bucket, now)
         for i, batch in enumerate(batches):
             outcome = outcomes[i]
             if batch.echo and isinstance(outcome, Applied):
@@ -264,8 +262,9 @@ class Writer:
             if batch.keep is not None and isinstance(outcome, Applied):
                 await batch.keep(tx, outcome)
         topics.extend(uploads.topics())
-        await tx.execute(queries["insert_head_log"], group, now, _encode(topics).decode())
-        return outcomes, Commit(group=group, topics=tuple(topics), buckets=buckets, pages=ledger.pages)
+        await store.move_head(tx, group, last, now, topics)
+        commit = Commit(group=group, topics=tuple(topics), buckets=buckets, pages=ledger.pages, jobs=jobs)
+        return outcomes, commit
 
     async def _merged_away(self, tx: Tx, batches: Sequence[Batch]) -> Collection[str]:
         """The anonymous users among the authors who are another user by now: nothing is written as them."""
@@ -312,13 +311,15 @@ class Writer:
                 for mutation in transaction.mutations:
                     if isinstance(mutation, Mutation) and mutation.model in self._schema.models:
                         keys[(space, mutation.model, mutation.id)] = None
-        records = await store.read_records(tx, self._schema, keys)
-        holdings = await store.read_holdings(tx, self._schema, self._streams.lookups, users)
+        records, holdings = await store.read_group(tx, self._schema, self._streams.lookups, keys, users)
         return State(records, dict(index), holdings)
 
     async def _write(
         self, tx: Tx, merge: Merge, group: int, last_bucket: int, now: int
-    ) -> tuple[Ledger, dict[str, Bucket], list[str]]:
+    ) -> tuple[Ledger, dict[str, Bucket], list[str], int, bool]:
+        """Write the merge's outcome: what was written, the changed buckets, what to tell, the last bucket's
+        id, and whether jobs were made."""
+        jobs = False
         ledger = Ledger(group, now)
         topics: dict[str, None] = {}
         rejected = (self._rejected(rejection, now) for rejection in merge.rejections)
@@ -336,12 +337,11 @@ class Writer:
                 for data in (before, after):
                     if data is not None and data[lookup.match] is not None:
                         topics[lookup_topic(key[0], lookup, str(data[lookup.match]))] = None
-            await self._tell(tx, key, before, after, group, merge.authors.get(key))
+            jobs |= await self._tell(tx, key, before, after, group, merge.authors.get(key))
         changed, last_bucket = await ledger.write(tx, last_bucket)
         if merge.losses:
             await store.write_losses(tx, merge.losses, group * store.OPS_PER_GROUP, now)
-        await tx.execute(queries["set_head"], group, last_bucket)
-        return ledger, changed, [*changed, *topics]
+        return ledger, changed, [*changed, *topics], last_bucket, jobs
 
     def _rejected(self, rejection: Rejection, now: int) -> tuple[Key, Change]:
         model = self._schema.models[REJECTIONS]
@@ -358,15 +358,19 @@ class Writer:
         after: dict[str, Any] | None,
         group: int,
         author: Principal | None,
-    ) -> None:
+    ) -> bool:
+        """Enqueue what runs after the commit, if anything does."""
         space, name, id = key
-        if self._schema.models[name].after_commit is not None:
+        hooked = self._schema.models[name].after_commit is not None
+        called = name == COMMANDS and is_pending(after) and not is_pending(before)
+        if hooked:
             await self._enqueue(tx, "sync.event", Event(space, name, id, before, after, group))
-        if name == COMMANDS and is_pending(after) and not is_pending(before):
+        if called:
             user = str((after or {})["device"]).rpartition("/")[0]
             await self._enqueue(
                 tx, "sync.command", CommandCall(space, id, user, dict(author.claims) if author else {})
             )
+        return hooked or called
 
 
 class _Uploads:
