@@ -18,7 +18,7 @@ import msgspec
 from rich.console import Console
 
 import lowtide
-from benchmarks import first_sync, live, networks, peers, reconnect, report, rest, start, uploads
+from benchmarks import first_sync, live, login, networks, peers, reconnect, report, rest, start, uploads
 from benchmarks.meter import Machine
 from benchmarks.rows import as_json
 from benchmarks.run import Run
@@ -31,6 +31,7 @@ AREAS = {
     "reconnect": reconnect.measure,
     "rest": rest.measure,
     "networks": networks.measure,
+    "login": login.measure,
 }
 RESULTS = Path(__file__).parent / "results.json"
 WIDTH = 170

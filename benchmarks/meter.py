@@ -7,8 +7,10 @@ On Linux the CPU time is the kernel's own clock of each process, in nanoseconds;
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -34,6 +36,20 @@ def cpu_seconds(process: psutil.Process) -> float:
         return float(times.user + times.system)
     except (OSError, psutil.NoSuchProcess):
         return 0.0
+
+
+def stepped_back(pid: int) -> float:
+    """CPU time of the process's threads that run at a lower priority than it; 0 where that is not told."""
+    if sys.platform != "linux":
+        return 0.0
+    total = 0
+    own = os.getpriority(os.PRIO_PROCESS, pid)
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            if os.getpriority(os.PRIO_PROCESS, int(thread.name)) > own:
+                # proc(5): nanoseconds on a processor come first.
+                total += int((thread / "schedstat").read_text().split()[0])
+    return total / 1e9
 
 
 def memory(pid: int) -> int:

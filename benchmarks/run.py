@@ -86,7 +86,8 @@ class Run:
             f"  {row.subject:<16} {row.area}, {row.name}: {value} {unit}{held}", highlight=False
         )
 
-    def server(self, *, postgres: str | None = None) -> Server:
+    def server(self, *, postgres: str | None = None, settings: dict[str, str] | None = None) -> Server:
         """A new Lowtide with nothing in it, to be started with ``with``."""
         self._servers += 1
-        return Server(self.folder / f"lowtide-{self._servers}", APP, "bench", postgres=postgres)
+        folder = self.folder / f"lowtide-{self._servers}"
+        return Server(folder, APP, "bench", postgres=postgres, settings=settings)

@@ -175,6 +175,14 @@ class ServerProcess:
                 found.append(text)
         return found
 
+    @property
+    def tokens(self) -> Tokens:
+        """What signs and verifies as the server does, from its own database."""
+        if self._tokens is None:
+            loading = self._load_tokens()
+            self._tokens = asyncio.run(loading) if self._postgres else _at_once(loading)
+        return self._tokens
+
     def token(
         self,
         user: str,
@@ -185,10 +193,7 @@ class ServerProcess:
         server: bool = False,
     ) -> str:
         """A token for ``user``, signed with the server's own key. The server must have started once."""
-        if self._tokens is None:
-            loading = self._load_tokens()
-            self._tokens = asyncio.run(loading) if self._postgres else _at_once(loading)
-        return self._tokens.sign(user, space=space, ttl=ttl, claims=claims, server=server)
+        return self.tokens.sign(user, space=space, ttl=ttl, claims=claims, server=server)
 
     async def _load_tokens(self) -> Tokens:
         clock = SystemClock()

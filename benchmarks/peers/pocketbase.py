@@ -36,6 +36,7 @@ SIGNED_IN = '@request.auth.id != ""'
 TASKS = "/api/collections/tasks/records"
 PAGE = 500
 WRITES = 10
+LOGINS = 48
 TASK = {"team_id": "text", "title": "text", "notes": "text", "votes": "number", "done": "bool"}
 CITY = {
     "name": "text",
@@ -148,6 +149,23 @@ class PocketBase(Peer):
                         memory_mb=memory(served.pid) / 1e6,
                     )
                 )
+
+    def login(self, run: Run) -> None:
+        folder = self._prepared(run, "login")
+        with self.serving(folder) as served:
+            uvloop.run(_set_up(served, "tasks", TASK))
+            cpu_us = uvloop.run(_log_in(run, served))
+            note = "bcrypt, with its default cost of 10"
+            row = Row(
+                area="login",
+                name="with a password",
+                subject=self.name,
+                per="login",
+                rounds=cpu_us,
+                memory_mb=memory(served.pid) / 1e6,
+                note=note,
+            )
+            run.add(row)
 
     def _prepared(self, run: Run, name: str) -> Path:
         folder = run.folder / f"pocketbase-{name}"
@@ -281,6 +299,27 @@ async def _ask(run: Run, served: Served, token: str, name: str, records: Sequenc
     finally:
         for one in wires:
             one.close()
+
+
+async def _log_in(run: Run, served: Served) -> list[float]:
+    """Microseconds of CPU of a login with a password, in each round."""
+    wires = [await connect(served.port) for _ in range(CONNECTIONS)]
+    body = {"identity": USER[0], "password": USER[1]}
+
+    async def log_in(wire: Wire) -> None:
+        signed = await _call(wire, "POST", "/api/collections/users/auth-with-password", body)
+        if not signed["token"]:
+            raise RuntimeError("nobody was signed in")
+
+    found = []
+    for _ in range(min(3, run.rounds)):
+        with Meter(served.pid) as meter:
+            for _ in range(LOGINS // CONNECTIONS):
+                await asyncio.gather(*(log_in(wire) for wire in wires))
+        found.append(meter.cpu / LOGINS * 1e6)
+    for wire in wires:
+        wire.close()
+    return found
 
 
 def _fill(file: Path, rows: int) -> None:
