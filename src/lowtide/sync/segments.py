@@ -7,10 +7,12 @@ same place of an unchanged bucket share it: the row reads, the encoding and the 
 from __future__ import annotations
 
 import asyncio
-import zlib
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
@@ -172,12 +174,13 @@ async def read_page(tx: Tx, space: str, bucket: int, after: int, most: int) -> l
     while len(rows) < most and size <= PAGE_BYTES:
         step = min(step, most - len(rows))
         found = await tx.fetch(queries["page"], space, bucket, rows[-1][0] if rows else after, step)
-        for row in found:
-            rows.append(row)
-            size += len(row[4] or "")
-            largest = max(largest, len(row[4] or ""))
-            if size > PAGE_BYTES:
-                break
+        sizes = [len(row[4] or "") for row in found]
+        # Up to the row that makes the page full, and with it.
+        ends = list(accumulate(sizes, initial=size))
+        most_here = bisect_right(ends, PAGE_BYTES)
+        rows += found[:most_here]
+        size = ends[min(most_here, len(found))]
+        largest = max([largest, *sizes])
         if len(found) < step:
             break
         step = max(FIRST_ROWS, (PAGE_BYTES - size) // max(largest, 1))
@@ -187,8 +190,8 @@ async def read_page(tx: Tx, space: str, bucket: int, after: int, most: int) -> l
 def segment_of(want: Want, rows: Sequence[Row], latest: int, floor: int = 0) -> Segment:
     """Encode ``rows``, those after ``want.place`` of a bucket whose last op is ``latest``."""
     place = want.place
-    seed = zlib.crc32(place.name.encode())
-    before = zlib.crc32(str(place.last).encode(), seed) if place.last else 0
+    seed = crc32(place.name.encode())
+    before = crc32(str(place.last).encode(), seed) if place.last else 0
     last = place.last
     forget = place.forget
     size = 0
@@ -202,7 +205,7 @@ def segment_of(want: Want, rows: Sequence[Row], latest: int, floor: int = 0) -> 
         if removed and op <= forget:
             continue
         number = str(op)
-        hashed = zlib.crc32(number.encode(), seed)
+        hashed = crc32(number.encode(), seed)
         delta = (hashed - before) & 0xFFFFFFFF
         before = hashed
         last = op
@@ -217,7 +220,7 @@ def segment_of(want: Want, rows: Sequence[Row], latest: int, floor: int = 0) -> 
     if not more and last != latest:
         # The latest entry was not for this device, or has moved: close with an op that only counts.
         number = str(latest)
-        delta = (zlib.crc32(number.encode(), seed) - before) & 0xFFFFFFFF
+        delta = (crc32(number.encode(), seed) - before) & 0xFFFFFFFF
         found.append(entry(number, "MOVE", delta, "", ""))
         cursor = last = latest
     # A page of forgotten removals has nothing to send, but the place moves on.
