@@ -28,7 +28,9 @@ from lowtide.kernel.ids import SystemIds
 from lowtide.settings import Settings
 from lowtide.storage.db import Database
 from lowtide.storage.db.postgres import PostgresDatabase
+from lowtide.storage.db.sqlite import SqliteDatabase
 from lowtide.storage.db.sqlite_beside import SqliteBeside
+from lowtide.sync.store import begin_epoch
 
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
@@ -195,13 +197,31 @@ class ServerProcess:
         """A token for ``user``, signed with the server's own key. The server must have started once."""
         return self.tokens.sign(user, space=space, ttl=ttl, claims=claims, server=server)
 
+    def begin_epoch(self) -> None:
+        """Stop, do to the database what ``lowtide restore`` does to one that was put back, and start."""
+        assert self.stop() == 0, self.log()[-4000:]
+
+        async def work() -> None:
+            database = self._open(beside=False)
+            await database.start()
+            try:
+                await database.write(lambda tx: begin_epoch(tx, "restored"))
+            finally:
+                await database.close()
+
+        asyncio.run(work())
+        self.start()
+
+    def _open(self, *, beside: bool) -> Database:
+        clock = SystemClock()
+        if self._postgres:
+            return PostgresDatabase(self._database, clock=clock, ids=SystemIds(clock))
+        kind = SqliteBeside if beside else SqliteDatabase
+        return kind(Path(self._database), clock=clock)
+
     async def _load_tokens(self) -> Tokens:
         clock = SystemClock()
-        database: Database = (
-            PostgresDatabase(self._database, clock=clock, ids=SystemIds(clock))
-            if self._postgres
-            else SqliteBeside(Path(self._database), clock=clock)
-        )
+        database = self._open(beside=True)
         await database.start()
         try:
             settings = Settings(database=self._database, secret_key=self._settings.get("secret_key", ""))

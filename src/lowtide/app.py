@@ -413,7 +413,7 @@ class Lowtide:
             *audit_routes(self.audit, self.checkpoints, self.database),
             *webhook_routes(self.webhooks, self.audit, self.jobs.wake),
             *records_routes(Records(self.sync, self.clock, self.ids), self.clock, trail),
-            *bridge_routes(self.bridges),
+            *bridge_routes(self.bridges, self.clock),
         ]
         routes = self._guarded(routes)
         if self.settings.reference:

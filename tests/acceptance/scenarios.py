@@ -97,6 +97,8 @@ def _done(asked: dict[str, Any], server: ServerProcess, space: str) -> Any:
         return server.token(asked["user"], space=space, ttl=ttl, server=is_server)
     if what == "deploy":
         return server.deploy(APPS[asked["app"]])
+    if what == "restore":
+        return server.begin_epoch()
     if what == "stop":
         return server.stop()
     if what == "kill":

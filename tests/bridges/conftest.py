@@ -88,7 +88,7 @@ async def doors(open_engine: Open, clock: ManualClock, ids: SeededIds) -> Doors:
     await migrate(engine.sync.database, [COMPONENT], clock)
     bridges = Bridges(engine.sync, clock, KEPT_DAYS)
     edge = Edge(
-        bridge_routes(bridges),
+        bridge_routes(bridges, clock),
         authenticate=principal,
         clock=clock,
         ids=ids,

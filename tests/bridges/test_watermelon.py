@@ -261,6 +261,7 @@ async def test_pages_fit_together_whatever_is_written_between_them(
 
     for at in (None, anna.at):
         turn, anna.at = 0, at
+        anna.rows = {} if at is None else anna.rows
         monkeypatch.setattr(doors, "post", meddle)
         await anna.pull()
         monkeypatch.setattr(doors, "post", real)

@@ -151,6 +151,22 @@ async def melon_pushed(people: People) -> Sample:
     return Sample(target="/v1/bridges/watermelondb/push", json=sent)
 
 
+def rx(what: str, sent: bool = False, stream: bool = False) -> Callable[[People], Awaitable[Sample]]:
+    """A request of RxDB's about the owner's note."""
+
+    async def sample(people: People) -> Sample:
+        note = await people.note()
+        row = {"newDocumentState": {"id": note, "title": "mine now"}, "assumedMasterState": {"id": note}}
+        return Sample(
+            target=f"/v1/bridges/rxdb/note/0/{what}",
+            json=[row] if sent else None,
+            headers={"x-lowtide-client": people.fresh()},
+            stream=stream,
+        )
+
+    return sample
+
+
 async def several_records(people: People) -> Sample:
     new = {"op": "create", "model": "note", "data": {"owner_id": "ann", "title": "plain"}}
     old = {"op": "update", "model": "note", "id": await people.note(), "data": {"title": "mine now"}}
@@ -294,6 +310,12 @@ ROWS = [
                                                             "200+  200  200  401  401  401  200  403"),
     Row("POST", "/v1/bridges/watermelondb/push", melon_pushed,
                                                             "200!  200  200  401  401  401  200  403"),
+    Row("GET", "/v1/bridges/rxdb/{model}/{version}/pull", rx("pull?limit=1000"),
+                                                            "200+  200  200  401  401  401  200  403"),
+    Row("POST", "/v1/bridges/rxdb/{model}/{version}/push", rx("push", sent=True),
+                                                            "200+! 200  200  401  401  401  200  403"),
+    Row("GET", "/v1/bridges/rxdb/{model}/{version}/pullStream", rx("pullStream", stream=True),
+                                                            "200   200  200  401  401  401  200  403"),
     Row("POST", "/sync/stream", download,                   "200+  200  200  401  401  401  200  200"),
     Row("GET", "/sync/stream", at("/sync/stream"), all_get(400)),  # no WebSocket, so nothing
     Row("POST", "/v1/sync/batches", ones_note_changed,      "200!  200  200  401  401  401  200  200!"),

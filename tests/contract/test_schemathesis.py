@@ -21,7 +21,7 @@ from tests.server_process import ServerProcess
 
 SECONDS = 40
 SHOP = Path(__file__).parent / "shop.py"
-ENDLESS = ("/sync/stream", "/v1/changes")
+ENDLESS = ("/sync/stream", "/v1/changes", "/v1/bridges/rxdb/{model}/{version}/pullStream")
 """Answers without an end: the matrix asks for them."""
 OPAQUE = {
     "^/(sync|v1/sync|write-checkpoint2)": "names of devices, and cursors that the server gave out",

@@ -25,7 +25,7 @@ from lowtide.kernel.values import check_id
 from lowtide.storage.db import Tx
 from lowtide.sync import Sync
 from lowtide.sync.model import Batch, Mutation, Record, Refused, Result, Transaction
-from lowtide.sync.store import last_op_of, read_head, read_records
+from lowtide.sync.store import last_op_of, read_head, read_records, restore
 from lowtide.sync.uploads import MAX_MUTATIONS, SentMutation, prepare
 from lowtide.sync.writer import Applied
 
@@ -49,6 +49,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """The version that this was, for each field or all."""
     partial: bool = True
     """``data`` has only what was changed."""
+    whole: bool = False
+    """``data`` is all that the client has of the record, so that its copy can be compared with what comes of
+    it. The client hears of a difference; if there is none, it need not be told of its own change."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -132,8 +135,14 @@ class Pushes:
                     kept[name] = Pushed(plan.before.fields, plan.before.op, applied.group)
                     continue
                 written = applied.written.get((principal.space, *name))
-                op = plan.before.op if written is None or not plan.seen else written.op
-                kept[name] = Pushed({**plan.before.fields, **plan.fields}, op, applied.group)
+                op = plan.before.op
+                if written is not None and plan.claim.whole:
+                    op = written.op if self._is_own(plan, written.json) else 0
+                elif written is not None and plan.seen:
+                    op = written.op
+                # What is made anew goes on from nothing.
+                fields = {} if plan.claim.gone else {**plan.before.fields, **plan.fields}
+                kept[name] = Pushed(fields, op, applied.group)
             await store.write_pushed(tx, principal.space, principal.user, client, kept)
 
         alone = f"{principal.space}/{principal.user}/{client}"
@@ -219,7 +228,7 @@ class Pushes:
                 base[name] = before.fields[name][1]
             elif not claim.made and seen and record is not None and name in record.data:
                 base[name] = record.data[name]
-        again = claim.made and record is not None and bool(before.fields)
+        again = claim.made and record is not None and self._is_repeat(claim, before)
         op = "put" if claim.made and not again else "patch"
         mutation = self._prepared(claim, claim.data, base if base or op == "patch" else None, now, op)
         if isinstance(mutation, Refused):
@@ -234,6 +243,14 @@ class Pushes:
             return _Plan(claim, before, None, fields, keep=not same)
         base = {name: value for name, value in known.items() if name in data}
         return _Plan(claim, before, msgspec.structs.replace(mutation, data=data, base=base), fields)
+
+    def _is_repeat(self, claim: Claim, before: Pushed) -> bool:
+        return any(before.fields.get(name, ("\0",))[0] == _version(claim, name) for name in claim.data)
+
+    def _is_own(self, plan: _Plan, json: str) -> bool:
+        """Is the record as the client has it?"""
+        data = restore(self._sync.schema.models[plan.claim.model], json)
+        return all(plan.fields.get(name, ("", None))[1] == value for name, value in data.items())
 
     def _prepared(
         self, claim: Claim, data: dict[str, Any], base: Mapping[str, Any] | None, now: int, op: str = ""

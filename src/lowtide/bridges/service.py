@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lowtide.bridges.pushes import Pushes
+from lowtide.bridges.rxdb import Rxdb
 from lowtide.bridges.store import queries
 from lowtide.bridges.walk import Walks
 from lowtide.bridges.watermelon import Watermelon
@@ -29,6 +30,7 @@ class Bridges:
         self._kept = removals_kept_days * DAY
         walks, pushes = Walks(sync), Pushes(sync, clock)
         self.watermelon = Watermelon(sync, walks, pushes, oldest or {})
+        self.rxdb = Rxdb(sync, walks, pushes, clock, oldest or {})
         sync.ownership.beside.append(self)
 
     def schedule(self, jobs: Jobs) -> None:

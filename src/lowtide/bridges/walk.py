@@ -78,9 +78,10 @@ class Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     """The head's group when the walk began."""
     view: int
     """What the user held then."""
-    told: tuple[Cursor, ...] = ()
-    """What the client held before; empty: nothing. Beyond the first, walks that were cut short: it may hold a
-    part of what they told."""
+    told: Cursor | None = None
+    """What the client held before; None: nothing."""
+    cut: tuple[Cursor, ...] = ()
+    """Walks that a change of what is held cut short: the client may have any part of what they told."""
     full: bool = False
     """The first walk of the chain began with nothing."""
     first: bool = True
@@ -125,8 +126,9 @@ def place_of(token: str) -> Place:
         place = _decode(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (ValueError, msgspec.DecodeError):
         raise Malformed("This is no place that was given out.") from None
-    groups = (place.start, *(cursor.group for cursor in place.told))
-    if len(place.told) > MAX_CUT or place.part < 0 or any(not 0 <= group < MAX_GROUP for group in groups):
+    cursors = [*place.cut, *([place.told] if place.told else [])]
+    groups = (place.start, *(cursor.group for cursor in cursors))
+    if len(place.cut) > MAX_CUT or place.part < 0 or any(not 0 <= group < MAX_GROUP for group in groups):
         raise Malformed("This is no place that was given out.")
     if not 0 <= place.op < 2**63:
         raise Malformed("This is no place that was given out.")
@@ -148,9 +150,11 @@ class Walks:
         limit: int,
         *,
         afresh: Collection[str] = (),
+        echo: bool = True,
     ) -> Page:
         """The next page: about ``limit`` rows at most, or a megabyte. ``afresh``: models of which the client
-        asks everything again. One read transaction, and a write where the user's buckets are new here.
+        asks everything again. ``echo``: what it pushed itself comes, too; without it only what is not as the
+        client left it. One read transaction, and a write where the user's buckets are new here.
 
         Raises ``Outdated``, ``TooManyBuckets``, ``Busy`` and what ``Database.read`` raises.
         """
@@ -158,7 +162,7 @@ class Walks:
         who = (principal.space, principal.user)
         for _ in range(VIEW_TRIES):
             found = await database.read(
-                lambda tx: self._read(tx, principal, client, models, begin, limit, afresh)
+                lambda tx: self._read(tx, principal, client, models, begin, limit, afresh, echo)
             )
             if isinstance(found, Page):
                 return found
@@ -174,8 +178,59 @@ class Walks:
         begin: Cursor | Place | None,
         limit: int,
         afresh: Collection[str],
+        echo: bool,
     ) -> Page | tuple[str, int, tuple[str, ...]]:
         head = await read_head(tx)
+        own, topics = await self._held(tx, principal, client)
+        views = {view.no: view for view in await store.read_views(tx, principal.space, principal.user)}
+        now = next((v for v in views.values() if v.epoch == head.epoch and v.topics == topics), None)
+        if now is None:
+            return head.epoch, head.group, topics
+        if not models:
+            return Page({}, None, Cursor(head.group, now.no), begin is None, (*own, *topics))
+        walk = _Walk(self._sync, tx, principal, client, models, afresh, head, now, own, views, limit, echo)
+        if begin is None:
+            place = Place(head.group, now.no, full=True)
+        elif isinstance(begin, Cursor):
+            place = Place(head.group, now.no, begin)
+        else:
+            place = begin
+        while True:
+            place, rest = await walk.go(place)
+            if rest is not None or place.start == head.group:
+                if not echo and not place.full:
+                    await walk.leave_out_own()
+                return Page(walk.rows, rest, Cursor(place.start, now.no), place.full, (*own, *topics))
+            # What moved meanwhile: in this snapshot it is all there is.
+            place = Place(head.group, now.no, Cursor(place.start, now.no), (), place.full, False)
+
+    async def stand(self, principal: Principal, client: str) -> Cursor:
+        """The cursor of who has everything. Raises as ``page``."""
+        return (await self.page(principal, client, (), None, 1)).cursor
+
+    async def rows(
+        self, principal: Principal, client: str, names: Collection[tuple[str, str]]
+    ) -> dict[tuple[str, str], tuple[str, int] | None]:
+        """These records as they are now, as ``Page.rows`` has them; None for what is not the client's."""
+
+        async def read(tx: Tx) -> dict[tuple[str, str], tuple[str, int] | None]:
+            own, topics = await self._held(tx, principal, client)
+            held = {*own, *topics}
+            streams = self._sync.streams
+            rows: dict[tuple[str, str], tuple[str, int] | None] = dict.fromkeys(names)
+            keys = [(principal.space, *name) for name in names]
+            for (space, model, id), row in (await store.read_rows(tx, keys)).items():
+                fields = restore(self._sync.schema.models[model], row[0])
+                if not held.isdisjoint(streams.buckets_of(space, model, id, fields)):
+                    rows[(model, id)] = row
+            return rows
+
+        return await self._sync.database.read(read)
+
+    async def _held(
+        self, tx: Tx, principal: Principal, client: str
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The client's own bucket, and the others that the user holds."""
         who = (principal.space, principal.user)
         streams = self._sync.streams
         holdings = (await read_holdings(tx, self._sync.schema, streams.lookups, [who]))[who]
@@ -183,24 +238,7 @@ class Walks:
         if len(held) > MAX_BUCKETS:
             raise TooManyBuckets(f"this user holds {len(held)} buckets; {MAX_BUCKETS} are allowed")
         own = tuple(one.topic for one in held if one.stream == DEVICE_STREAM)
-        topics = tuple(sorted(one.topic for one in held if one.stream != DEVICE_STREAM))
-        views = {view.no: view for view in await store.read_views(tx, *who)}
-        now = next((v for v in views.values() if v.epoch == head.epoch and v.topics == topics), None)
-        if now is None:
-            return head.epoch, head.group, topics
-        walk = _Walk(self._sync, tx, principal, client, models, afresh, head, now, own, views, limit)
-        if begin is None:
-            place = Place(head.group, now.no, full=True)
-        elif isinstance(begin, Cursor):
-            place = Place(head.group, now.no, (begin,))
-        else:
-            place = begin
-        while True:
-            place, rest = await walk.go(place)
-            if rest is not None or place.start == head.group:
-                return Page(walk.rows, rest, Cursor(place.start, now.no), place.full, (*own, *topics))
-            # What moved meanwhile: in this snapshot it is all there is.
-            place = Place(head.group, now.no, (Cursor(place.start, now.no),), place.full, False)
+        return own, tuple(sorted(one.topic for one in held if one.stream != DEVICE_STREAM))
 
 
 class _Walk:
@@ -219,8 +257,10 @@ class _Walk:
         own: tuple[str, ...],
         views: Mapping[int, View],
         limit: int,
+        echo: bool,
     ):
         self._sync, self._tx, self._principal, self._client = sync, tx, principal, client
+        self._echo = echo
         self._models, self._afresh = frozenset(models), frozenset(models) & frozenset(afresh)
         self._head, self._now, self._own, self._views, self._limit = head, now, own, views, limit
         self._held = frozenset([*own, *now.topics])
@@ -230,23 +270,25 @@ class _Walk:
     async def go(self, place: Place) -> tuple[Place, Place | None]:
         """Read on from ``place``. The walk as it was read, and where the page is full; None at its end."""
         if place.view != self._now.no:
-            # What is held has changed since the walk began: the client may have any part of what it told.
-            cut = Cursor(place.start, place.view)
-            if len(place.told) == MAX_CUT:
+            # What is held has changed since the walk began.
+            if len(place.cut) == MAX_CUT:
                 raise Outdated
-            place = Place(self._head.group, self._now.no, (*place.told, cut), place.full, place.first)
+            cut = (*place.cut, Cursor(place.start, place.view))
+            place = Place(self._head.group, self._now.no, place.told, cut, place.full, place.first)
         return place, await self._go(place)
 
     async def _go(self, place: Place) -> Place | None:
-        told = [(self._known(cursor), cursor.group) for cursor in place.told]
+        cursors = [*([place.told] if place.told else []), *place.cut]
+        told = [(self._known(cursor), cursor.group) for cursor in cursors]
         before = {topic for view, _ in told for topic in view.topics} | (set(self._own) if told else set())
         # All that the client was told is between the two.
         low = last_op_of(min(group for _, group in told)) if told else 0
         high = max(group for _, group in told) if told else 0
         # Where a walk was cut short nobody knows how far it came.
-        after = low if len(told) == 1 else 0
+        after = 0 if place.cut else low
         at = await store.group_at(self._tx, high)
-        if at is None or (told and await store.group_at(self._tx, low // OPS_PER_GROUP) is None):
+        if self._echo and (at is None or await store.group_at(self._tx, low // OPS_PER_GROUP) is None):
+            # What the client pushed before that is forgotten.
             raise Outdated
         parts = [(topic, self._models, after if topic in before else 0) for topic in sorted(self._held)]
         if place.first and self._afresh:
@@ -267,20 +309,27 @@ class _Walk:
                 forget = low if topic in before else last_op_of(place.start)
                 stopped = await self._bucket(topic, bucket, models, since, forget)
             else:
-                stopped = await self._leaving(topic, bucket, since, low, last_op_of(high), at)
+                stopped = await self._leaving(topic, bucket, since, low, last_op_of(high), at or 0)
             if stopped is not None:
                 return msgspec.structs.replace(place, part=part, op=stopped, record=("", ""))
-        if not told:
+        if not told or not self._echo:
             return None
-        group, record = place.told[0].group, ("", "")
+        group, record = cursors[0].group, ("", "")
         if place.part >= len(parts):
             group, record = place.op, place.record
         rest = await self._pushed(group, record)
-        return (
-            None
-            if rest is None
-            else msgspec.structs.replace(place, part=len(parts), op=rest[0], record=rest[1])
-        )
+        if rest is None:
+            return None
+        return msgspec.structs.replace(place, part=len(parts), op=rest[0], record=rest[1])
+
+    async def leave_out_own(self) -> None:
+        """Forget rows that are as the client itself left them."""
+        who = self._principal
+        pushed = await store.read_pushed(self._tx, who.space, who.user, self._client, list(self.rows))
+        for name, one in pushed.items():
+            row = self.rows.get(name)
+            if row is not None and row[1] == one.op:
+                del self.rows[name]
 
     def _known(self, cursor: Cursor) -> View:
         view = self._views.get(cursor.view)

@@ -43,6 +43,7 @@ The tree::
     ├── Misdirected           421  the Host header names another server
     ├── Invalid               422  a record's content is not allowed
     ├── KeyReused             422  an Idempotency-Key was used before, for another request
+    ├── ResyncRequired        410  what the client holds cannot be brought up to date: it begins anew
     ├── AppTooOld             426  this version of the app is no longer served; ``store`` has a newer one
     ├── TooManyRequests       429  slow down; ``retry_after`` seconds
     ├── NotSetUp              501  a setting of the operator's is missing
@@ -381,6 +382,14 @@ class KeyReused(LowtideError):
     code = "key_reused"
     status = 422
     hint = "Make a new key for each new request; keep it only to repeat the very same one."
+
+
+class ResyncRequired(LowtideError):
+    """What you hold cannot be brought up to date any more."""
+
+    code = "resync_required"
+    status = 410
+    hint = "Pull from the beginning, and drop what is not there; what is not pushed yet can still be pushed."
 
 
 class AppTooOld(LowtideError):

@@ -1,0 +1,109 @@
+"""RxDB's pull stream: server-sent events of what is new in one model, as documents and a checkpoint.
+
+A client that opens the stream pulls from its own checkpoint then, as RxDB's protocol wants it; the stream
+tells what comes after its opening. It keeps a cursor and one slot for news. When more has gathered than one
+event may carry it ends: the client comes back and pulls.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from lowtide.bridges.rxdb import Pulled, Rxdb, checkpoint_of
+from lowtide.bridges.walk import Cursor
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import Busy, LowtideError, ResyncRequired, TooManyBuckets, Unavailable
+from lowtide.kernel.http import Outlet
+from lowtide.kernel.schema import Principal
+from lowtide.sync.hub import Listener
+from lowtide.sync.streams import lookup_topic
+
+log = logging.getLogger("lowtide.bridges")
+
+MAX_EVENT = 200
+"""Documents of one event."""
+
+HEARTBEAT = 20.0
+"""Seconds between signs of life on a quiet stream."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class PullStream:
+    """One client's stream of one model. ``open`` before ``run``."""
+
+    def __init__(self, rxdb: Rxdb, clock: Clock, principal: Principal, client: str, model: str):
+        self._rxdb = rxdb
+        self._clock = clock
+        self._principal = principal
+        self._client = client
+        self._model = model
+        self._cursor: Cursor | None = None
+        self._listener = Listener()
+        rxdb.sync.hub.add(self._listener)
+
+    async def open(self) -> None:
+        """Begin at the present head, so that what cannot work is an HTTP error still. Raises as ``Walks``."""
+        try:
+            self._cursor = await self._rxdb.walks.stand(self._principal, self._client)
+            await self._look()
+        except BaseException:
+            self.forget()
+            raise
+
+    def forget(self) -> None:
+        """Stop listening. A repeat does nothing."""
+        self._rxdb.sync.hub.remove(self._listener)
+
+    async def run(self, outlet: Outlet) -> None:
+        """Write events until the token expires, the server stops, the client leaves or is to pull."""
+        listener = self._listener
+        try:
+            outlet.on_drain(listener.close)
+            await outlet.write(b":\n\n")
+            while not listener.closed:
+                rest = self._token_rest()
+                if rest <= 0:
+                    break
+                if not listener.waiting:
+                    await listener.wait(min(HEARTBEAT, rest))
+                if listener.closed:
+                    break
+                news = await self._look() if listener.waiting else b":\n\n"
+                if news is None:
+                    break
+                if news:
+                    await outlet.write(news)
+            if outlet.retry_after is not None:
+                await outlet.write(b"retry: %d\n\n" % (outlet.retry_after * 1000))
+        except LowtideError as error:
+            log.warning("a pull stream ended: %s", error.message)
+            if not isinstance(error, Busy | Unavailable | ResyncRequired | TooManyBuckets):
+                raise
+        finally:
+            self.forget()
+
+    async def _look(self) -> bytes | None:
+        """What is new, as an event, empty if there is nothing; None when it is too much for one."""
+        self._listener.take()
+        hub, who = self._rxdb.sync.hub, self._principal
+        page = await self._rxdb.page(who, self._client, self._model, self._cursor, MAX_EVENT)
+        if page.place is not None:
+            return None
+        self._cursor = page.cursor
+        lookups = (lookup_topic(who.space, lookup, who.user) for lookup in self._rxdb.sync.streams.lookups)
+        hub.listen(self._listener, {*page.topics, *lookups})
+        if hub.group > page.cursor.group:
+            # A commit came between the snapshot and the listening.
+            self._listener.poke(hub.group, None, None)
+        if not page.rows:
+            return b""
+        documents = self._rxdb.documents(self._model)
+        found = [documents.document(id, row) for (_, id), row in page.rows.items()]
+        return b"data: %b\n\n" % _encode(Pulled(found, checkpoint_of(page)))
+
+    def _token_rest(self) -> float:
+        expires = self._principal.expires_at
+        return float("inf") if expires is None else (expires - self._clock.now()) / 1000

@@ -1,0 +1,29 @@
+"""An unmodified RxDB against a real server, with the replication of docs/bridges.md."""
+
+from __future__ import annotations
+
+from tests.acceptance.conftest import Scenario
+
+
+def test_what_two_phones_change_offline_comes_together_on_both(scenario: Scenario) -> None:
+    """Counters and sets add up, nobody's field is lost, lost answers add nothing twice, and it is live."""
+    seen = scenario("rx_merge")
+    assert seen["lost"] == 2
+    assert seen["anna"] == seen["ben"]
+    task, new = seen["anna"]["task"], seen["anna"]["new"]
+    assert (task["title"], task["estimate"], task["votes"], task["tags"]) == ("Anna", 3, 9, ["b", "c"])
+    assert (new["title"], new["votes"], new["state"]) == ("Fresh", 3, "done")
+
+
+def test_a_phone_survives_refusals_vanishing_records_and_teams(scenario: Scenario) -> None:
+    """What is refused returns as a document, what is revived is back, and what is revoked leaves."""
+    seen = scenario("rx_life")
+    assert seen["refused"] == [["mine", "forbidden"], ["stray", "forbidden"]]
+    assert {id: task["team_id"] for id, task in seen["after"].items()} == {"mine": "red"}
+    assert seen["errors"] == 0
+
+
+def test_a_phone_that_was_away_too_long_begins_anew_and_keeps_what_it_wrote(own_scenario: Scenario) -> None:
+    """After a restored backup what is not there leaves the phone; what was not pushed reaches the server."""
+    seen = own_scenario("rx_restored")
+    assert seen == {"before": ["kept", "lost"], "after": ["kept", "mine"], "server": ["kept", "mine"]}
