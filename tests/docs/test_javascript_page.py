@@ -23,6 +23,50 @@ async function ask(_: string): Promise<string> {
   }
 }
 """
+PHONE = """
+declare module '@react-native-community/netinfo' {
+  type Details = { isConnectionExpensive: boolean; cellularGeneration: string };
+  type State = { isConnected: boolean | null; details: Details | null };
+  const NetInfo: { addEventListener(listener: (state: State) => void): () => void };
+  export default NetInfo;
+}
+declare module '@powersync/react-native' {
+  export { PowerSyncDatabase } from '@powersync/node';
+}
+declare module 'expo-background-task' {
+  export enum BackgroundTaskResult { Success = 1, Failed = 2 }
+}
+declare module 'expo-secure-store' {
+  export type Options = { keychainService?: string; keychainAccessible?: number };
+  export const AFTER_FIRST_UNLOCK_THIS_DEVICE_ONLY: number;
+  export function getItemAsync(key: string, options?: Options): Promise<string | null>;
+  export function setItemAsync(key: string, value: string, options?: Options): Promise<void>;
+  export function deleteItemAsync(key: string, options?: Options): Promise<void>;
+}
+declare module 'expo-task-manager' {
+  export function defineTask<T>(name: string, task: (body: { data: T }) => Promise<unknown>): void;
+}
+declare module 'react-native-get-random-values';
+declare module 'react-native-passkeys' {
+  export interface CreationJSON { challenge: string; rp: { name: string } }
+  export interface RequestJSON { challenge: string; rpId?: string }
+  export interface CredentialJSON { id: string }
+  export function create(request: CreationJSON & { signal?: AbortSignal }): Promise<CredentialJSON | null>;
+  export function get(request: RequestJSON): Promise<CredentialJSON | null>;
+}
+declare module 'react-native' {
+  type Status = 'active' | 'background' | 'inactive' | 'unknown' | 'extension';
+  export const AppState: {
+    currentState: Status;
+    addEventListener(
+      type: 'change' | 'memoryWarning' | 'blur',
+      listener: (state: Status) => void
+    ): { remove: () => void };
+  };
+  export const Platform: { OS: 'ios' | 'android' };
+}
+"""
+"""What the page's program for phones imports, as those packages declare it."""
 OPTIONS = {
     "target": "es2022",
     "module": "nodenext",
@@ -51,7 +95,11 @@ def test_the_program_of_the_page_runs_as_it_says(tmp_path: Path) -> None:
         (story.folder / "package.json").write_text('{"type": "module"}', "utf-8")
         # Declarations are not checked where the SDK's are not; under another name they are.
         (story.folder / "declared.ts").write_text((story.folder / "lowtide.d.ts").read_text("utf-8"), "utf-8")
-        options = {"compilerOptions": OPTIONS, "files": ["main.ts", "declared.ts"]}
+        (phone,) = [block.text for block in found if block.words == ("native",)]
+        (story.folder / "phone.ts").write_text(phone, "utf-8")
+        (story.folder / "packages.d.ts").write_text(PHONE, "utf-8")
+        files = ["main.ts", "declared.ts", "phone.ts", "packages.d.ts"]
+        options = {"compilerOptions": OPTIONS, "files": files}
         (story.folder / "tsconfig.json").write_text(json.dumps(options), "utf-8")
         compiled = subprocess.run(
             [ROOT / "node_modules/.bin/tsc"], cwd=story.folder, capture_output=True, text=True, check=False

@@ -2,7 +2,7 @@
 // otherwise, and any way to sign in is a step-up.
 
 import type { Account, Device, Identity, Passkey } from './answers.js';
-import { browserPasskeys, type PasskeyCeremony, type PasskeyJson } from './passkeys.js';
+import { browserPasskeys, chosen, type PasskeyCeremony, type PasskeyJson } from './passkeys.js';
 import type { Session } from './session.js';
 
 const ME = '/v1/auth/me';
@@ -81,7 +81,7 @@ export class OwnAccount {
   /** Make a passkey on this device. An anonymous user is one no longer, and keeps their id. */
   async addPasskey(name: string, ceremony = this.#passkeys): Promise<Passkey> {
     const begun = await this.#session.request<{ publicKey: PasskeyJson }>('POST', `${PASSKEYS}/begin`);
-    const credential = await ceremony.create(begun.publicKey);
+    const credential = chosen(await ceremony.create(begun.publicKey));
     const passkey = await this.#session.request<Passkey>('POST', PASSKEYS, { credential, name }, { attempts: 3 });
     await this.#renew();
     return passkey;

@@ -6,10 +6,17 @@ import { base64url, fromBase64url } from './random.js';
 /** Options and credentials as WebAuthn Level 3 writes them in JSON. */
 export type PasskeyJson = Record<string, unknown>;
 
-/** Made by the browser, or on phones by a package such as `react-native-passkeys`. */
+/** Done by the browser, or on phones by a package such as `react-native-passkeys`; null when nobody chose one. */
 export interface PasskeyCeremony {
-  create(options: PasskeyJson): Promise<PasskeyJson>;
-  get(options: PasskeyJson): Promise<PasskeyJson>;
+  // (Each package has types of its own for the same JSON.)
+  create(options: any): Promise<object | null>;
+  get(options: any): Promise<object | null>;
+}
+
+/** What the ceremony gave; throws `aborted` for nothing. */
+export function chosen(credential: object | null): object {
+  if (!credential) throw new LowtideError('aborted', 'No passkey was chosen.');
+  return credential;
 }
 
 /** With `navigator.credentials`. `mediation: 'conditional'` offers passkeys in a form's field. */
@@ -22,11 +29,11 @@ export function browserPasskeys(
     return found;
   };
   return {
-    async create(options) {
+    async create(options: PasskeyJson) {
       const publicKey = decode(options) as unknown as PublicKeyCredentialCreationOptions;
       return encode(await credentials().create({ publicKey, ...(more.signal && { signal: more.signal }) }));
     },
-    async get(options) {
+    async get(options: PasskeyJson) {
       const publicKey = decode(options) as unknown as PublicKeyCredentialRequestOptions;
       return encode(await credentials().get({ publicKey, ...more }));
     }
@@ -47,8 +54,8 @@ function decode(options: PasskeyJson): PasskeyJson {
   };
 }
 
-function encode(credential: Credential | null): PasskeyJson {
-  if (!credential) throw new LowtideError('aborted', 'No passkey was chosen.');
+function encode(credential: Credential | null): object | null {
+  if (!credential) return null;
   const { id, rawId, type, response, authenticatorAttachment } = credential as PublicKeyCredential;
   const answer = response as AuthenticatorAttestationResponse & AuthenticatorAssertionResponse;
   const text = (bytes: ArrayBuffer | null | undefined) => bytes && base64url(new Uint8Array(bytes));

@@ -3,7 +3,7 @@
 import type { Flow, Merged, SecondFactorNeeded, SignedIn, SignInResult, Welcome } from './answers.js';
 import { isError, LowtideError } from './errors.js';
 import { pause } from './http.js';
-import { browserPasskeys, type PasskeyCeremony, type PasskeyJson } from './passkeys.js';
+import { browserPasskeys, chosen, type PasskeyCeremony, type PasskeyJson } from './passkeys.js';
 import { base64url, sha256, token as random } from './random.js';
 import type { Session } from './session.js';
 
@@ -80,7 +80,7 @@ export class SignIn {
     const ticket = needed ? { ticket: needed.ticket } : {};
     const path = '/v1/auth/passkeys/sign-in';
     const begun = await this.#session.send<{ publicKey: PasskeyJson }>('POST', `${path}/begin`, { body: ticket });
-    const credential = await ceremony.get(begun.publicKey);
+    const credential = chosen(await ceremony.get(begun.publicKey));
     return this.#enter(path, { credential, ...ticket });
   }
 

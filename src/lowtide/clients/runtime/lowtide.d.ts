@@ -91,11 +91,13 @@ interface Merged {
 
 /** Options and credentials as WebAuthn Level 3 writes them in JSON. */
 type PasskeyJson = Record<string, unknown>;
-/** Made by the browser, or on phones by a package such as `react-native-passkeys`. */
+/** Done by the browser, or on phones by a package such as `react-native-passkeys`; null when nobody chose one. */
 interface PasskeyCeremony {
-    create(options: PasskeyJson): Promise<PasskeyJson>;
-    get(options: PasskeyJson): Promise<PasskeyJson>;
+    create(options: any): Promise<object | null>;
+    get(options: any): Promise<object | null>;
 }
+/** What the ceremony gave; throws `aborted` for nothing. */
+declare function chosen(credential: object | null): object;
 /** With `navigator.credentials`. `mediation: 'conditional'` offers passkeys in a form's field. */
 declare function browserPasskeys(more?: {
     mediation?: 'conditional' | 'optional' | 'required' | 'silent';

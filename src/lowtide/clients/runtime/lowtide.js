@@ -945,6 +945,11 @@ var Events = class {
 };
 
 // dist/passkeys.js
+function chosen(credential) {
+  if (!credential)
+    throw new LowtideError("aborted", "No passkey was chosen.");
+  return credential;
+}
 function browserPasskeys(more = {}) {
   const credentials = () => {
     const found = globalThis.navigator?.credentials;
@@ -976,7 +981,7 @@ function decode(options) {
 }
 function encode(credential) {
   if (!credential)
-    throw new LowtideError("aborted", "No passkey was chosen.");
+    return null;
   const { id, rawId, type, response, authenticatorAttachment } = credential;
   const answer = response;
   const text = (bytes) => bytes && base64url(new Uint8Array(bytes));
@@ -1063,7 +1068,7 @@ var OwnAccount = class {
   /** Make a passkey on this device. An anonymous user is one no longer, and keeps their id. */
   async addPasskey(name, ceremony = this.#passkeys) {
     const begun = await this.#session.request("POST", `${PASSKEYS}/begin`);
-    const credential = await ceremony.create(begun.publicKey);
+    const credential = chosen(await ceremony.create(begun.publicKey));
     const passkey = await this.#session.request("POST", PASSKEYS, { credential, name }, { attempts: 3 });
     await this.#renew();
     return passkey;
@@ -1178,7 +1183,7 @@ var SignIn = class {
     const ticket = needed ? { ticket: needed.ticket } : {};
     const path = "/v1/auth/passkeys/sign-in";
     const begun = await this.#session.send("POST", `${path}/begin`, { body: ticket });
-    const credential = await ceremony.get(begun.publicKey);
+    const credential = chosen(await ceremony.get(begun.publicKey));
     return this.#enter(path, { credential, ...ticket });
   }
   /** A nonce for `idToken`: Apple's and Google's sheets take `hashed` or `raw`, the server takes `raw`. */
