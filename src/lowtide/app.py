@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,6 @@ from lowtide.opening import (
 )
 from lowtide.records import Records, records_routes
 from lowtide.settings import Settings, without_secrets
-from lowtide.storage.db import Tx
 from lowtide.storage.db.migrate import Component, migrate
 from lowtide.storage.jobs import Job, Jobs, Worker
 from lowtide.storage.once import Once
@@ -199,7 +198,9 @@ class Lowtide:
             sms_prefixes=settings.sms_prefixes,
             sms_per_hour=settings.sms_per_hour,
         )
-        self.sync = Sync(schema, self.database, self.bus, self.jobs, clock, ids, merged=self._merged)
+        self.sync = Sync(
+            schema, self.database, self.bus, self.jobs, clock, ids, bar=self.accounts.revocations.bar
+        )
         self.bridges = Bridges(
             self.sync, clock, settings.removals_kept_days, read_oldest(settings.bridge_schemas)
         )
@@ -315,9 +316,6 @@ class Lowtide:
         # Longer than the vault waits, so that the new key is the one that seals.
         due = self.clock.now() + (PUBLISHED + 60) * 1000
         await self.database.write(lambda tx: self.jobs.enqueue(tx, RESEAL, run_at=due))
-
-    async def _merged(self, tx: Tx, users: Collection[str]) -> Collection[str]:
-        return await self.merging.merged_away(tx, users)
 
     async def _reseal(self, _job: Job, _payload: None) -> None:
         log.info("sealed %d secrets anew", await self.vault.reseal(SEALED))

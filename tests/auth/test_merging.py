@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -144,6 +145,45 @@ class TestMerge:
         assert held["note/n2"] | {"seen": 0} == {"owner_id": new, "title": "offline", "seen": 0}
         assert held["note/n1"]["title"] == "changed offline"
         assert held["post/p1"]["author_id"] == new
+
+    async def test_rest_reads_a_former_id_as_uploads_do(self, shop: Shop) -> None:
+        """In a new record, in its repeat, in a change, in several writes, and in a list's filter."""
+        old, new = shop.guest.user.id, shop.ann.user.id
+        token = (await shop.merged()).access_token
+
+        async def post(path: str, body: dict[str, Any], status: int) -> dict[str, Any]:
+            answer = await shop.client.post(f"/v1/records{path}", json=body, token=token)
+            assert answer.status == status, answer.body
+            return dict(answer.json())
+
+        sent = {"id": "n1", "data": {"owner_id": old, "title": "offline"}}
+        made = await post("/note", sent, 201)
+        assert made["data"]["owner_id"] == new
+        assert (await post("/note", sent, 200))["data"]["owner_id"] == new
+        changed = await shop.client.request(
+            "PATCH",
+            "/v1/records/note/n1",
+            json={"data": {"title": "later", "owner_id": old}, "base": {"owner_id": old, "title": "offline"}},
+            token=token,
+        )
+        assert (changed.status, changed.json()["data"]["owner_id"]) == (200, new)
+        writes = [{"op": "create", "model": "post", "id": "p1", "data": {"author_id": old, "text": "hi"}}]
+        await post("", {"writes": writes}, 200)
+        held = await shop.held(shop.ann)
+        assert (held["note/n1"]["owner_id"], held["post/p1"]["author_id"]) == (new, new)
+
+        async def listed(token: str, text: str) -> list[str]:
+            answer = await shop.client.get(f"/v1/records/post?filter={quote(text)}&count=true", token=token)
+            assert answer.status == 200, answer.body
+            return [record["id"] for record in answer.json()["records"]]
+
+        for text in (f'author_id = "{old}"', f'not author_id != "{old}"', f'author_id in ("x", "{old}")'):
+            assert await listed(token, text) == ["p1"], text
+        assert await listed(token, f'text = "{old}"') == []
+        bob = await enter(shop.lowtide, code("bob@example.com"))
+        assert await listed(bob.access_token, f'author_id = "{old}"') == [], (
+            "it is Ann's former id, not Bob's"
+        )
 
     async def test_a_strangers_id_is_not_a_former_one(self, shop: Shop) -> None:
         """Only ids that were merged into hers are read as hers."""

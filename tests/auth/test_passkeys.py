@@ -348,8 +348,9 @@ class TestKeeping:
 
     async def test_the_only_way_in_stays(self, world: World, passkeys: Passkeys) -> None:
         """Who could never sign in again keeps the passkey."""
-        guest = world.who(await world.sign_in.anonymous(ask_for()))
-        kept = await make(passkeys, guest, Authenticator())
+        signed = await world.sign_in.anonymous(ask_for())
+        kept = await make(passkeys, world.who(signed), Authenticator())
+        guest = world.who(await world.sessions.refresh(signed.refresh_token))
         with pytest.raises(Conflict, match="only way in"):
             await passkeys.delete(guest, kept.id, "r")
         other = await make(passkeys, guest, Authenticator())

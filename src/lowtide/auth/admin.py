@@ -233,6 +233,8 @@ class Admin:
         before: Any = None,
         after: Any = None,
     ) -> None:
+        # Whose role was just taken away undoes this here, on whatever node.
+        await self._sessions.check(tx, by)
         entry = Entry(
             action=action,
             actor=f"server:{by.user}" if by.server else f"user:{by.user}",

@@ -66,6 +66,7 @@ class Deletion:
             user = await users.get(tx, id)
             if user.status == "deleting":
                 return
+            await self._accounts.sessions.check(tx, by)
             if user.status == "merged":
                 raise Conflict("This user lives on as another one.")
             spaces = tuple(dict.fromkeys((MAIN, *await users.memberships(tx, id))))

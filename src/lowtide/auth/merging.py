@@ -19,7 +19,7 @@ from lowtide.auth.answers import own_session
 from lowtide.auth.model import Signed, User
 from lowtide.auth.sessions import ACCESS, Opened
 from lowtide.auth.tokens import Tokens
-from lowtide.auth.users import MAIN, QUERIES
+from lowtide.auth.users import MAIN
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, InvalidGrant, ProofMismatch, Unauthorized
 from lowtide.kernel.schema import Principal
@@ -127,10 +127,6 @@ class Merging:
         opened = await self._database.read(lambda tx: self._again(tx, who))
         return Merged(signed=self._accounts.sessions.signed(opened), records=records, left=left)
 
-    async def merged_away(self, tx: Tx, users: Collection[str]) -> Collection[str]:
-        """Which of ``users`` live on as another one."""
-        return [user for user in users if await tx.fetch(QUERIES["alias"], user)]
-
     async def _owner(self, tx: Tx, token: str, jkt: str | None) -> str:
         session = await self._accounts.sessions.of_token(tx, token)
         if session is None:
@@ -149,6 +145,7 @@ class Merging:
         return tuple(dict.fromkeys((MAIN, *await self._accounts.users.memberships(tx, user))))
 
     async def _join(self, tx: Tx, old: str, who: Principal, spaces: tuple[str, ...], request: str) -> None:
+        await self._accounts.sessions.check(tx, who)
         users, new = self._accounts.users, who.user
         # In one order, so that two merges never wait for each other.
         locked = {id: await users.get(tx, id) for id in sorted((old, new))}

@@ -34,6 +34,7 @@ class Own:
         name = person_name(name)
 
         async def work(tx: Tx) -> User:
+            await self._accounts.sessions.check(tx, who)
             user = await self._accounts.users.get(tx, who.user)
             if user.name == name:
                 return user
@@ -69,6 +70,8 @@ class Own:
         own_session(who)
 
         async def work(tx: Tx) -> None:
+            if id != who.session:
+                await self._accounts.sessions.check(tx, who)
             session = await self._accounts.sessions.find(tx, id)
             if session is None or session.user != who.user or session.ended_at is not None:
                 raise NotFound("There is no such session.")
@@ -90,6 +93,7 @@ class Own:
         own_session(who)
 
         async def work(tx: Tx) -> int:
+            await self._accounts.sessions.check(tx, who)
             ended = await self._accounts.sessions.revoke_all(tx, who.user, "user", but=who.session, wipe=wipe)
             if ended:
                 entry = Entry(

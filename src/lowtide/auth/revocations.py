@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
 
 from lowtide.auth.tokens import Change
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.errors import LowtideError
+from lowtide.kernel.errors import LowtideError, SessionRevoked, TokenExpired
 from lowtide.kernel.ids import Ids
+from lowtide.kernel.schema import Principal
 from lowtide.storage.bus import Bus
-from lowtide.storage.db import Database, load_queries
+from lowtide.storage.db import Database, Tx, load_queries
 
 _QUERIES = load_queries("lowtide.auth", "sessions.sql")
+_encode = msgspec.json.Encoder().encode
 _LOG = logging.getLogger("lowtide.auth")
 
 TOPIC = "lowtide.sessions"
@@ -63,6 +67,24 @@ class Revocations:
         if changed:
             self.on_change(changed)
 
+    async def bar(self, tx: Tx, authors: Sequence[Principal | None]) -> list[LowtideError | None]:
+        """Why each of ``authors`` may do no more with the session it was let in with; None: it may.
+
+        As the transaction sees it: whatever a revocation has made durable is heeded, on every node, without
+        waiting for a hint. ``SessionRevoked``, or ``TokenExpired`` for one of an earlier epoch or of no
+        session that is known. One look-up by key for them all.
+        """
+        ids = {who.session for who in authors if who is not None and who.session}
+        if len(ids) == 1:
+            rows = await tx.fetch(_QUERIES["standing_session"], *ids)
+        else:
+            rows = await tx.fetch(_QUERIES["standing_sessions"], _encode(sorted(ids)).decode())
+        standing = {id: Change(epoch, ended_by, bool(wipe)) for id, epoch, ended_by, wipe in rows}
+        return [
+            None if who is None or not who.session else _why(who, standing.get(who.session))
+            for who in authors
+        ]
+
     async def committed(self) -> None:
         """Call after a transaction that ended or changed sessions: heeded here on return, elsewhere soon."""
         self._bus.publish(TOPIC)
@@ -89,3 +111,11 @@ class Revocations:
             await self.load()
         except LowtideError as error:
             _LOG.warning("could not look for ended sessions: %s", error.message)
+
+
+def _why(who: Principal, now: Change | None) -> LowtideError | None:
+    if now is not None and now.ended_by is not None:
+        return SessionRevoked(reason=now.ended_by, wipe=now.wipe)
+    if now is None or who.epoch < now.epoch:
+        return TokenExpired("What the token says has changed since.")
+    return None

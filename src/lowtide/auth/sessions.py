@@ -342,6 +342,15 @@ class Sessions:
         rows = await tx.fetch(QUERIES["session"], id)
         return _stored(rows[0]).session if rows else None
 
+    async def check(self, tx: Tx, who: Principal) -> None:
+        """Raise ``SessionRevoked`` or ``TokenExpired`` if the session of ``who`` has ended or changed since.
+
+        For what changes an account: a thief who was just signed out does nothing more, on no node.
+        """
+        (why,) = await self.revocations.bar(tx, [who])
+        if why is not None:
+            raise why
+
     async def of_token(self, tx: Tx, token: str) -> Session | None:
         """The session that a refresh token belongs to; None for one that no session gave out, or is behind.
 

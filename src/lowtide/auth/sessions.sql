@@ -48,6 +48,14 @@ UPDATE session SET amr = $2, auth_time = $3, epoch = epoch + 1, changed_at = $3 
 -- name: changed_sessions
 SELECT id, epoch, ended_by, wipe, changed_at FROM session WHERE changed_at > $1
 
+-- name: standing_session
+SELECT id, epoch, ended_by, wipe FROM session WHERE id = $1
+
+-- name: standing_sessions
+SELECT id, epoch, ended_by, wipe FROM session WHERE id IN (SELECT value FROM json_each($1))
+-- postgres
+SELECT id, epoch, ended_by, wipe FROM session WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
+
 -- name: scrub_sessions
 UPDATE session SET device = '{}', ip = '', user_agent = '' WHERE user_id = $1
 

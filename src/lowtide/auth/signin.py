@@ -180,6 +180,7 @@ class SignIn:
         check_proof(proof)
 
         async def work(tx: Tx) -> Opened:
+            await self._sessions.check(tx, who)
             user = await self._users.get(tx, who.user)
             owner = await self._users.by_identity(tx, proof.provider, proof.subject)
             if owner is not None and owner.id == user.id:
@@ -221,6 +222,7 @@ class SignIn:
         self.recent(who)
 
         async def work(tx: Tx) -> None:
+            await self._sessions.check(tx, who)
             user = await self._users.get(tx, who.user)
             ways = await self._users.identities(tx, user.id)
             rest = [way for way in ways if (way.provider, way.subject) != (provider, subject)]

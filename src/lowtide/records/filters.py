@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection, Mapping
 from typing import Literal, NoReturn
 
 import msgspec
@@ -92,6 +93,23 @@ def parse(text: str) -> Node:
     if len(text) > MAX_FILTER_LENGTH:
         raise BadFilter(f"A filter has at most {MAX_FILTER_LENGTH} characters.", position=MAX_FILTER_LENGTH)
     return _Parser(text).whole()
+
+
+def replaced(node: Node, names: Collection[str], values: Mapping[Scalar, Scalar]) -> Node:
+    """``node`` where each of ``values`` that a field in ``names`` is compared with is what it stands for."""
+    match node:
+        case Compare(name, op, value) if name in names and op in ("=", "!="):
+            return msgspec.structs.replace(node, value=values.get(value, value))
+        case In(name) if name in names:
+            return msgspec.structs.replace(node, values=tuple(values.get(one, one) for one in node.values))
+        case Not():
+            return Not(replaced(node.item, names, values))
+        case And():
+            return And(tuple(replaced(item, names, values) for item in node.items))
+        case Or():
+            return Or(tuple(replaced(item, names, values) for item in node.items))
+        case _:
+            return node
 
 
 def show(node: Node) -> str:

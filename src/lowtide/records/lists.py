@@ -12,7 +12,7 @@ from lowtide.kernel.http import MIB
 from lowtide.kernel.schema import Model, Principal
 from lowtide.records.conditions import Column, columns, condition
 from lowtide.records.expansion import Expansion, Included
-from lowtide.records.filters import Node, parse
+from lowtide.records.filters import Node, parse, replaced, show
 from lowtide.records.ordering import Key, cursor_text, cursor_values, fingerprint, ordered
 from lowtide.records.plans import Plan, Remembered, Shape, Source, index_entry, plan
 from lowtide.records.service import Holdings, Records
@@ -95,26 +95,34 @@ class Lists:
         ``StorageTimeout`` for what the database cannot answer in time.
 
         Reads the user's buckets in the order of the list where one bucket is listed by id or ``updated``, and
-        all of them otherwise, or an index that the filter fits.
+        all of them otherwise, or an index that the filter fits. A former id of the user in the filter is read
+        as the present one, as in writes.
         """
         model = self._records.shape(name).model
-        key = ("list", name, asked.filter, asked.sort, asked.fields, asked.expand)
-        wanted: _Wanted = self._remembered.get(key, lambda: self._read(model, asked))
+        # Most users were never merged: what is remembered of a filter is then everybody's.
+        whose = (principal.user, principal.aliases) if principal.aliases and asked.filter else None
+        key = ("list", name, asked.filter, asked.sort, asked.fields, asked.expand, whose)
+        wanted: _Wanted = self._remembered.get(key, lambda: self._read(model, asked, principal))
         after = None
         if asked.cursor is not None:
             after = cursor_values(asked.cursor, wanted.mark, wanted.keys)
         return await self._database.read(lambda tx: self._page(tx, principal, wanted, asked, after))
 
-    def _read(self, model: Model, asked: ListQuery) -> _Wanted:
+    def _read(self, model: Model, asked: ListQuery, principal: Principal) -> _Wanted:
         known = self._columns[model.name]
         node = None
-        if asked.filter is not None and asked.filter.strip():
-            node = parse(asked.filter)
+        text = asked.filter
+        if text is not None and text.strip():
+            node = parse(text)
+            fields = self._records.sync.ownership.fields.get(model.name)
+            if fields and principal.aliases:
+                present = replaced(node, fields, dict.fromkeys(principal.aliases, principal.user))
+                node, text = present, show(present)
             condition(node, known, self._database.dialect, lambda value: "")
-        fields: tuple[str, ...] = ()
+        chosen: tuple[str, ...] = ()
         if asked.fields is not None:
-            fields = tuple(dict.fromkeys(part.strip() for part in asked.fields.split(",")))
-            for field in fields:
+            chosen = tuple(dict.fromkeys(part.strip() for part in asked.fields.split(",")))
+            for field in chosen:
                 if field not in known or known[field].field is None:
                     raise Malformed(f"fields: there is no field {field[:64]!r}")
         expansion = None
@@ -124,9 +132,9 @@ class Lists:
             model.name,
             node,
             ordered(asked.sort, known),
-            fields,
+            chosen,
             expansion,
-            fingerprint(model.name, asked.filter, asked.sort),
+            fingerprint(model.name, text, asked.sort),
         )
 
     async def _page(

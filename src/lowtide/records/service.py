@@ -194,8 +194,11 @@ class Records:
 
         A creation that was done before with the same content is done again without effect. Raises what
         ``refusal`` makes of the first that is refused, with ``index`` where there are several, and what
-        ``Writer.apply`` raises. ``keep`` is called in the same transaction.
+        ``Writer.apply`` raises. ``keep`` is called in the same transaction. A former id of the user, from
+        before a merge of accounts, is read as the present one, as in uploads.
         """
+        if principal.aliases:
+            intents = [self._present(principal, intent) for intent in intents]
         batch = self._batch(principal, intents)
         if keep is not None:
             batch = msgspec.structs.replace(batch, keep=self._keeping(principal, intents, keep))
@@ -215,6 +218,11 @@ class Records:
                 error.details["index"] = refused.n - 1
             raise error
         return await self._kept(principal, intents, applied)
+
+    def _present(self, principal: Principal, intent: Intent) -> Intent:
+        present = self.sync.ownership.present
+        base = None if intent.base is None else present(intent.model, intent.base, principal)
+        return msgspec.structs.replace(intent, data=present(intent.model, intent.data, principal), base=base)
 
     def _keeping(
         self,

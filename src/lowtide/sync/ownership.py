@@ -201,19 +201,20 @@ class Ownership:
         ]
         return msgspec.structs.replace(batch, transactions=transactions)
 
+    def present(self, model: str, data: Data, principal: Principal) -> Data:
+        """``data`` with the user's present id where it names a former one, in fields that hold users' ids."""
+        fields = self.fields.get(model)
+        if not fields or not principal.aliases:
+            return data
+        return {
+            name: principal.user if name in fields and value in principal.aliases else value
+            for name, value in data.items()
+        }
+
     def _renamed(self, mutation: Mutation, principal: Principal) -> Mutation:
-        fields = self.fields.get(mutation.model)
-        if not fields:
-            return mutation
-
-        def rename(data: Data) -> Data:
-            return {
-                name: principal.user if name in fields and value in principal.aliases else value
-                for name, value in data.items()
-            }
-
-        base = None if mutation.base is None else rename(mutation.base)
-        return msgspec.structs.replace(mutation, data=rename(mutation.data), base=base)
+        base = None if mutation.base is None else self.present(mutation.model, mutation.base, principal)
+        data = self.present(mutation.model, mutation.data, principal)
+        return msgspec.structs.replace(mutation, data=data, base=base)
 
     # -- inside -----------------------------------------------------------------------------------
 

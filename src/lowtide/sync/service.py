@@ -29,7 +29,7 @@ from lowtide.sync.store import queries
 from lowtide.sync.streams import Streams
 from lowtide.sync.system import with_system
 from lowtide.sync.uploads import SentBatch, UploadAnswer, batch_of
-from lowtide.sync.writer import Applied, MergedAway, Writer
+from lowtide.sync.writer import Applied, Bar, Writer
 
 log = logging.getLogger("lowtide.sync")
 
@@ -57,9 +57,9 @@ class Sync:
         clock: Clock,
         ids: Ids,
         *,
-        merged: MergedAway | None = None,
+        bar: Bar | None = None,
     ):
-        """``merged``: which users were merged into others, so that nothing is written as them."""
+        """``bar``: whose sign-in has ended since, so that nothing is written with it."""
         self.schema = with_system(schema)
         self.streams = Streams(self.schema)
         self.database = database
@@ -69,9 +69,7 @@ class Sync:
         self._jobs = jobs
         self._clock = clock
         self._ids = ids
-        self.writer = Writer(
-            database, self.schema, self.streams, clock, self._enqueue, self._committed, merged
-        )
+        self.writer = Writer(database, self.schema, self.streams, clock, self._enqueue, self._committed, bar)
         self.downloads = Downloads(
             database, self.schema, self.streams, self.hub, self.segments, clock, self._note_seen
         )

@@ -13,13 +13,13 @@ import bisect
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self
 
 import msgspec
 
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.errors import BatchGap, BatchRepeated, Busy, LowtideError, TokenExpired, Unavailable
+from lowtide.kernel.errors import BatchGap, BatchRepeated, Busy, LowtideError, Unavailable
 from lowtide.kernel.schema import Principal, Schema
 from lowtide.storage.db import Database, Tx
 from lowtide.sync import store
@@ -101,8 +101,8 @@ class CommandCall(msgspec.Struct, frozen=True):
     claims: dict[str, Any]
 
 
-MergedAway = Callable[[Tx, Collection[str]], Awaitable[Collection[str]]]
-"""(tx, users) -> those of them who were merged into another user."""
+Bar = Callable[[Tx, Sequence[Principal | None]], Awaitable[Sequence[LowtideError | None]]]
+"""(tx, authors) -> why each may write no more since it was let in, as of this transaction; None: it may."""
 Enqueue = Callable[[Tx, str, msgspec.Struct], Awaitable[None]]
 """(tx, kind, payload): a job that exists exactly if the transaction commits."""
 
@@ -118,7 +118,7 @@ class Writer:
         clock: Clock,
         enqueue: Enqueue,
         publish: Callable[[Commit], None],
-        merged: MergedAway | None = None,
+        bar: Bar | None = None,
     ):
         self._database = database
         self._schema = schema
@@ -126,7 +126,7 @@ class Writer:
         self._clock = clock
         self._enqueue = enqueue
         self._publish = publish
-        self._merged = merged or _nobody
+        self._bar = bar or _nobody
         self._waiting: deque[tuple[Batch, int, asyncio.Future[Applied]]] = deque()
         self._waiting_mutations = 0
         self._wake = asyncio.Event()
@@ -219,13 +219,10 @@ class Writer:
         head = await store.lock_head(tx)
         group = head.group + 1
         batches = [await _prepared(tx, batch) for batch in batches]
-        merged_away = await self._merged_away(tx, batches)
+        barred = await self._barred(tx, batches)
         uploads = await _Uploads.open(tx, batches)
         todo = [
-            TokenExpired("The account was merged into another: fetch a new token.")
-            if _author(batch) in merged_away
-            else uploads.admit(batch)
-            for batch in batches
+            uploads.admit(batch) if why is None else why for batch, why in zip(batches, barred, strict=True)
         ]
         fresh = [(batch, skip) for item in todo if isinstance(item, tuple) for batch, skip in (item,)]
         if not fresh:
@@ -266,10 +263,14 @@ class Writer:
         commit = Commit(group=group, topics=tuple(topics), buckets=buckets, pages=ledger.pages, jobs=jobs)
         return outcomes, commit
 
-    async def _merged_away(self, tx: Tx, batches: Sequence[Batch]) -> Collection[str]:
-        """The anonymous users among the authors who are another user by now: nothing is written as them."""
-        guests = {author for batch in batches if (author := _author(batch))}
-        return await self._merged(tx, guests) if guests else ()
+    async def _barred(self, tx: Tx, batches: Sequence[Batch]) -> Sequence[LowtideError | None]:
+        """Whose sign-in has ended, or says what is no longer true, since the request was let in.
+
+        One look a group, behind the head's lock: what a revocation has made durable, no later group
+        overlooks.
+        """
+        authors = [_author(batch) for batch in batches]
+        return await self._bar(tx, authors) if any(authors) else [None] * len(authors)
 
     async def _merge(
         self, tx: Tx, fresh: Sequence[tuple[Batch, int]], now: int
@@ -499,16 +500,14 @@ async def _prepared(tx: Tx, batch: Batch) -> Batch:
     return msgspec.structs.replace(batch, transactions=await batch.prepare(tx))
 
 
-async def _nobody(tx: Tx, users: Collection[str]) -> Collection[str]:
-    return ()
+async def _nobody(tx: Tx, authors: Sequence[Principal | None]) -> Sequence[LowtideError | None]:
+    return [None] * len(authors)
 
 
-def _author(batch: Batch) -> str:
-    """The anonymous user who wrote the batch; "" for everybody else. Only they are ever merged away."""
-    if not batch.transactions:
-        return ""
-    who = batch.transactions[0].principal
-    return who.user if who.claims.get("anonymous") is True and not who.server else ""
+def _author(batch: Batch) -> Principal | None:
+    """Who wrote the batch, with which session; None where there is none that could have ended."""
+    who = batch.transactions[0].principal if batch.transactions else None
+    return who if who is not None and who.session else None
 
 
 def _key(device: Upload | CheckpointAsk | Resync) -> DeviceKey:

@@ -87,7 +87,7 @@ class TestMessages:
         done = {"flow_id": flow["flow_id"], "code": sent["text"][:8], "device": PHONE}
         assert (await house.post("sms/finish", **done)).status == 200
         await flooded(house, "sms/start", {"phone": NUMBER}, sms.PER_NUMBER[0].count)
-        for number in range(3):
+        for number in range(1, 4):
             await house.at(f"192.0.2.{number}").post(
                 "/v1/auth/sms/start", json={"phone": f"+4144668180{number}"}
             )

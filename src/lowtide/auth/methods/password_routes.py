@@ -112,6 +112,7 @@ def password_routes(
             await passwords.hash(given),
             short=len(given) < MIN_ALONE,
             session=who.session,
+            who=who,
             ip=request.client,
             request=request.id,
         )

@@ -142,12 +142,25 @@ class Passwords:
         return await self._hasher.hash(given)
 
     async def keep(
-        self, user: str, kept: str, *, short: bool, session: str, ip: str = "", request: str = ""
+        self,
+        user: str,
+        kept: str,
+        *,
+        short: bool,
+        session: str,
+        who: Principal | None = None,
+        ip: str = "",
+        request: str = "",
     ) -> None:
-        """Give ``user`` a password. Every session but ``session`` ends, and the user is told by mail."""
+        """Give ``user`` a password. Every session but ``session`` ends, and the user is told by mail.
+
+        ``who``: with which token they ask, if with one. Raises as ``Sessions.check``.
+        """
         now = self._clock.now()
 
         async def work(tx: Tx) -> None:
+            if who is not None:
+                await self._sessions.check(tx, who)
             found = await self._users.get(tx, user)
             await tx.execute(_QUERIES["set_password"], user, kept, int(short), now)
             ended = await self._sessions.revoke_all(tx, user, "user", but=session)

@@ -21,6 +21,7 @@ from lowtide.auth.methods.messages import Messages, Seals
 from lowtide.auth.methods.passwords import NOTICE, Passwords
 from lowtide.auth.methods.tries import Tries
 from lowtide.auth.model import User
+from lowtide.auth.sessions import Sessions
 from lowtide.auth.users import Users
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, InvalidGrant, NotFound
@@ -70,6 +71,7 @@ class SecondFactors:
         self,
         database: Database,
         users: Users,
+        sessions: Sessions,
         passwords: Passwords,
         vault: Seals,
         tries: Tries,
@@ -83,6 +85,7 @@ class SecondFactors:
         """``app``: what authenticator apps call it."""
         self._database = database
         self._users = users
+        self._sessions = sessions
         self._passwords = passwords
         self._vault = vault
         self._tries = tries
@@ -120,6 +123,7 @@ class SecondFactors:
         now = self._clock.now()
 
         async def work(tx: Tx) -> User:
+            await self._sessions.check(tx, who)
             if not await tx.fetch(_QUERIES["start_totp"], who.user, sealed, now):
                 raise Conflict("A second factor is set up already.", hint="Take it away first.")
             return await self._users.get(tx, who.user)
@@ -140,6 +144,7 @@ class SecondFactors:
         now = self._clock.now()
 
         async def work(tx: Tx) -> bool:
+            await self._sessions.check(tx, who)
             rows = await tx.fetch(_QUERIES["totp"], who.user)
             if not rows or rows[0][1] is not None:
                 raise Conflict("There is no second factor to confirm.", hint="Begin by setting one up.")
@@ -159,6 +164,7 @@ class SecondFactors:
         codes = self._made()
 
         async def work(tx: Tx) -> None:
+            await self._sessions.check(tx, who)
             if not await self.factors(tx, who.user):
                 raise Conflict("There is no second factor.", hint="Set one up first.")
             await self._replace(tx, who.user, codes)
@@ -171,6 +177,7 @@ class SecondFactors:
         """Take the second factor away. Raises ``Conflict`` while a password needs it."""
 
         async def work(tx: Tx) -> None:
+            await self._sessions.check(tx, who)
             if await self._passwords.has_short(tx, who.user):
                 raise Conflict(
                     "The password is too short to stand alone.", hint="Set one of 15 characters first."

@@ -84,6 +84,7 @@ class Methods:
         self.seconds = SecondFactors(
             database,
             accounts.users,
+            accounts.sessions,
             self.passwords,
             vault,
             tries,

@@ -203,6 +203,7 @@ class Passkeys:
             claims = await self._hooks.before("before_sign_up", draft, proof, ask)
 
         async def work(tx: Tx) -> None:
+            await self._sessions.check(tx, who)
             user = await self._users.get(tx, who.user)
             await self._challenges.use(tx, challenge)
             if len(await tx.fetch(_QUERIES["passkeys_of"], who.user)) >= MAX_PASSKEYS:
@@ -298,6 +299,7 @@ class Passkeys:
         self._check_recent(who)
 
         async def work(tx: Tx) -> None:
+            await self._sessions.check(tx, who)
             await self._users.get(tx, who.user)
             ways = await self._users.identities(tx, who.user)
             if not any((way.provider, way.subject) == ("passkey", id) for way in ways):
