@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance import scenarios
+from tests.acceptance.test_oauth import Signing
 from tests.acceptance.test_sessions import Sessions, command, sessions
+from tests.auth.upstream import ProviderProcess
 from tests.clients.test_typescript import RUNTIME
 from tests.server_process import ServerProcess
 
@@ -167,4 +169,32 @@ def test_two_tabs_share_one_session(tmp_path: Path) -> None:
         "online": [[True, False, True], "authenticated"],
         "indexed": [None, True, None],
         "faults": [],
+    }
+
+
+def test_a_guest_signs_in_elsewhere_and_keeps_what_they_are(tmp_path: Path) -> None:
+    """A certified provider in a real browser: declined, then done, over an app that was closed, once."""
+    server = Signing(tmp_path / "server", None, [])
+    with ProviderProcess(f"{server.url}/v1/auth/oidc/acme/callback") as provider:
+        acme = {"name": "acme", "title": "Acme", "issuer": provider.url, "client_id": "lowtide"}
+        acme["client_secret"] = "a-secret: with/odd+characters%"
+        server.tell(
+            upstreams=json.dumps([acme]),
+            egress_allowed=provider.address,
+            app_redirects="https://app.example.com/in",
+        )
+        with server:
+            seen = scenarios.run("elsewhere", server, tmp_path, given={"issuer": provider.url})
+            assert server.stop() == 0
+            assert server.faults() == []
+    assert seen.pop("issuer") == provider.url
+    assert seen == {
+        "declined": ["access_denied", "authenticated"],
+        "hint": "ben",
+        "outcome": "upgraded",
+        "same": True,
+        "email": "ben@example.com",
+        "asked": 2,
+        "twice": "bad_callback",
+        "ways": ["acme"],
     }
