@@ -6,13 +6,19 @@ import re
 
 import pytest
 
-from lowtide.api.rates import ALLOWANCES, Rates, network
+from lowtide.api.edge import Edge
+from lowtide.api.logs import AccessLog
+from lowtide.api.origins import Hosts
+from lowtide.api.rates import ALLOWANCES, FORGED, STALE, Rates, network
+from lowtide.auth.tokens import Tokens
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import TooManyRequests
 from lowtide.kernel.http import Rate
+from lowtide.kernel.ids import SeededIds
 from lowtide.kernel.schema import Principal
-from tests.api.client import Client
+from tests.api.client import Answer, Client
 from tests.api.edges import Handlers, build
+from tests.auth.ring import NOW, Ring
 
 ANN = Principal(user="ann", session="phone")
 Headers = list[tuple[bytes, bytes]]
@@ -141,5 +147,67 @@ class TestTheEdge:
         """Bad tokens do not use up a user's or a neighbour's limit."""
         client = Client(build(Handlers(), rates=0.01))
         for _ in range(50):
-            assert (await client.get("/notes", headers={"authorization": "Bearer bad"})).status == 401
+            assert (await client.get("/notes", headers={"authorization": "Bearer bad"})).status in (401, 429)
         assert (await client.get("/notes", headers={"authorization": "Bearer ann"})).status == 200
+
+
+class Guarded:
+    """An edge with rates that believes real tokens."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock(NOW * 1000)
+        ids = SeededIds(self.clock)
+        self.tokens = Tokens(Ring(), self.clock, audience="app", issuer="lowtide")
+        self.edge = Edge(
+            Handlers().routes(),
+            authenticate=self.tokens.verify,
+            clock=self.clock,
+            ids=ids,
+            hosts=Hosts(["localhost"]),
+            access=AccessLog(self.clock, ids),
+            rates=Rates(self.clock),
+        )
+        self.client = Client(self.edge)
+
+    async def ask(self, token: str, path: str = "/notes") -> Answer:
+        return await self.client.get(path, token=token)
+
+
+@pytest.mark.anyio
+class TestRefusedTokens:
+    async def test_forged_tokens_are_counted_by_network(self) -> None:
+        """Whoever tries them is slowed down; who has a good token, or had, in the same network is not."""
+        server = Guarded()
+        good, old = server.tokens.sign("ann"), server.tokens.sign("bob", ttl=1)
+        server.clock.advance(120)
+        forged = [await server.ask(f"{good[:-1]}{'A' if good[-1] != 'A' else 'B'}") for _ in range(FORGED)]
+        assert {answer.status for answer in forged} == {401}
+        refused = await server.ask("no.token.at-all")
+        assert (refused.status, refused.code) == (429, "too_many_requests")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert (await server.ask(good)).status == 200
+        assert (await server.ask(server.tokens.sign("carl"))).status == 200, "one that was never seen"
+        late = await server.ask(old)
+        assert (late.status, late.code) == (401, "token_expired")
+        server.clock.advance(61)
+        assert (await server.ask("no.token.at-all")).status == 401
+
+    async def test_an_expired_token_is_counted_by_itself(self) -> None:
+        """A client that runs wild with it; another that has expired hears so at once."""
+        server = Guarded()
+        old, other = server.tokens.sign("ann", ttl=1), server.tokens.sign("bob", ttl=1)
+        server.clock.advance(120)
+        statuses = [(await server.ask(old)).status for _ in range(STALE + 5)]
+        assert statuses == [401] * STALE + [429] * 5
+        assert (await server.ask(other)).code == "token_expired"
+        assert (await server.ask("no.token.at-all")).status == 401, "it took nothing of its network"
+
+    async def test_who_asks_for_what_is_not_theirs_is_counted(self) -> None:
+        """Refusals of a good token are requests, too: 403 and what cannot be read."""
+        server = Guarded()
+        token = server.tokens.sign("ann")
+        most = ALLOWANCES["read"].account
+        statuses = [(await server.ask(token, "/internal")).status for _ in range(most // 2)]
+        statuses += [(await server.ask(token, "/notes?limit=x")).status for _ in range(most // 2)]
+        assert set(statuses) == {403, 400}
+        assert (await server.ask(token, "/internal")).status == 429

@@ -39,6 +39,8 @@ from lowtide.kernel.errors import (
     Misdirected,
     ProofInvalid,
     ScopeMissing,
+    SessionRevoked,
+    TokenExpired,
     Unauthorized,
     Unavailable,
 )
@@ -217,12 +219,10 @@ class Edge:
             self._check_host(scope, fields)
         if self._versions and not served.old_apps:
             self._versions.check(fields.get(HEADER))
-        who = self._who(route, fields, method, path) if route.auth != "none" else None
+        who = self._who(exchange, fields, method, path) if route.auth != "none" else None
         if who is not None and who.session:
             exchange.session = who.session
             exchange.token = _token(fields)
-        raw_query = scope["query_string"]
-        query = raw_query if route.raw_query else served.query.read(raw_query)
         if not route.vital:
             self.load.check(served.rank)
             if scope.get("state", {}).get("crowded"):
@@ -230,6 +230,11 @@ class Edge:
             if self._rates is not None:
                 peer = scope.get("client")
                 self._rates.take(served.rate, who, peer[0] if peer else "", exchange.added)
+        # Behind the rates: who asks for what they may not, or asks it wrongly, is counted, too.
+        if who is not None:
+            _permit(route, who)
+        raw_query = scope["query_string"]
+        query = raw_query if route.raw_query else served.query.read(raw_query)
         body = None
         deadline = self._deadlines.begin(self.load.limits.body_start)
         try:
@@ -271,7 +276,7 @@ class Edge:
         if not self._hosts.allow(host):
             raise Misdirected
 
-    def _who(self, route: Route, fields: Mapping[bytes, bytes], method: str, path: str) -> Principal:
+    def _who(self, exchange: _Exchange, fields: Mapping[bytes, bytes], method: str, path: str) -> Principal:
         header = fields.get(b"authorization")
         if header is None:
             raise Unauthorized
@@ -282,19 +287,16 @@ class Edge:
         if scheme not in (b"bearer", b"token", b"dpop") or not sent.isascii():
             raise Unauthorized("The Authorization header is not 'Bearer' and a token.")
         token = sent.decode("ascii").strip(" ")
-        who = self._authenticate(token)
-        if who.jkt or scheme == b"dpop":
-            self._check_proof(who, scheme, token, fields, method, path)
-        if who.client and route.scope not in who.scope:
-            raise ScopeMissing(f"The token was not granted the scope {route.scope!r}.", scope=route.scope)
-        if route.auth == "server" and not who.server:
-            raise Forbidden("This address is for the app's own servers.", hint="Use a server's token.")
-        # An admin who lets an app read their notes has not made it an admin.
-        if route.auth == "admin" and (not who.admin or who.client):
-            raise Forbidden(
-                "This address is for admins.",
-                hint="Sign in through the app as a user with the role admin; OAuth clients are none.",
-            )
+        try:
+            who = self._authenticate(token)
+            if who.jkt or scheme == b"dpop":
+                self._check_proof(who, scheme, token, fields, method, path)
+        except Unauthorized as error:
+            if self._rates is not None:
+                peer = exchange.scope.get("client")
+                genuine = isinstance(error, TokenExpired | SessionRevoked | ProofInvalid)
+                self._rates.refused(token, genuine, peer[0] if peer else "", exchange.added)
+            raise
         return who
 
     def _check_proof(
@@ -410,7 +412,8 @@ class Edge:
             served, _ = self.table.find(scope["method"], scope["path"])
             exchange.where = served.route
             self._check_host(scope, fields)
-            who = self._who(served.route, fields, scope["method"], scope["path"])
+            who = self._who(exchange, fields, scope["method"], scope["path"])
+            _permit(served.route, who)
             self.load.check(served.rank)
             self.load.check_streams()
             return who.expires_at
@@ -563,6 +566,20 @@ async def _nothing() -> MutableMapping[str, Any]:
 
 async def _nowhere(message: MutableMapping[str, Any]) -> None:
     """Nobody is there to be told."""
+
+
+def _permit(route: Route, who: Principal) -> None:
+    """Is this address for ``who``?"""
+    if who.client and route.scope not in who.scope:
+        raise ScopeMissing(f"The token was not granted the scope {route.scope!r}.", scope=route.scope)
+    if route.auth == "server" and not who.server:
+        raise Forbidden("This address is for the app's own servers.", hint="Use a server's token.")
+    # An admin who lets an app read their notes has not made it an admin.
+    if route.auth == "admin" and (not who.admin or who.client):
+        raise Forbidden(
+            "This address is for admins.",
+            hint="Sign in through the app as a user with the role admin; OAuth clients are none.",
+        )
 
 
 def _where(exchange: _Exchange) -> dict[str, Any]:

@@ -6,7 +6,9 @@ password: such limits are kept by the accounts, exactly and across nodes (``lowt
 Whoever is signed in is limited by account and by session, wherever they are: thousands of phones may share
 one address behind a carrier's NAT, and none pays for the others. Only requests without a token are counted
 by network: an IPv4 address, or an IPv6 /64, which is what one customer gets. The app's own servers are not
-limited. Costs 2 to 3 µs a request, and 200 bytes a user, a session and a network in use.
+limited. Tokens that are refused are counted, too: forged ones by network, and one that was good once by
+itself. Only who sends such a token is told to wait, so good ones from the same network pass. Costs 2 to 3 µs
+a request, and 200 bytes a user, a session and a network in use.
 """
 
 from __future__ import annotations
@@ -48,6 +50,12 @@ ALLOWANCES: Mapping[Rate, Allowance] = {
 """``docs/hardening.md`` has them as a table; the setting ``rate_limits`` multiplies them all."""
 
 
+FORGED, STALE = 300, 60
+"""Requests a minute with tokens that never were good, from one network; with one that no longer is."""
+SIGNATURE = 86
+"""Characters of a token's signature, by which it is known again."""
+
+
 class _Rule:
     """One limit, with what is said about it."""
 
@@ -74,6 +82,8 @@ class Rates:
             )
             for kind, allowance in ALLOWANCES.items()
         }
+        self._forged = _Rule("forged", "network", max(1, round(FORGED * scale)))
+        self._stale = _Rule("stale", "token", max(1, round(STALE * scale)))
 
     def take(self, kind: Rate, who: Principal | None, client: str, added: list[tuple[bytes, bytes]]) -> None:
         """Count a request of class ``kind``. What is left of the tightest limit goes to ``added``.
@@ -106,6 +116,17 @@ class Rates:
             self._refuse(rule, decision, added)
         added.append(rule.policy)
         added.append((STATE, rule.state % (decision.remaining, decision.reset + 1)))
+
+    def refused(self, token: str, genuine: bool, client: str, added: list[tuple[bytes, bytes]]) -> None:
+        """Count a token that is not believed. ``genuine``: this server signed it.
+
+        Raises ``TooManyRequests`` in place of the reason once there were too many; for one that has expired
+        only when that very one comes again and again.
+        """
+        rule, key = (self._stale, token[-SIGNATURE:]) if genuine else (self._forged, network(client))
+        decision = self._gcra.take(rule.name, key, rule.limit)
+        if not decision.allowed:
+            self._refuse(rule, decision, added)
 
     def _refuse(self, rule: _Rule, decision: Decision, added: list[tuple[bytes, bytes]]) -> None:
         added.append(rule.policy)
