@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from benchmarks.client import Wire, connect
+from benchmarks.sockets import SocketWire, connect_socket
 
 PATIENCE = 30.0
 AT_A_TIME = 50
@@ -21,7 +22,7 @@ class Crowd:
 
     def __init__(self, marker: bytes):
         self._marker = marker
-        self._wires: list[Wire] = []
+        self._wires: list[Wire | SocketWire] = []
         self._left = 0
         self._heard = asyncio.Event()
         self._began = 0.0
@@ -80,6 +81,14 @@ class Crowd:
         for first in range(0, len(tokens), at_a_time):
             some = enumerate(tokens[first : first + at_a_time], first)
             await asyncio.gather(*(one(i, token) for i, token in some))
+
+    async def join_sockets(self, port: int, tokens: Sequence[str], body: Callable[[int], bytes]) -> None:
+        """The same over WebSockets: a download for each token."""
+        for first in range(0, len(tokens), AT_A_TIME):
+            some = enumerate(tokens[first : first + AT_A_TIME], first)
+            self._wires += await asyncio.gather(
+                *(connect_socket(port, token, body(i), self.ear()) for i, token in some)
+            )
 
     def leave(self) -> None:
         """Close every connection."""

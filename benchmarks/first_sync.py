@@ -19,6 +19,7 @@ from benchmarks.client import connect, post
 from benchmarks.meter import Meter, memory
 from benchmarks.rows import Row
 from benchmarks.run import Run, Server
+from benchmarks.sockets import connect_socket
 from lowtide.sync.lines import BSON_TYPE, JSON_TYPE
 from tests.phones.core import CoreMissing
 from tests.phones.frames import Frames
@@ -28,11 +29,14 @@ from tests.phones.users import tables_of
 BATCH = 5_000
 LIMIT = 1e6 / 200_000
 PATIENCE = 60.0
+SOCKET = "websocket"
 KINDS = (
     ("as it is", JSON_TYPE, ""),
     ("gzip", JSON_TYPE, "gzip"),
     ("zstd", JSON_TYPE, "zstd"),
     ("BSON, zstd", BSON_TYPE, "zstd"),
+    ("WebSocket", SOCKET, ""),
+    ("WebSocket, deflate", SOCKET, "deflate"),
 )
 
 _encode = msgspec.json.Encoder().encode
@@ -128,6 +132,8 @@ def _measure_kind(
 
 
 async def _download(server: Server, token: str, kind: str, coding: str, count: int) -> Downloaded:
+    if kind == SOCKET:
+        return await _download_by_socket(server, token, coding, count)
     wire = await connect(server.port, token)
     frames = Frames(kind, coding)
     lines: list[str | bytes] = []
@@ -150,6 +156,27 @@ async def _download(server: Server, token: str, kind: str, coding: str, count: i
     wire.close()
     if answer.headers.get("content-encoding", "") != coding:
         raise RuntimeError(f"asked for {coding!r}, got {answer.headers}")
+    rows = sum(_rows(line) for line in lines)
+    if rows != count:
+        raise RuntimeError(f"{rows} rows arrived, {count} were sent")
+    return Downloaded(lines, size, meter.cpu, meter.wall)
+
+
+async def _download_by_socket(server: Server, token: str, coding: str, count: int) -> Downloaded:
+    lines: list[str | bytes] = []
+    done = asyncio.get_running_loop().create_future()
+
+    def sink(line: bytes) -> None:
+        lines.append(line)
+        if (not line or _complete(line)) and not done.done():
+            done.set_result(None)
+
+    body = _encode({"client_id": "new-device", "raw_data": True, "buckets": []})
+    with Meter(server.pid) as meter:
+        wire = await connect_socket(server.port, token, body, sink, deflate=bool(coding))
+        await asyncio.wait_for(done, PATIENCE)
+    size = wire.size
+    wire.close()
     rows = sum(_rows(line) for line in lines)
     if rows != count:
         raise RuntimeError(f"{rows} rows arrived, {count} were sent")

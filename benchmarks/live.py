@@ -41,7 +41,24 @@ class Heard(msgspec.Struct):
 
 def measure(run: Run) -> None:
     count = run.devices
-    run.say(f"{count:,} listeners, one bucket")
+    _measure_shared(run, count, "", sockets=False)
+    _measure_shared(run, count, ", over WebSockets", sockets=True)
+    run.say(f"{count:,} listeners, each its own bucket")
+    with run.server() as server:
+        tokens = [server.token(f"user{i}") for i in range(count)]
+        write(server, [_draft(i, 0, "put") for i in range(count)])
+        heard = uvloop.run(_own(run, server, tokens, server.token("admin", server=True)))
+    report(
+        run,
+        "each its own bucket",
+        count,
+        heard,
+        f"without the {heard.writing_us:.0f} µs a mutation that writing the batch costs when nobody listens",
+    )
+
+
+def _measure_shared(run: Run, count: int, how: str, *, sockets: bool) -> None:
+    run.say(f"{count:,} listeners, one bucket{how}")
     with run.server() as server:
         tokens = [server.token(f"user{i}") for i in range(count)]
         members: list[dict[str, object]] = [
@@ -56,30 +73,20 @@ def measure(run: Run) -> None:
         data = {"team_id": "t", "title": "Hello"}
         task: dict[str, object] = {"op": "put", "model": "task", "id": "k", "data": data}
         write(server, [*members, task])
-        heard = uvloop.run(_shared(run, server, tokens))
-    report(run, "one bucket", count, heard)
+        heard = uvloop.run(_shared(run, server, tokens, sockets=sockets))
+    report(run, f"one bucket{how}", count, heard)
     run.add(
         Row(
             area="live",
-            name="memory of an idle listener",
+            name=f"memory of an idle listener{how}",
             measure="KiB",
             per="connection",
             rounds=[heard.connection_kib],
             limit=CONNECTION_KIB,
         )
     )
-    run.add(Row(area="live", name="connecting, up to date", per="connection", rounds=[heard.connect_us]))
-    run.say(f"{count:,} listeners, each its own bucket")
-    with run.server() as server:
-        tokens = [server.token(f"user{i}") for i in range(count)]
-        write(server, [_draft(i, 0, "put") for i in range(count)])
-        heard = uvloop.run(_own(run, server, tokens, server.token("admin", server=True)))
-    report(
-        run,
-        "each its own bucket",
-        count,
-        heard,
-        f"without the {heard.writing_us:.0f} µs a mutation that writing the batch costs when nobody listens",
+    run.add(
+        Row(area="live", name=f"connecting, up to date{how}", per="connection", rounds=[heard.connect_us])
     )
 
 
@@ -115,8 +122,12 @@ def stream_request(client_id: str, buckets: list[dict[str, str]] | None = None) 
     return _encode({"client_id": client_id, "raw_data": True, "buckets": buckets or []})
 
 
-async def _join(crowd: Crowd, server: Server, tokens: list[str]) -> None:
+async def _join(crowd: Crowd, server: Server, tokens: list[str], sockets: bool = False) -> None:
     crowd.expect(len(tokens))
+    if sockets:
+        await crowd.join_sockets(server.port, tokens, lambda i: stream_request(f"device{i}"))
+        await crowd.heard()
+        return
     await crowd.join(
         server.port,
         tokens,
@@ -126,16 +137,16 @@ async def _join(crowd: Crowd, server: Server, tokens: list[str]) -> None:
     await crowd.heard()
 
 
-async def _shared(run: Run, server: Server, tokens: list[str]) -> Heard:
+async def _shared(run: Run, server: Server, tokens: list[str], *, sockets: bool) -> Heard:
     heard = Heard([], [], [])
     crowd = Crowd(COMPLETE)
     # The first connections pay for what every later one shares.
-    await _join(crowd, server, tokens[:WARM])
+    await _join(crowd, server, tokens[:WARM], sockets)
     crowd.leave()
     await asyncio.sleep(0.5)
     before = memory(server.pid)
     with Meter(server.pid) as meter:
-        await _join(crowd, server, tokens)
+        await _join(crowd, server, tokens, sockets)
     await asyncio.sleep(0.5)
     heard.connect_us = meter.cpu / len(crowd) * 1e6
     heard.connection_kib = (memory(server.pid) - before) / len(crowd) / 1024

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import zlib
 from collections.abc import Callable
 from typing import cast
 
@@ -16,15 +17,17 @@ CREDITS = 10
 
 _UPGRADE = (
     "GET /sync/stream HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-    "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
+_DEFLATE = "sec-websocket-extensions: permessage-deflate\r\n"
 _MORE = frames.encode(frames.RequestN(1, 1))
 
 
 class SocketWire(asyncio.Protocol):
     """One connection with one stream. ``sink`` gets each line, whole; an empty one at the end."""
 
-    def __init__(self, token: str, body: bytes, sink: Callable[[bytes], None]):
+    def __init__(self, token: str, body: bytes, sink: Callable[[bytes], None], deflate: bool):
+        self._deflate = deflate
         self._token = token
         self._body = body
         self._sink = sink
@@ -38,7 +41,7 @@ class SocketWire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.write(_UPGRADE.encode())
+        self._transport.write((_UPGRADE + (_DEFLATE if self._deflate else "") + "\r\n").encode())
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.opened.done():
@@ -55,12 +58,15 @@ class SocketWire(asyncio.Protocol):
             return
         buffer, at, more = self._buffer, 0, 0
         while (found := _message(buffer, at)) is not None:
-            opcode, start, end = found
+            first, start, end = found
             self.size += end - at
             at = end
-            if opcode == 2:
-                more += self._take(frames.decode(buffer[start:end]))
-            elif opcode == 8:
+            if first & 15 == 2:
+                frame = buffer[start:end]
+                if first & 0x40:
+                    frame = zlib.decompress(frame + b"\x00\x00\xff\xff\x03\x00", -15)
+                more += self._take(frames.decode(frame))
+            elif first & 15 == 8:
                 self._sink(b"")
         self._buffer = buffer[at:]
         if more:
@@ -122,20 +128,22 @@ def _head(size: int) -> bytes:
 
 
 def _message(buffer: bytes, at: int) -> tuple[int, int, int] | None:
-    """(opcode, start, end) of the message at ``at``; None: it is not whole."""
+    """(first byte, start, end) of the message at ``at``; None: it is not whole."""
     if len(buffer) < at + 2:
         return None
-    opcode, size, start = buffer[at] & 15, buffer[at + 1] & 127, at + 2
+    first, size, start = buffer[at], buffer[at + 1] & 127, at + 2
     if size > 125:
         start = at + (4 if size == 126 else 10)
         size = int.from_bytes(buffer[at + 2 : start])
     end = start + size
-    return None if len(buffer) < end or start > len(buffer) else (opcode, start, end)
+    return None if len(buffer) < end or start > len(buffer) else (first, start, end)
 
 
-async def connect_socket(port: int, token: str, body: bytes, sink: Callable[[bytes], None]) -> SocketWire:
-    """A connection whose stream was asked for with ``body``."""
+async def connect_socket(
+    port: int, token: str, body: bytes, sink: Callable[[bytes], None], *, deflate: bool = True
+) -> SocketWire:
+    """A connection whose stream was asked for with ``body``. ``deflate``: as most clients offer."""
     loop = asyncio.get_running_loop()
-    _, wire = await loop.create_connection(lambda: SocketWire(token, body, sink), "127.0.0.1", port)
+    _, wire = await loop.create_connection(lambda: SocketWire(token, body, sink, deflate), "127.0.0.1", port)
     await wire.opened
     return wire

@@ -131,10 +131,15 @@ class Phone:
 
 @contextlib.asynccontextmanager
 async def phone(
-    port: int, path: str = "/docs", host: str = "localhost", **options: Any
+    port: int, path: str = "/docs", host: str = "localhost", compression: str | None = None, **options: Any
 ) -> AsyncIterator[Phone]:
     async with connect(
-        f"ws://{host}:{port}{path}", proxy=None, max_size=None, compression=None, close_timeout=0.5, **options
+        f"ws://{host}:{port}{path}",
+        proxy=None,
+        max_size=None,
+        compression=compression,
+        close_timeout=0.5,
+        **options,
     ) as socket:
         yield Phone(socket)
 

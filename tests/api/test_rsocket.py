@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import zlib
 from typing import Any
 
 import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import BINARY
+from websockets.frames import Frame as Message
 
 from lowtide.api import Limits, WireLimits
 from lowtide.api.rsocket import frames
 from lowtide.api.rsocket.frames import Ask, Cancel, Failure, Frame, Keepalive, Other, Payload, RequestN
-from lowtide.api.rsocket.session import MAX_REFUSED, MAX_REQUEST, MAX_SETUP
+from lowtide.api.rsocket.packing import Inflate
+from lowtide.api.rsocket.session import MAX_REFUSED, MAX_SETUP
+from lowtide.api.rsocket.stream import MAX_REQUEST
 from lowtide.api.wire import SessionTimes
 from lowtide.kernel.codec import decode_bson, encode_bson
 from tests.api.rsockets import Numbers, ask, edge, phone, setup
@@ -86,6 +91,83 @@ async def test_the_older_sdks_speak_bson() -> None:
             ),
         )
         assert await ann.items(2) == [0, 1]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_messages_are_compressed_where_the_client_offers_it(at_once: bool) -> None:
+    """Each on its own, so that no window is kept; both ways, small and in fragments, shared and not."""
+    async with served(edge(Numbers())) as port, phone(port, compression="deflate") as ann:
+        agreed = ann.socket.response.headers["Sec-WebSocket-Extensions"] if ann.socket.response else ""
+        assert set(agreed.split("; ")) == {
+            "permessage-deflate",
+            "server_no_context_takeover",
+            "client_no_context_takeover",
+        }
+        await ann.say(setup(), ask(20, items=3, size=900, at_once=at_once, filling="f" * 50_000))
+        assert await ann.items(3) == [0, 1, 2]
+        await ann.say(Cancel(1), ask(20, stream=3, items=2, size=200_000, at_once=at_once))
+        assert await ann.items(2) == [0, 1]
+        assert await ann.silent()
+
+
+async def test_compressed_bytes_are_fewer() -> None:
+    """A client that asks for a smaller window than ours is sent everything as it is, and understands it."""
+    sizes = {}
+    head = (
+        b"GET /docs HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    said = b"".join(
+        Message(BINARY, frames.encode(frame)).serialize(mask=True)
+        for frame in (setup(), ask(20, items=10, size=5000, end=True))
+    )
+    offers = {
+        "none": "",
+        "plain": "permessage-deflate",
+        "small": "permessage-deflate; server_max_window_bits=10",
+    }
+    async with served(edge(Numbers())) as port:
+        for name, offer in offers.items():
+            reader, writer = await asyncio.open_connection("localhost", port)
+            extra = f"Sec-WebSocket-Extensions: {offer}\r\n" if offer else ""
+            writer.write(head + extra.encode() + b"\r\n" + said)
+            answer = b""
+            async with asyncio.timeout(5):
+                while not answer.endswith(frames.encode(Payload(stream=1, complete=True))):
+                    answer += await reader.read(65536)
+            sizes[name] = len(answer.partition(b"\r\n\r\n")[2])
+            writer.close()
+    assert sizes["none"] == sizes["small"] > 50_000
+    assert sizes["plain"] < 2_000
+
+
+@pytest.mark.parametrize("first", ["setup", "request", "many"])
+async def test_what_swells_when_inflated_is_cut_short(first: str) -> None:
+    """A bomb is inflated to the bound of a request and no further, however many come in one packet."""
+    handlers = Numbers()
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    size = 3_000_000 if first == "many" else 90_000_000
+    flat = packer.compress(b"\0" * size) + packer.flush(zlib.Z_SYNC_FLUSH)
+    bomb = bytearray(Message(BINARY, flat[:-4]).serialize(mask=True))
+    bomb[0] |= 0x40
+    async with served(edge(handlers)) as port, phone(port, compression="deflate") as ann:
+        if first == "request":
+            await ann.say(setup())
+        seen: list[int] = []
+        inflate = Inflate.decode
+
+        def watched(self: Inflate, frame: Message, *, max_size: int | None = None) -> Message:
+            decoded = inflate(self, frame, max_size=max_size)
+            seen.append(len(decoded.data))
+            return decoded
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Inflate, "decode", watched)
+            ann.socket.transport.write(bytes(bomb) * (20 if first == "many" else 1))
+            await ann.closed()
+        assert sum(seen) < MAX_REQUEST + 2000
+        assert len(seen) < 3
+    assert handlers.asked == []
 
 
 @pytest.mark.parametrize(

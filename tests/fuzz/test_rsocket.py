@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT
 from websockets.frames import Frame as Message
 from websockets.protocol import CLIENT, Protocol
 
 from lowtide.api.rsocket import frames
 from lowtide.api.rsocket.frames import Ask, Cancel, Failure, Frame, Keepalive, Other, Payload, RequestN, Setup
+from lowtide.api.rsocket.packing import Inflate
 from lowtide.api.rsocket.socket import RSocket
 from lowtide.api.wire import SessionTimes
 from lowtide.kernel.errors import Malformed
@@ -99,20 +102,24 @@ class Pipe(Line):
         self.write(b"".join(list_of_data))
 
 
-async def converse(messages: list[Message | bytes], sizes: list[int]) -> tuple[list[Frame], list[str], int]:
+async def converse(
+    messages: list[Message | bytes], sizes: list[int], deflate: bool
+) -> tuple[list[Frame], list[str], int]:
     """What the server answers, what it complains of, and how many bytes it still holds."""
     faults = Faults()
     logging.getLogger().addHandler(faults)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: faults.said.append(str(context)))
     client = Protocol(CLIENT)
+    inflate = Inflate(True, True, 15, 15, {}) if deflate else None
+    client.extensions = [PerMessageDeflate(True, True, 15, 15)] if deflate else []
     sent = b"".join(
         message if isinstance(message, bytes) else message.serialize(mask=True) for message in messages
     )
     server, pipe, state = edge(Numbers()), Pipe(), ServerState()
     scope = {"type": "http", "path": "/docs", "headers": [(b"host", b"localhost")], "client": None}
     paths, times = server.socket_paths, SessionTimes()
-    socket = RSocket(pipe, state, server, server, {**scope, "method": "GET"}, paths, times, 60.0)
+    socket = RSocket(pipe, state, server, server, {**scope, "method": "GET"}, paths, times, 60.0, inflate)
     try:
         for part in cut(sent, sizes):
             if pipe.closed:
@@ -141,8 +148,20 @@ started = st.sampled_from([ask(3, items=5, size=1), ask(1, stream=3, items=2), a
 spoken = (any_frame(few, counts) | started | st.just(setup())).map(
     lambda frame: Message(BINARY, frames.encode(frame))
 )
+
+
+def swollen(message: Message) -> bytes:
+    """``message``, said to be compressed."""
+    sent = bytearray(message.serialize(mask=True))
+    sent[0] |= 0x40
+    return bytes(sent)
+
+
+compressed = data.map(lambda plain: zlib.compress(plain)[2:-4])
 raw = st.one_of(
     st.binary(max_size=8),
+    st.builds(Message, st.sampled_from([BINARY, CONT]), compressed).map(swollen),
+    st.builds(Message, st.sampled_from([BINARY, CONT]), data, st.booleans()).map(swollen),
     st.builds(Message, st.sampled_from([BINARY, CONT, TEXT]), data, st.booleans()),
     st.builds(Message, st.sampled_from([PING, PONG, CLOSE]), data),
 )
@@ -152,15 +171,15 @@ conversations = st.builds(lambda first, rest: [*first, *rest], st.just([]) | beg
 
 class TestConversation:
     @thorough
-    @given(conversations, st.lists(st.integers(1, 60), max_size=6))
+    @given(conversations, st.lists(st.integers(1, 60), max_size=6), st.booleans())
     def test_whatever_is_said_is_answered_or_refused(
-        self, said: list[Message | bytes], sizes: list[int]
+        self, said: list[Message | bytes], sizes: list[int], deflate: bool
     ) -> None:
         """Frames in any order and any bytes between: whole frames come back, no fault, nothing is kept.
 
         And no more items than were asked for, of whatever stream.
         """
-        heard, faults, held = asyncio.run(converse(said, sizes))
+        heard, faults, held = asyncio.run(converse(said, sizes, deflate))
         assert (faults, held) == ([], 0)
         items = sum(isinstance(frame, Payload) and frame.next for frame in heard)
         wanted = 0

@@ -5,7 +5,7 @@ import { caughtUp, content, joinTeam, patch, phone, put, scenario, server, until
 
 const ROWS = 50_000;
 const BATCH = 5_000;
-const CUTS = [100, 2_000, 100_000, 1_000_000, 3_000_000]; // bytes that a WebSocket may bring, one after the other
+const CUTS = [100, 2_000, 50_000, 150_000, 300_000]; // bytes that a WebSocket may bring, one after the other
 
 /** Passes everything on, but cuts each WebSocket after its share of `CUTS`. */
 function proxy() {

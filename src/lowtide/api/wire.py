@@ -31,6 +31,7 @@ from lowtide.kernel.http import KIB, MIB
 
 if TYPE_CHECKING:
     from lowtide.api.edge import Edge
+    from lowtide.api.rsocket.socket import Handshake
 
 
 class SessionTimes(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +107,7 @@ class Wire(HttpToolsProtocol):
         self._idle: asyncio.TimerHandle | None = None
         self._late: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
-        self._handshake: bytes | None = None
+        self._handshake: Handshake | None = None
 
     # -- the connection ---------------------------------------------------------------------------
 
@@ -161,7 +162,7 @@ class Wire(HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         return self._handshake is not None
 
-    def _accept(self) -> bytes | None:
+    def _accept(self) -> Handshake | None:
         """The answer that makes this request a WebSocket; None: it is answered as any other."""
         edge = self.config.edge
         if edge is None or self._get_upgrade() != b"websocket" or self.parser.get_method() != b"GET":
@@ -176,7 +177,7 @@ class Wire(HttpToolsProtocol):
 
         return handshake(self.url, self.headers)
 
-    def _hand_over(self, answer: bytes, behind: bytes) -> None:
+    def _hand_over(self, agreed: Handshake, behind: bytes) -> None:
         """From now on the connection carries RSocket frames; ``behind``: what came of them already."""
         from lowtide.api.rsocket.socket import RSocket
 
@@ -197,9 +198,10 @@ class Wire(HttpToolsProtocol):
             edge.socket_paths,
             self.config.sockets,
             limits.stall_time,
+            agreed.inflate,
         )
         self.transport.set_protocol(socket)
-        self.transport.write(answer)
+        self.transport.write(agreed.answer)
         # The parser and its owner hold each other.
         self.parser = self.cycle = None  # type: ignore[assignment]
         if behind:

@@ -1,9 +1,8 @@
 """The WebSocket below an RSocket connection: an asyncio protocol around the ``websockets`` library.
 
-The library reads and writes frames (RFC 6455) and has its say in the handshake; here are the bounds. No
-compression is agreed upon (RFC 7692): it would cost each connection 30 KiB and more, and there is no bomb
-where nothing is inflated. What is read and not yet understood counts as a body does; while the client takes
-nothing of what we write, nothing is read from it.
+The library reads frames (RFC 6455) and has its say in the handshake; here are the bounds. What is read and
+not yet understood counts as a body does; what is inflated at a time is no more than a request may be; while
+the client takes nothing of what we write, nothing is read from it.
 """
 
 from __future__ import annotations
@@ -12,15 +11,19 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+import msgspec
 from uvicorn.server import ServerState
 from websockets.datastructures import Headers
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 
 from lowtide.api.rsocket.frames import CONNECTION_ERROR
-from lowtide.api.rsocket.session import MAX_REQUEST, Asgi, Door, Scope, Session
+from lowtide.api.rsocket.packing import OFFER, SHARED_BYTES, Inflate, message, pack
+from lowtide.api.rsocket.session import Door, Session
+from lowtide.api.rsocket.stream import MAX_REQUEST, Asgi, Scope
 from lowtide.api.wire import SessionTimes
 from lowtide.kernel.errors import LowtideError
 from lowtide.kernel.http import KIB
@@ -37,11 +40,23 @@ _log = logging.getLogger("websockets.server")
 _log.setLevel(logging.ERROR)  # it would have a line for every connection
 
 
-def handshake(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The answer that turns a GET into a WebSocket; None when the request is no proper one for that."""
+class Handshake(msgspec.Struct, frozen=True):
+    """What was agreed upon."""
+
+    answer: bytes
+    inflate: Inflate | None
+    """None: nothing is compressed."""
+
+
+def handshake(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Handshake | None:
+    """What turns a GET into a WebSocket; None when the request is no proper one for that."""
     sent = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
-    answer: Response = ServerProtocol().accept(Request(url.decode("latin-1"), sent))
-    return answer.serialize() if answer.status_code == 101 else None
+    protocol = ServerProtocol(extensions=[OFFER])
+    answer: Response = protocol.accept(Request(url.decode("latin-1"), sent))
+    if answer.status_code != 101:
+        return None
+    agreed = [one for one in protocol.extensions if isinstance(one, PerMessageDeflate)]
+    return Handshake(answer.serialize(), Inflate.agreed(agreed[0]) if agreed else None)
 
 
 class RSocket(asyncio.Protocol):
@@ -57,6 +72,7 @@ class RSocket(asyncio.Protocol):
         paths: frozenset[str],
         times: SessionTimes,
         stall: float,
+        inflate: Inflate | None = None,
     ):
         """``scope``: of the request that was upgraded. ``stall``: seconds to take what we send."""
         self._loop = asyncio.get_running_loop()
@@ -71,6 +87,10 @@ class RSocket(asyncio.Protocol):
         self._room: asyncio.Future[None] | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._protocol = Protocol(SERVER, state=OPEN, max_size=MAX_REQUEST + KIB)
+        self._inflate = inflate
+        self._deflate = inflate is not None and inflate.compresses
+        if inflate is not None:
+            self._protocol.extensions = [inflate]
         kept = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] in KEPT]}
         self._session = Session(self, app, door, kept, paths, times, self._loop.time())
         self._look = self._loop.call_later(times.look, self._check)
@@ -80,6 +100,8 @@ class RSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = self._loop.time()
+        if self._inflate is not None:
+            self._inflate.budget = MAX_REQUEST + KIB
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
@@ -121,10 +143,15 @@ class RSocket(asyncio.Protocol):
 
     def send(self, parts: list[bytes]) -> None:
         """Write frames, one message each."""
-        if self._protocol.state is OPEN:
-            for part in parts:
-                self._protocol.send_binary(part)
-            self._flush()
+        self._write(b"".join([message(part, self._deflate) for part in parts]))
+
+    def share(self, stream: int, part: bytes, most: int) -> int:
+        """Write all documents of ``part`` if they are at most ``most``: how many; 0: none was written."""
+        packed = pack(stream, part, self._deflate) if len(part) <= SHARED_BYTES else None
+        if packed is None or packed.count > most:
+            return 0
+        self._write(packed.wire)
+        return packed.count
 
     async def room(self) -> None:
         """Return when the client has taken most of what was written."""
@@ -169,6 +196,10 @@ class RSocket(asyncio.Protocol):
             self._counted += more
         except LowtideError as error:
             self._session.fail(CONNECTION_ERROR, error)
+
+    def _write(self, data: bytes) -> None:
+        if data and self._protocol.state is OPEN and not self.transport.is_closing():
+            self.transport.write(data)
 
     def _flush(self) -> None:
         writes = self._protocol.data_to_send()
