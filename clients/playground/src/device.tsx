@@ -62,7 +62,7 @@ export function DeviceFrame({ stage, device }: { stage: Stage; device: Device })
           {held === undefined ? 'Not in team' : 'Revoke'}
         </button>
         <label>
-          Clock
+          <span>Clock</span>
           <select value={String(switches.ahead)} onChange={(event) => setSwitches(id, { ahead: Number(event.currentTarget.value) })}>
             {CLOCKS.map(([word, ahead]) => (
               <option key={ahead} value={String(ahead)}>
@@ -72,7 +72,7 @@ export function DeviceFrame({ stage, device }: { stage: Stage; device: Device })
           </select>
         </label>
         <label>
-          User
+          <span>User</span>
           <select value={user} onChange={(event) => setSwitches(id, { user: event.currentTarget.value })}>
             {USERS.map((one) => (
               <option key={one}>{one}</option>
@@ -85,6 +85,8 @@ export function DeviceFrame({ stage, device }: { stage: Stage; device: Device })
 }
 
 function Wire({ sent, waiting }: { sent: Sent[]; waiting: number }) {
+  // What the app asks besides its sync is of interest when it fails.
+  const shown = sent.filter((one) => tone(one) !== 'good' || !one.path.includes('conflicts'));
   return (
     <div class="wire">
       <p>
@@ -92,13 +94,13 @@ function Wire({ sent, waiting }: { sent: Sent[]; waiting: number }) {
         <b class={waiting > 0 ? 'some' : ''}>{waiting} to send</b>
       </p>
       <ol aria-hidden="true">
-        {sent.slice(0, 3).map((one) => (
+        {shown.slice(0, 2).map((one) => (
           <li key={`${one.at}${one.path}`} class={tone(one)}>
             <code>{words(one.path)}</code>
             <span>{one.fate ?? (one.bytes > 0 ? `open, ${size(one.bytes)}` : 'under way')}</span>
           </li>
         ))}
-        {sent.length === 0 && <li>nothing yet</li>}
+        {shown.length === 0 && <li>nothing yet</li>}
       </ol>
     </div>
   );

@@ -31,6 +31,8 @@ const failed = () => new TypeError('Failed to fetch');
 
 export class Network {
   private readonly under = new Set<AbortController>();
+  /** The answer to the next upload gets lost, whatever the weather. */
+  loseAnswer = false;
   private weather: Weather = { airplane: false, train: false, basement: false };
 
   constructor(
@@ -82,7 +84,9 @@ export class Network {
       const answer = await this.fetch(given ?? address, { ...init, signal: cut.signal });
       sent.status = answer.status;
       const streams = address.pathname === '/sync/stream';
-      if (basement && !streams && Math.random() < BASEMENT.answerLost) {
+      const meant = this.loseAnswer && address.pathname === '/v1/sync/batches';
+      if (meant || (basement && !streams && Math.random() < BASEMENT.answerLost)) {
+        if (meant) this.loseAnswer = false;
         await answer.body?.cancel();
         await pause(between(BASEMENT.patience), cut.signal);
         throw this.because(end, 'answer lost');

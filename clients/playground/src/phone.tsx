@@ -13,6 +13,8 @@ export interface PhoneHandle {
   id: PhoneId;
   todos: Todos;
   report(): Promise<Report>;
+  /** The answer to the next upload gets lost. */
+  loseAnswer(): void;
   close(): Promise<void>;
 }
 
@@ -262,7 +264,7 @@ function Refused({ refusal, todos }: { refusal: Refusal; todos: Todos }) {
 function Lost_({ lost, todos }: { lost: Lost; todos: Todos }) {
   return (
     <section class="card lost" aria-label="Lost a conflict">
-      <h2>{lost.won_by} was later</h2>
+      <h2>Another phone was later</h2>
       <p>
         Your {lost.field || 'record'} <q>{text(lost.lost)}</q> gave way to <q>{text(lost.won)}</q>.
       </p>
@@ -304,10 +306,16 @@ async function start() {
   });
   document.title = `${phone.switches.user}'s phone`;
   await phone.open();
-  const todos = new Todos(phone.db, () => phone.switches.user, () => phone.getToken());
+  const todos = new Todos(phone.db, () => phone.getToken());
   await todos.start();
   render(<App phone={phone} todos={todos} facts={facts} />, document.body);
-  const handle = { id, todos, report: () => phone.report(), close: () => phone.close() };
+  const handle: PhoneHandle = {
+    id,
+    todos,
+    report: () => phone.report(),
+    loseAnswer: () => (phone.network.loseAnswer = true),
+    close: () => phone.close()
+  };
   Object.assign(window, { phone: handle });
   tell({ kind: 'ready', handle });
 }

@@ -1,7 +1,7 @@
 // The server's side of it: rows, journal, refusals, and the number that orders everything.
 
 import { useRef } from 'preact/hooks';
-import { asServer, type Lost, type Shown } from './server';
+import { asServer, writer, type Lost, type Shown, type View } from './server';
 import type { Stage } from './stage';
 import { TEAM } from './team';
 
@@ -34,32 +34,26 @@ export function ServerView({ stage }: { stage: Stage }) {
           </span>
         ))}
       </p>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Rows on the server">
-        <table>
-          <thead>
-            <tr>
-              <th>title</th>
-              <th>done</th>
-              <th>votes</th>
-              <th>labels</th>
-              <th>steps</th>
-              <th>notes</th>
-            </tr>
-          </thead>
-          <tbody>
-            {here('todo').map((one) => (
-              <TodoRow key={one.id} one={one} />
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <table>
+        <thead>
+          <tr>
+            <th>to-do</th>
+            <th>done</th>
+            <th>votes</th>
+            <th>labels</th>
+          </tr>
+        </thead>
+        {here('todo').map((one) => (
+          <Row key={one.id} one={one} />
+        ))}
+      </table>
       <h3>
         Journal <small>values that lost a conflict</small>
       </h3>
       {view.conflicts.length === 0 && <p class="soft">Nothing lost yet.</p>}
       <ul class="journal">
         {view.conflicts.slice(0, 6).map((one) => (
-          <Journal key={one.id} one={one} restore={restore} />
+          <Journal key={one.id} view={view} one={one} restore={restore} />
         ))}
       </ul>
       <h3>
@@ -80,26 +74,32 @@ export function ServerView({ stage }: { stage: Stage }) {
   );
 }
 
-function TodoRow({ one }: { one: Shown }) {
+function Row({ one }: { one: Shown }) {
   const { title, done, votes, labels, steps, notes } = one.data;
+  const more = [words(steps), notes].filter(Boolean).join(' · ');
   return (
-    <tr>
-      <Cell value={title} />
-      <Cell value={done ? '✓' : '·'} />
-      <Cell value={votes} />
-      <Cell value={words(labels)} />
-      <Cell value={words(steps)} />
-      <Cell value={notes} />
-    </tr>
+    <tbody>
+      <tr>
+        <Cell value={title} />
+        <Cell value={done ? '✓' : '–'} />
+        <Cell value={votes} />
+        <Cell value={words(labels)} />
+      </tr>
+      {more && (
+        <tr class="more">
+          <Cell value={more} span={4} />
+        </tr>
+      )}
+    </tbody>
   );
 }
 
 /** A value, which lights up once when it changes. */
-function Cell({ value }: { value: unknown }) {
+function Cell({ value, span }: { value: unknown; span?: number }) {
   const first = useRef(value);
   const text = value === null || value === undefined ? '' : String(value);
   return (
-    <td>
+    <td colSpan={span}>
       <span key={text} class={first.current === value ? '' : 'new'}>
         {text}
       </span>
@@ -107,12 +107,12 @@ function Cell({ value }: { value: unknown }) {
   );
 }
 
-function Journal({ one, restore }: { one: Lost; restore: (id: string) => void }) {
+function Journal({ view, one, restore }: { view: View; one: Lost; restore: (id: string) => void }) {
   return (
     <li>
       <span>
-        <b>{one.field || one.model}</b> of {one.lost_by}: <q>{short(one.lost)}</q> gave way to {one.won_by}’s{' '}
-        <q>{short(one.won)}</q>
+        <b>{one.field || one.model}</b>: <q>{short(one.lost)}</q> of {writer(view, one.lost_by)} gave way to{' '}
+        <q>{short(one.won)}</q> of {writer(view, one.won_by)}
       </span>
       {one.restored_at === null ? (
         <button onClick={() => restore(one.id)} aria-label={`Restore ${short(one.lost)}`}>

@@ -33,18 +33,28 @@ export interface Lost {
   restored_at: number | null;
 }
 
+/** Who wrote with this device, as far as the server knows. */
+export function writer(view: View, device: string): string {
+  return view.devices[device] ?? (device.startsWith('restore:') ? 'who restored' : 'the server');
+}
+
 export interface View {
   head: number;
   epoch: string;
   records: Record<string, Shown[]>;
   rejections: Shown[];
   conflicts: Lost[];
+  /** Whose each device is, by its client_id. */
+  devices: Record<string, string>;
 }
 
 /** An id that sorts behind those made before. */
 export function newId(): string {
-  return `${real().toString(36)}-${crypto.randomUUID().slice(0, 8)}`;
+  made = Math.max(real(), made + 1);
+  return `${made.toString(36)}-${crypto.randomUUID().slice(0, 8)}`;
 }
+
+let made = 0;
 
 export async function readFacts(): Promise<Facts> {
   return checked(await fetch('/playground/app.json'));

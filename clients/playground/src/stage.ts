@@ -4,7 +4,7 @@
 import { databaseName } from './files';
 import type { Sent } from './network';
 import type { PhoneHandle, PhoneNews } from './phone';
-import { followServer, type Facts, type View } from './server';
+import { followServer, writer, type Facts, type View } from './server';
 import { onSwitches, PHONES, readSwitches, resetSwitches, type PhoneId, type Switches } from './switches';
 import { isSet, setUp, startOver } from './team';
 
@@ -110,7 +110,8 @@ export class Stage {
   private compare(before: View, view: View): void {
     const seen = new Set(before.conflicts.map((one) => one.id));
     for (const one of view.conflicts.filter(({ id }) => !seen.has(id)).reverse()) {
-      this.log('server', `${one.won_by} was later: ${one.lost_by}’s ${one.field || 'record'} is in the journal`, 'bad');
+      const [won, lost] = [writer(view, one.won_by), writer(view, one.lost_by)];
+      this.log('server', `${won} was later: the ${one.field || 'record'} of ${lost} is in the journal`, 'bad');
     }
     const refused = new Set(before.rejections.map((one) => one.id));
     for (const one of view.rejections.filter(({ id }) => !refused.has(id))) {
@@ -141,7 +142,7 @@ export class Stage {
 
   private note(device: Device, sent: Sent): void {
     const rest = device.sent.filter((one) => one.at !== sent.at || one.path !== sent.path);
-    device.sent = [sent, ...rest].sort((a, b) => b.at - a.at).slice(0, 6);
+    device.sent = [sent, ...rest].sort((a, b) => b.at - a.at).slice(0, 12);
     if (sent.path !== '/v1/sync/batches' || !sent.fate) return;
     const { user } = device.switches;
     if (sent.fate === 'answered' && sent.status === 200) this.log(user, 'sent its changes: they are durable', 'good');

@@ -124,17 +124,22 @@ const COUNTERS: Story = {
       }
     },
     {
-      press: 'Ben’s answer gets lost',
-      then: 'His votes reached the server, and he does not know: he sends them again. They count once.',
+      press: 'Give Ben his network, lose the answer',
+      then: 'His votes reached the server, and he did not hear of it: he sends them again. They count once.',
       play: async (stage) => {
-        setSwitches('b', { basement: true });
+        const ben = await stage.phone('b');
+        ben.loseAnswer();
         air('b', false);
-        await stage.until(() => (stage.view?.records.todo ?? []).some((one) => one.data.votes === votes + 2), 'his votes');
-        setSwitches('b', { basement: false });
+        const { sent } = stage.devices.b;
+        await stage.until(
+          () => stage.devices.b.sent.some((one) => one.fate === 'answer lost' && !sent.includes(one)),
+          'the answer to get lost'
+        );
+        await settled(stage, ['b'], (one) => one.votes === votes + 2);
       }
     },
     {
-      press: 'Give both their networks back',
+      press: 'Give Ann hers',
       then: 'Three and two are five more than before, on every phone. Both labels are there.',
       play: async (stage) => {
         air('a', false);

@@ -46,12 +46,12 @@ export class Todos {
   private readonly hearers = new Set<(screen: Screen) => void>();
   private readonly asked = new Map<string, string>();
   private readonly left = new Set<string>();
+  private device = '';
   private lost = new Map<string, Lost[]>();
   private readonly columns = new Map<string, Set<string>>();
 
   constructor(
     private readonly db: PowerSyncDatabase,
-    private readonly user: () => string,
     private readonly token: () => Promise<string>
   ) {}
 
@@ -62,7 +62,7 @@ export class Todos {
     }
     const tables = [...this.columns.keys()];
     this.db.onChange({ onChange: () => this.look() }, { tables, throttleMs: 30 });
-    this.db.registerListener({ statusChanged: () => void this.askLost() });
+    this.device = await this.db.getClientId();
     await this.look();
   }
 
@@ -170,7 +170,7 @@ export class Todos {
     const lost = [...this.lost.values()].flat();
     const mine = lost.filter(
       (one) =>
-        standing.has(one.record) && one.lost_by === this.user() && one.restored_at === null && !this.left.has(one.id)
+        standing.has(one.record) && one.lost_by === this.device && one.restored_at === null && !this.left.has(one.id)
     );
     this.screen = { ...this.screen, ...changed, lost: mine };
     for (const hear of this.hearers) hear(this.screen);

@@ -10,7 +10,7 @@ import msgspec
 
 from lowtide.kernel.http import Outlet
 from lowtide.kernel.schema import Principal
-from lowtide.storage.db import Tx
+from lowtide.storage.db import Tx, load_queries
 from lowtide.sync import store
 from lowtide.sync.journal import Lost
 from lowtide.sync.service import Sync
@@ -23,7 +23,10 @@ LOOK_EVERY = 0.2
 QUIET = 15.0
 """Seconds after which an empty line says that the connection is there."""
 SPACE = "main"
+MAX_DEVICES = 200
+"""Devices whose users the page is told."""
 
+_QUERIES = load_queries("lowtide.playground")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -43,6 +46,8 @@ class View(msgspec.Struct, frozen=True):
     records: dict[str, list[Shown]]
     rejections: list[Shown]
     conflicts: Sequence[Lost]
+    devices: dict[str, str]
+    """Whose each device is, by its client_id: those seen last."""
 
 
 async def show(sync: Sync, outlet: Outlet) -> None:
@@ -65,17 +70,18 @@ async def look(sync: Sync) -> View:
     """The server's records, refusals and lost values: some of each."""
     names = [name for name, model in sync.schema.models.items() if not model.removed and name != COMMANDS]
 
-    async def read(tx: Tx) -> tuple[store.Head, dict[str, list[Shown]]]:
+    async def read(tx: Tx) -> tuple[store.Head, dict[str, list[Shown]], dict[str, str]]:
         head = await store.read_head(tx)
         found = {}
         for name in names:
             rows = await tx.fetch(store.queries["records_of"], SPACE, name, "", MAX_SHOWN)
             model = sync.schema.models[name]
             found[name] = [Shown(id, store.restore(model, data), at) for id, data, _, _, at in rows]
-        return head, found
+        devices = await tx.fetch(_QUERIES["devices"], SPACE, MAX_DEVICES)
+        return head, found, {client_id: user for client_id, user in devices}
 
-    head, records = await sync.database.read(read)
+    head, records, devices = await sync.database.read(read)
     server = Principal(user="playground", space=SPACE, server=True)
     conflicts = await sync.journal.entries(server, limit=MAX_SHOWN)
     rejections = records.pop(REJECTIONS)
-    return View(head.group, head.epoch, records, rejections, conflicts)
+    return View(head.group, head.epoch, records, rejections, conflicts, devices)
