@@ -13,7 +13,7 @@ $(if $(wildcard node_modules),,$(shell rm -f .stamps/node .stamps/node-sqlite))
 $(if $(wildcard clients/typescript/dist),,$(shell rm -f .stamps/client))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo client playground check format test wheel-test bench soak lock clean
+.PHONY: help setup play demo client playground check format test wheel-test bench soak lock clean
 
 help: ## show this list
 	@printf 'make <target>\n\n'
@@ -23,8 +23,12 @@ help: ## show this list
 setup: .stamps/python .stamps/client ## install what development needs into .venv and node_modules
 	@echo "Everything is set up."
 
+play: .stamps/python ## three phones in a page of your browser, on a server that is thrown away afterwards
+	@bin="$(CURDIR)/.venv/bin"; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT INT TERM; cd "$$folder"; \
+		"$$bin/python" -m lowtide new play >/dev/null; cd play; "$$bin/python" -m lowtide dev || [ $$? = 130 ]
+
 demo: .stamps/python .stamps/node ## run the demonstration; KEEP=1 leaves its server up
-	$(say) 'demo'
+	$(say) 'demo (make play shows it in a browser, with phones to hold)'
 	@$(PY) -m examples.demo $(if $(KEEP),--keep)
 
 client: .stamps/client ## build the files that 'lowtide client typescript' hands out, from clients/typescript

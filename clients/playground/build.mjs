@@ -39,6 +39,7 @@ const { outputFiles, metafile } = await build({
   minify: true,
   format: 'esm',
   target: ['es2022'],
+  alias: { '@lowtide/client': join(here, '../typescript/src/index.ts') },
   jsx: 'automatic',
   jsxImportSource: 'preact',
   legalComments: 'none',

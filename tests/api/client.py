@@ -104,8 +104,15 @@ class Call:
 class Client:
     """Sends requests to ``app``; ``headers`` go with each, and override with the same name."""
 
-    def __init__(self, app: Asgi, headers: Mapping[str, str] | None = None, host: str | None = "localhost"):
+    def __init__(
+        self,
+        app: Asgi,
+        headers: Mapping[str, str] | None = None,
+        host: str | None = "localhost",
+        peer: str = "127.0.0.1",
+    ):
         self._app = app
+        self._peer = peer
         self._headers = dict(headers or {})
         self._host = host
 
@@ -177,7 +184,7 @@ class Client:
             "raw_path": path.encode("latin-1"),
             "query_string": query.encode("latin-1"),
             "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs],
-            "client": ("127.0.0.1", 50000),
+            "client": (self._peer, 50000),
             "scheme": scheme,
             "http_version": "1.1",
             "state": dict(state or {}),

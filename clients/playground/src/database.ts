@@ -2,16 +2,14 @@
 
 import { column, Schema, Table } from '@powersync/common';
 import { PowerSyncDatabase, WASQLiteVFS } from '@powersync/web';
-// @ts-ignore the connector is plain JavaScript
-import { LowtideConnector } from '../../../tests/node/connector.mjs';
-import { real, setClock, setUpClock } from './clock';
+import { LowtideConnector } from '@lowtide/client';
+import { setClock, setUpClock } from './clock';
 import { databaseName } from './files';
 import { Network, type Sent } from './network';
 import { askToken, type Facts } from './server';
 import { onSwitches, readSwitches, type PhoneId, type Switches } from './switches';
 
 const KINDS = { TEXT: column.text, INTEGER: column.integer, REAL: column.real };
-const TOKEN_FOR = 50 * 60_000; // milliseconds, of the hour that it is good for
 const RETRY = 600; // milliseconds: a page is watched by somebody who waits
 
 export interface Report {
@@ -25,8 +23,8 @@ export interface Report {
 export class Phone {
   readonly network: Network;
   db!: PowerSyncDatabase;
+  readonly connector: LowtideConnector;
   switches: Switches;
-  private token: { user: string; text: string; until: number } | null = null;
 
   constructor(
     readonly id: PhoneId,
@@ -38,6 +36,8 @@ export class Phone {
     this.network = new Network(globalThis.fetch.bind(globalThis), hear);
     this.network.set(this.switches);
     globalThis.fetch = this.network.send;
+    const { user } = this.switches;
+    this.connector = new LowtideConnector({ endpoint: location.origin, tokens: () => askToken(fetch, user) });
   }
 
   /** Open the database that belongs to the user of this phone, and begin to sync. */
@@ -64,19 +64,17 @@ export class Phone {
       logger: { log: () => {} }
     });
     await this.db.init();
-    await this.connect();
+    await this.connector.prepare(this.db);
+    this.connect(); // does not wait: another tab that has this phone open may be the one that syncs
     onSwitches((phone, now) => {
       if (phone === this.id) this.obey(now);
     });
   }
 
-  private async connect(): Promise<void> {
-    const connector = new LowtideConnector({
-      endpoint: location.origin,
-      getToken: () => this.getToken()
-    });
-    await connector.prepare(this.db);
-    await this.db.connect(connector, { retryDelayMs: RETRY, crudUploadThrottleMs: 100 });
+  private connect(): void {
+    this.db
+      .connect(this.connector, { retryDelayMs: RETRY, crudUploadThrottleMs: 100 })
+      .catch((error: unknown) => console.warn('the phone could not connect', error));
   }
 
   private obey(now: Switches): void {
@@ -84,17 +82,9 @@ export class Phone {
     this.switches = now;
     setClock(this.id, now.ahead);
     this.network.set(now);
-    if (now.user !== before.user) location.reload(); // another user has a database of their own
-    else if (before.airplane && !now.airplane) void this.connect(); // as an app does that hears of a network
-  }
-
-  /** A token of the present user; asked for over the phone's own network, and again before it expires. */
-  async getToken(): Promise<string> {
-    const { user } = this.switches;
-    if (this.token?.user !== user || real() > this.token.until) {
-      this.token = { user, text: await askToken(fetch, user), until: real() + TOKEN_FOR };
-    }
-    return this.token.text;
+    if (now.user !== before.user) return location.reload(); // another user has a database of their own
+    this.connector.hurry(); // as an app does that hears of a network
+    if (before.airplane && !now.airplane) this.connect();
   }
 
   async report(): Promise<Report> {

@@ -8,11 +8,15 @@ import { readFacts, type Facts, type Lost } from './server';
 import { PHONES, type PhoneId } from './switches';
 import { Todos, type Member, type Refusal, type Todo } from './todos';
 
+const MOST_SENT = 200; // requests that are remembered
+
 /** What the page around the phone may ask of it. */
 export interface PhoneHandle {
   id: PhoneId;
   todos: Todos;
   report(): Promise<Report>;
+  /** What went over the network, the oldest first. */
+  sent(): readonly Sent[];
   /** The answer to the next upload gets lost. */
   loseAnswer(): void;
   close(): Promise<void>;
@@ -301,18 +305,20 @@ async function start() {
   const sent: Sent[] = [];
   const facts = await readFacts();
   const phone = new Phone(id, facts, (one) => {
-    sent.push(one);
+    if (one.fate) sent.push(one);
+    if (sent.length > MOST_SENT) sent.shift();
     tell({ kind: 'sent', phone: id, sent: one });
   });
   document.title = `${phone.switches.user}'s phone`;
   await phone.open();
-  const todos = new Todos(phone.db, () => phone.getToken());
+  const todos = new Todos(phone.db, phone.connector);
   await todos.start();
   render(<App phone={phone} todos={todos} facts={facts} />, document.body);
   const handle: PhoneHandle = {
     id,
     todos,
     report: () => phone.report(),
+    sent: () => sent,
     loseAnswer: () => (phone.network.loseAnswer = true),
     close: () => phone.close()
   };

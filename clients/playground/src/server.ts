@@ -1,6 +1,7 @@
 // What the page asks of the server for itself: the app's facts, tokens, and records over REST. None of it goes
 // through a phone's network.
 
+import type { Conflict } from '@lowtide/client';
 import { real } from './clock';
 
 export interface Facts {
@@ -19,19 +20,7 @@ export interface Shown {
   updated: number;
 }
 
-export interface Lost {
-  id: string;
-  model: string;
-  record: string;
-  field: string;
-  lost: unknown;
-  lost_by: string;
-  won: unknown;
-  won_by: string;
-  reason: string;
-  at: number;
-  restored_at: number | null;
-}
+export type Lost = Conflict;
 
 /** Who wrote with this device, as far as the server knows. */
 export function writer(view: View, device: string): string {

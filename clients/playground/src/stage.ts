@@ -9,7 +9,7 @@ import { onSwitches, PHONES, readSwitches, resetSwitches, type PhoneId, type Swi
 import { isSet, setUp, startOver } from './team';
 
 const MOST_LINES = 60;
-const PATIENCE = 30_000; // milliseconds that a story waits for what should happen
+const PATIENCE = 60_000; // milliseconds that a story waits for what should happen
 
 export interface Line {
   n: number;

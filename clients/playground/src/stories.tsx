@@ -12,6 +12,8 @@ interface Step {
   press: string;
   /** What is to be seen afterwards. */
   then: string;
+  /** Where to look, if there is room for one phone only. */
+  look: PhoneId | 'server';
   play: (stage: Stage) => Promise<void>;
 }
 
@@ -55,6 +57,7 @@ const FIELD: Story = {
   steps: [
     {
       press: 'Take both networks away',
+      look: 'a',
       then: 'The app did not notice: it reads and writes SQLite on the phone.',
       play: async (stage) => {
         await calm(stage);
@@ -65,6 +68,7 @@ const FIELD: Story = {
     },
     {
       press: 'Rename it on both',
+      look: 'b',
       then: 'Each phone shows its own title. The changes wait, with the time they were made and what they replaced.',
       play: async (stage) => {
         const [ann, first] = await todo(stage, 'a');
@@ -77,6 +81,7 @@ const FIELD: Story = {
     },
     {
       press: 'Give the networks back',
+      look: 'a',
       then: 'Ben wrote later, so his title stands everywhere. Ann’s is in the journal, and her phone tells her.',
       play: async (stage) => {
         air('b', false);
@@ -89,6 +94,7 @@ const FIELD: Story = {
     },
     {
       press: 'Put Ann’s back',
+      look: 'c',
       then: 'One press, and hers stands on every phone. Nothing was lost at any time.',
       play: async (stage) => {
         const [ann] = await todo(stage, 'a');
@@ -108,6 +114,7 @@ const COUNTERS: Story = {
   steps: [
     {
       press: 'Vote on both, offline',
+      look: 'a',
       then: 'Ann voted three times and Ben twice, neither knowing of the other. Both added a label, too.',
       play: async (stage) => {
         await calm(stage);
@@ -125,6 +132,7 @@ const COUNTERS: Story = {
     },
     {
       press: 'Give Ben his network, lose the answer',
+      look: 'b',
       then: 'His votes reached the server, and he did not hear of it: he sends them again. They count once.',
       play: async (stage) => {
         const ben = await stage.phone('b');
@@ -140,6 +148,7 @@ const COUNTERS: Story = {
     },
     {
       press: 'Give Ann hers',
+      look: 'c',
       then: 'Three and two are five more than before, on every phone. Both labels are there.',
       play: async (stage) => {
         air('a', false);
@@ -155,6 +164,7 @@ const REFUSED: Story = {
   steps: [
     {
       press: 'Ben lets dora in, offline',
+      look: 'b',
       then: 'His phone shows her at once: it cannot know better. He votes once more, behind it in the queue.',
       play: async (stage) => {
         await calm(stage);
@@ -168,6 +178,7 @@ const REFUSED: Story = {
     },
     {
       press: 'Give him his network back',
+      look: 'b',
       then: 'The server says no, and why. Dora is gone from his phone; his vote behind her is everywhere.',
       play: async (stage) => {
         air('b', false);
@@ -178,6 +189,7 @@ const REFUSED: Story = {
     },
     {
       press: 'He understands',
+      look: 'b',
       then: 'A refusal is a row like any other: the app shows it, and deletes it when it is settled.',
       play: async (stage) => {
         const ben = await stage.phone('b');
@@ -194,6 +206,7 @@ const REVOKED: Story = {
   steps: [
     {
       press: 'Take her out of the team',
+      look: 'c',
       then: 'She is out, and her phone has not heard of it: it still holds what it held, and takes her vote.',
       play: async (stage) => {
         await calm(stage);
@@ -208,6 +221,7 @@ const REVOKED: Story = {
     },
     {
       press: 'Give her the network back',
+      look: 'c',
       then: 'Her vote is refused, and with the next checkpoint the rows leave her database. Nothing of the team is left.',
       play: async (stage) => {
         air('c', false);
@@ -217,6 +231,7 @@ const REVOKED: Story = {
     },
     {
       press: 'Let her in again',
+      look: 'c',
       then: 'The rows are there again: she receives what the team has now.',
       play: async (stage) => {
         await letIn('cleo');
@@ -230,39 +245,49 @@ const REVOKED: Story = {
 
 const STORIES = [FIELD, COUNTERS, REFUSED, REVOKED];
 
+/** On a small screen one place is shown at a time. */
+function show(place: string): void {
+  const small = getComputedStyle(document.querySelector('.tabs')!).display !== 'none';
+  if (small) document.getElementById(`place-${place}`)?.scrollIntoView({ inline: 'start', block: 'nearest' });
+}
+
 export function Stories({ stage }: { stage: Stage }) {
   const [at, setAt] = useState<{ story: number; step: number } | null>(null);
   const [playing, setPlaying] = useState(false);
   const [failure, setFailure] = useState('');
-  const story = at && STORIES[at.story];
+  const story = at && STORIES[at.story]!;
   const next = story?.steps[at!.step];
-  const play = async () => {
-    if (!next || playing) return;
+  const begin = (n: number) => {
+    if (playing) return;
+    setFailure('');
+    setAt({ story: n, step: 0 });
+  };
+  const play = async (step: Step) => {
     setPlaying(true);
     setFailure('');
+    show(step.look);
     try {
-      await next.play(stage);
+      await step.play(stage);
       setAt({ ...at!, step: at!.step + 1 });
     } catch (error) {
       setFailure((error as Error).message);
     }
     setPlaying(false);
   };
+  const press = () => {
+    if (playing) return;
+    if (next) void play(next);
+    else begin(story ? (at!.story + 1) % STORIES.length : 0);
+  };
+  const last = at?.story === STORIES.length - 1;
+  const word = playing ? 'Wait …' : failure ? 'Try again' : (next?.press ?? (story ? (last ? 'Once more' : 'Next story') : 'Begin'));
   const said = story && (at!.step === 0 ? story.first : story.steps[at!.step - 1]!.then);
-  const last = at !== null && at.story === STORIES.length - 1;
   return (
     <section class="stories" aria-label="Guided tour">
       <ol class="chapters">
         {STORIES.map((one, n) => (
-          <li key={one.name}>
-            <button
-              aria-current={at?.story === n ? 'step' : undefined}
-              disabled={playing}
-              onClick={() => {
-                setFailure('');
-                setAt({ story: n, step: 0 });
-              }}
-            >
+          <li key={one.name} ref={(item) => void (at?.story === n && item?.scrollIntoView({ inline: 'center', block: 'nearest' }))}>
+            <button aria-current={at?.story === n ? 'step' : undefined} aria-disabled={playing} onClick={() => begin(n)}>
               <i>{n + 1}</i> {one.name}
             </button>
           </li>
@@ -272,16 +297,9 @@ export function Stories({ stage }: { stage: Stage }) {
         <p aria-live="polite">
           {failure || said || 'Four stories of half a minute each. Or play: everything on the phones is real.'}
         </p>
-        {next && (
-          <button class="press" disabled={playing} onClick={play}>
-            {playing ? 'Wait …' : failure ? 'Try again' : next.press}
-          </button>
-        )}
-        {!next && !(story && last) && (
-          <button class="press" onClick={() => setAt({ story: story ? at!.story + 1 : 0, step: 0 })}>
-            {story ? 'Next story' : 'Begin'}
-          </button>
-        )}
+        <button class="press" aria-disabled={playing} onClick={press}>
+          {word}
+        </button>
         {story && (
           <span class="dots" aria-hidden="true">
             {story.steps.map((step, n) => (

@@ -1,5 +1,6 @@
 // The starter app on a phone: plain SQL on the phone's own tables, and what it shows of them.
 
+import { Conflicts, Rejections, type LowtideConnector, type Rejection } from '@lowtide/client';
 import type { PowerSyncDatabase } from '@powersync/web';
 import { newId, type Lost } from './server';
 
@@ -47,13 +48,18 @@ export class Todos {
   private readonly asked = new Map<string, string>();
   private readonly left = new Set<string>();
   private device = '';
+  private readonly rejections: Rejections;
+  private readonly conflicts: Conflicts;
   private lost = new Map<string, Lost[]>();
   private readonly columns = new Map<string, Set<string>>();
 
   constructor(
     private readonly db: PowerSyncDatabase,
-    private readonly token: () => Promise<string>
-  ) {}
+    connector: LowtideConnector
+  ) {
+    this.rejections = new Rejections(db);
+    this.conflicts = new Conflicts(connector);
+  }
 
   async start(): Promise<void> {
     for (const name of ['todo', 'todo_list', 'membership', 'lowtide_rejections']) {
@@ -128,12 +134,12 @@ export class Todos {
   }
 
   async dismiss(refusal: string): Promise<void> {
-    await this.db.execute('DELETE FROM lowtide_rejections WHERE id = ?', [refusal]);
+    await this.rejections.dismiss(refusal);
   }
 
   /** Write a value that lost a conflict back. Asks the server, so it needs a network. */
   async restore(lost: Lost): Promise<void> {
-    await this.ask('POST', `/v1/sync/conflicts/${lost.id}/restore`);
+    await this.conflicts.restore(lost.id);
     this.leave(lost);
   }
 
@@ -153,7 +159,7 @@ export class Todos {
       this.db.getAll<Row>('SELECT * FROM todo_list ORDER BY title LIMIT 1'),
       this.db.getAll<Row>('SELECT * FROM todo ORDER BY id'),
       this.db.getAll<Row>('SELECT * FROM membership ORDER BY user_id'),
-      this.db.getAll<Row>('SELECT * FROM lowtide_rejections ORDER BY n')
+      this.rejections.list()
     ]);
     const list = lists[0];
     this.show({
@@ -186,21 +192,15 @@ export class Todos {
       if (this.asked.get(todo.id) === now) continue;
       this.asked.set(todo.id, now);
       try {
-        const { conflicts } = await this.ask('GET', `/v1/sync/conflicts?model=todo&id=${todo.id}&limit=5`);
-        this.lost.set(todo.id, conflicts);
+        const lost: Lost[] = [];
+        for await (const one of this.conflicts.of('todo', todo.id)) lost.push(one);
+        this.lost.set(todo.id, lost);
         this.show({});
       } catch {
         this.asked.delete(todo.id); // asked again at the next change
         return;
       }
     }
-  }
-
-  private async ask(method: string, path: string): Promise<any> {
-    const headers = { authorization: `Bearer ${await this.token()}` };
-    const answer = await fetch(path, { method, headers });
-    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status}`);
-    return answer.json();
   }
 }
 
@@ -216,10 +216,9 @@ function todoOf(row: Row): Todo {
   };
 }
 
-function refusalOf(row: Row): Refusal {
-  const data = JSON.parse(row.data ?? 'null') ?? {};
-  const content = Object.entries(data).map(([name, value]) => `${name}: ${value}`).join(', ');
-  return { id: row.id, code: row.code, message: row.message, content: `${row.op} ${row.model} ${content}`.slice(0, 160) };
+function refusalOf({ id, code, message, op, model, data }: Rejection): Refusal {
+  const content = Object.entries(data ?? {}).map(([name, value]) => `${name}: ${String(value)}`).join(', ');
+  return { id, code, message, content: `${op} ${model} ${content}`.slice(0, 160) };
 }
 
 function listOf(text: unknown): any[] {

@@ -68,7 +68,7 @@ class Files:
         if file is None or version != self.version:
             return None
         headers = {"cache-control": FOREVER, "vary": "accept-encoding", "etag": f'"{version}-{name}"'}
-        if file.media_type.startswith("text/javascript"):
+        if name == "worker.js":
             headers["content-security-policy"] = WORKER
         if request.header("if-none-match") == headers["etag"]:
             return Response(status=304, headers=headers)

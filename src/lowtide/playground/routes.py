@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -54,28 +55,28 @@ def playground_routes(name: str, sync: Sync, tokens: Callable[[], Tokens]) -> li
     Whoever reaches these addresses is believed to be the developer: they answer to this machine alone, and to
     pages of this origin. Their files are read at the first request.
     """
-    read: list[Files] = []
+    reading: list[asyncio.Future[Files]] = []
 
-    def files() -> Files:
-        if not read:
-            read.append(read_files())
-        return read[0]
+    async def files() -> Files:
+        if not reading:  # once, and off the loop
+            reading.append(asyncio.ensure_future(asyncio.to_thread(read_files)))
+        return await asyncio.shield(reading[0])
 
     async def page(request: Request[None, None]) -> Response:
         """The page: three phones, the switches of their networks, and the server's view."""
         _check_local(request)
-        return files().page("index", WHOLE_PAGE)
+        return (await files()).page("index", WHOLE_PAGE)
 
     async def phone(request: Request[None, None]) -> Response:
         """One phone alone; the page has three of them in frames."""
         _check_local(request)
         if request.params["phone"] not in PHONES:
             raise NotFound("There are the phones a, b and c.")
-        return files().page("phone", PHONE)
+        return (await files()).page("phone", PHONE)
 
     async def file(request: Request[None, None]) -> Response:
         """A file of the page, for ever: its address changes with it."""
-        found = files().answer(request, request.params["version"], request.params["name"])
+        found = (await files()).answer(request, request.params["version"], request.params["name"])
         if found is None:
             raise NotFound("The page has no such file.")
         return found
