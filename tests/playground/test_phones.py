@@ -79,7 +79,7 @@ def test_who_loses_is_told_and_restores_it(seen: Seen) -> None:
     assert ben["lost"] == cleo["lost"] == []
     assert "Put mine back" in ann["shown"]
     assert "Put mine back" not in ben["shown"]
-    assert "“From ann” of ann gave way to “From ben” of ben" in seen["merge"]["server"]
+    assert "From ann of ann gave way to From ben of ben" in seen["merge"]["server"]
     assert seen["merge"]["restored"] == []
 
 
@@ -125,7 +125,7 @@ def test_revocation_takes_the_rows_away(seen: Seen) -> None:
 
 
 def test_the_tour_goes_with_a_keyboard_alone(seen: Seen) -> None:
-    """Each stop shows the focus, Enter plays the stories to their ends, Space ticks a to-do inside a phone."""
+    """Each stop shows the focus, Enter plays the stories to their ends, Space ticks a to-do in a phone."""
     tour = seen["tour"]
     assert tour["stops"][0][0] == "Start over"
     assert tour["stops"][-1][0] == "Begin"

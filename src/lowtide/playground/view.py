@@ -78,7 +78,7 @@ async def look(sync: Sync) -> View:
             model = sync.schema.models[name]
             found[name] = [Shown(id, store.restore(model, data), at) for id, data, _, _, at in rows]
         devices = await tx.fetch(_QUERIES["devices"], SPACE, MAX_DEVICES)
-        return head, found, {client_id: user for client_id, user in devices}
+        return head, found, {str(client_id): str(user) for client_id, user in devices}
 
     head, records, devices = await sync.database.read(read)
     server = Principal(user="playground", space=SPACE, server=True)
