@@ -25,6 +25,7 @@ export class Phone {
   db!: PowerSyncDatabase;
   readonly connector: LowtideConnector;
   switches: Switches;
+  private closed = false;
 
   constructor(
     readonly id: PhoneId,
@@ -87,20 +88,25 @@ export class Phone {
     if (before.airplane && !now.airplane) this.connect();
   }
 
-  async report(): Promise<Report> {
+  /** How it stands; null once it is closed. */
+  async report(): Promise<Report | null> {
     const { connected, dataFlowStatus, hasSynced } = this.db.currentStatus;
-    const { count } = await this.db.getUploadQueueStats();
+    const queue = await this.db.getUploadQueueStats().catch((error: unknown) => {
+      if (!this.closed) throw error;
+    });
+    if (!queue) return null;
     return {
       connected,
       uploading: dataFlowStatus.uploading ?? false,
       downloading: dataFlowStatus.downloading ?? false,
       hasSynced: hasSynced ?? false,
-      waiting: count
+      waiting: queue.count
     };
   }
 
   /** Stop, so that the database's file can be deleted. */
   async close(): Promise<void> {
+    this.closed = true;
     await this.db.disconnect();
     await this.db.close();
   }

@@ -14,7 +14,7 @@ const MOST_SENT = 200; // requests that are remembered
 export interface PhoneHandle {
   id: PhoneId;
   todos: Todos;
-  report(): Promise<Report>;
+  report(): Promise<Report | null>;
   /** What went over the network, the oldest first. */
   sent(): readonly Sent[];
   /** The answer to the next upload gets lost. */
@@ -37,11 +37,12 @@ function App({ phone, todos, facts }: { phone: Phone; todos: Todos; facts: Facts
   const [screen, setScreen] = useState(todos.screen);
   const [report, setReport] = useState<Report | null>(null);
   useEffect(() => {
-    const look = () =>
-      phone.report().then((now) => {
-        setReport(now);
-        tell({ kind: 'report', phone: phone.id, report: now });
-      });
+    const look = async () => {
+      const now = await phone.report();
+      if (!now) return;
+      setReport(now);
+      tell({ kind: 'report', phone: phone.id, report: now });
+    };
     const stops = [
       todos.onScreen((now) => {
         setScreen(now);
@@ -320,7 +321,10 @@ async function start() {
     report: () => phone.report(),
     sent: () => sent,
     loseAnswer: () => (phone.network.loseAnswer = true),
-    close: () => phone.close()
+    close: () => {
+      todos.stop();
+      return phone.close();
+    }
   };
   Object.assign(window, { phone: handle });
   tell({ kind: 'ready', handle });

@@ -79,6 +79,7 @@ export class Stage {
 
   /** Everything as at first: other data on the server, empty phones, good networks. */
   async startOver(): Promise<void> {
+    this.settingUp = true; // not by what the view says meanwhile
     const handles = PHONES.map((id) => this.devices[id].handle);
     await Promise.all(handles.map((handle) => handle?.close().catch(() => {})));
     if (this.view) await startOver(this.facts, this.view);

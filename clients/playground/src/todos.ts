@@ -48,6 +48,8 @@ export class Todos {
   private readonly asked = new Map<string, string>();
   private readonly left = new Set<string>();
   private device = '';
+  private stopped = false;
+  private stopLooking = () => {};
   private readonly rejections: Rejections;
   private readonly conflicts: Conflicts;
   private lost = new Map<string, Lost[]>();
@@ -67,9 +69,16 @@ export class Todos {
       this.columns.set(name, new Set(rows.map((row) => row.name)));
     }
     const tables = [...this.columns.keys()];
-    this.db.onChange({ onChange: () => this.look() }, { tables, throttleMs: 30 });
+    this.stopLooking = this.db.onChange({ onChange: () => this.look() }, { tables, throttleMs: 30 });
     this.device = await this.db.getClientId();
     await this.look();
+  }
+
+  /** Before the database is closed: look at it no more. */
+  stop(): void {
+    this.stopped = true;
+    this.hearers.clear();
+    this.stopLooking();
   }
 
   onScreen(hear: (screen: Screen) => void): () => void {
@@ -155,6 +164,14 @@ export class Todos {
   // What is shown.
 
   private async look(): Promise<void> {
+    try {
+      await this.read();
+    } catch (error) {
+      if (!this.stopped) throw error;
+    }
+  }
+
+  private async read(): Promise<void> {
     const [lists, todos, members, refusals] = await Promise.all([
       this.db.getAll<Row>('SELECT * FROM todo_list ORDER BY title LIMIT 1'),
       this.db.getAll<Row>('SELECT * FROM todo ORDER BY id'),
@@ -184,7 +201,7 @@ export class Todos {
 
   /** Ask for what lost in records that have changed since they were last asked for. */
   private async askLost(): Promise<void> {
-    if (!this.db.currentStatus.connected) return;
+    if (this.stopped || !this.db.currentStatus.connected) return;
     const { count } = await this.db.getUploadQueueStats();
     if (count > 0) return;
     for (const todo of this.screen.todos) {
