@@ -18,7 +18,19 @@ import msgspec
 from rich.console import Console
 
 import lowtide
-from benchmarks import first_sync, live, login, networks, peers, reconnect, report, rest, start, uploads
+from benchmarks import (
+    browser,
+    first_sync,
+    live,
+    login,
+    networks,
+    peers,
+    reconnect,
+    report,
+    rest,
+    start,
+    uploads,
+)
 from benchmarks.meter import Machine
 from benchmarks.rows import as_json
 from benchmarks.run import Run
@@ -31,6 +43,7 @@ AREAS = {
     "reconnect": reconnect.measure,
     "rest": rest.measure,
     "networks": networks.measure,
+    "browser": browser.measure,
     "login": login.measure,
 }
 RESULTS = Path(__file__).parent / "results.json"

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 NODE = HERE.parent / "node"
 APPS = {"crew": HERE / "crew.py", "crew_last_year": HERE / "crew_last_year.py"}
 DEADLINE = 90.0
-"""Seconds that a scenario may take."""
+"""Seconds that a scenario may take, unless it says."""
 
 
 class ScenarioFailed(AssertionError):
@@ -33,6 +33,7 @@ def run(
     transport: str = "HTTP",
     given: dict[str, Any] | None = None,
     space: str = "main",
+    deadline: float = DEADLINE,
 ) -> Any:
     """Run ``tests/node/<name>.mjs`` and return its report.
 
@@ -60,7 +61,7 @@ def run(
             text=True,
             encoding="utf-8",
         )
-    alarm = threading.Timer(DEADLINE, process.kill)
+    alarm = threading.Timer(deadline, process.kill)
     alarm.start()
     try:
         report = _converse(process, server, space)
