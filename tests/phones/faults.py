@@ -61,9 +61,9 @@ def baseline_in_server_state() -> Iterator[None]:
     sent: dict[tuple[str, str], Place] = {}
     settle, send_data = download.Download._settle, download.Download._send_data
 
-    async def remember(self: Any, outlet: Any, changed: Any) -> bool:
+    async def remember(self: Any, outlet: Any, changed: Any, alone: bool) -> bool:
         try:
-            return await send_data(self, outlet, changed)
+            return await send_data(self, outlet, changed, alone)
         finally:
             for topic, place in self._places.items():
                 sent[(self._request.client_id, topic)] = place
@@ -116,11 +116,11 @@ def early_checkpoint() -> Iterator[None]:
     """A checkpoint is called complete when the first bucket is."""
     send_data = download.Download._send_data
 
-    async def hasty(self: Any, outlet: Any, changed: Any) -> bool:
+    async def hasty(self: Any, outlet: Any, changed: Any, alone: bool) -> bool:
         view = self._view
         behind = [t for t in view.held if t in self._places and self._places[t].last != view.buckets[t].last]
         only = {topic: view.buckets[topic] for topic in behind[:1]}
-        return await send_data(self, outlet, only)
+        return await send_data(self, outlet, only, alone)
 
     with mock.patch.object(download.Download, "_send_data", hasty):
         yield

@@ -348,6 +348,10 @@ class Download:
 
     async def _deliver(self, outlet: Outlet, view: View, changed: Mapping[str, Bucket]) -> None:
         """Tell what commits did. Everything before was told, so places and news decide every byte."""
+        if self._service.hub.alone(changed):
+            # Nobody else is told the same.
+            await self._send(outlet, changed, alone=True)
+            return
         kept = self._service.deliveries
         write = self._write_checkpoint(view)
         news = tuple((self._places.get(topic), view.held[topic], b.last) for topic, b in changed.items())
@@ -368,14 +372,17 @@ class Download:
             if len(kept) > SHARED_DELIVERIES:
                 kept.popitem(last=False)
 
-    async def _send(self, outlet: Outlet, changed: Mapping[str, Bucket] | None) -> Piece | None:
-        """Bring the device to the view. ``changed``: the only buckets that differ, if that is known.
+    async def _send(
+        self, outlet: Outlet, changed: Mapping[str, Bucket] | None, *, alone: bool = False
+    ) -> Piece | None:
+        """Bring the device to the view. ``changed``: the only buckets that differ, if that is known;
+        ``alone``: no other device is sent the same.
 
         Returns what was written if it was one small piece, and neither more nor less than ``changed``.
         """
         written = outlet.sent
         await self._announce(outlet, changed)
-        while not await self._send_data(outlet, changed):
+        while not await self._send_data(outlet, changed, alone):
             if self._over():
                 return None
             await self.look()
@@ -386,11 +393,11 @@ class Download:
         assert view is not None  # noqa: S101
         await self._say(outlet, "checkpoint_complete", {"last_op_id": str(view.op)})
         whole = changed is not None and outlet.sent == written
-        piece = await self._flush(outlet)
+        piece = await self._flush(outlet, alone=alone)
         self._service.seen(self._principal, self._request.client_id, view.group)
         return piece if whole else None
 
-    async def _send_data(self, outlet: Outlet, changed: Mapping[str, Bucket] | None) -> bool:
+    async def _send_data(self, outlet: Outlet, changed: Mapping[str, Bucket] | None, alone: bool) -> bool:
         """Send what the device lacks; False when the view turned out to be old on the way."""
         view = self._view
         assert view is not None  # noqa: S101
@@ -404,7 +411,8 @@ class Download:
             bucket = view.buckets[held.topic]
             place = self._places[held.topic]
             while place.last != bucket.last:
-                segment = await self._service.segments.get(self._want(held.topic, bucket, place))
+                wanted = self._want(held.topic, bucket, place)
+                segment = await self._service.segments.get(wanted, alone=alone)
                 if min(segment.floor, segment.last) > max(bucket.floor, place.forget):
                     # Removals that the device has not had were forgotten since the look.
                     current = False
@@ -510,14 +518,15 @@ class Download:
         if self._unsent_bytes > FLUSH_BYTES:
             await self._flush(outlet)
 
-    async def _flush(self, outlet: Outlet) -> Piece | None:
-        """Write what was gathered; returns it if it was small."""
+    async def _flush(self, outlet: Outlet, *, alone: bool = False) -> Piece | None:
+        """Write what was gathered; returns it if it was small. ``alone``: nobody else is sent the same."""
         unsent, small = self._unsent, self._unsent_bytes <= SHARED_BYTES
         self._unsent, self._unsent_bytes = [], 0
         if not unsent:
             return None
         if small:
-            piece = self._service.segments.share(b"".join([piece.raw for piece in unsent]))
+            raw = b"".join([piece.raw for piece in unsent])
+            piece = Piece(raw) if alone else self._service.segments.share(raw)
             await outlet.write(self._coder.add(piece))
             return piece
         await outlet.write(b"".join([self._coder.add(piece) for piece in unsent]))

@@ -117,6 +117,10 @@ class Hub:
         """Does anybody listen to ``topic``?"""
         return topic in self._by_topic
 
+    def alone(self, topics: Iterable[str]) -> bool:
+        """Does at most one listener wait for each of ``topics``?"""
+        return all(len(self._by_topic.get(topic, ())) < 2 for topic in topics)
+
     def deliver(self, commit: Commit) -> None:
         """Tell the listeners of a durable commit. Commits come in the order of their groups."""
         self.group = max(self.group, commit.group)

@@ -6,6 +6,7 @@ A line is one JSON object and a newline, or one BSON document.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -133,17 +134,13 @@ class Piece:
         """The piece in ``coding``."""
         if coding == "gzip":
             if self._gzip is None:
-                # Loaded with the first device that asks for it: a quiet server is spared its memory.
-                from isal import isal_zlib
-
-                packer = isal_zlib.compressobj(1, isal_zlib.DEFLATED, -15)
-                self._gzip = packer.compress(self.raw) + packer.flush(isal_zlib.Z_FULL_FLUSH)
+                isal = _isal()
+                packer = isal.compressobj(1, isal.DEFLATED, -15)
+                self._gzip = packer.compress(self.raw) + packer.flush(isal.Z_FULL_FLUSH)
             return self._gzip
         if coding == "zstd":
             if self._zstd is None:
-                from backports import zstd
-
-                self._zstd = zstd.compress(self.raw, 1)
+                self._zstd = _zstd().compress(self.raw, 1)
             return self._zstd
         return self.raw
 
@@ -151,3 +148,20 @@ class Piece:
     def size(self) -> int:
         """Bytes held in memory."""
         return len(self.raw) + len(self._gzip or b"") + len(self._zstd or b"")
+
+
+# Loaded with the first device that asks for them: a quiet server is spared their memory.
+
+
+@functools.cache
+def _isal() -> Any:
+    from isal import isal_zlib
+
+    return isal_zlib
+
+
+@functools.cache
+def _zstd() -> Any:
+    from backports import zstd
+
+    return zstd

@@ -85,18 +85,21 @@ class Segments:
         self.hits = 0
         self.misses = 0
 
-    async def get(self, want: Want) -> Segment:
-        """The segment; read by one, awaited by all who want the same. Raises as ``Database.read``."""
+    async def get(self, want: Want, *, alone: bool = False) -> Segment:
+        """The segment; read by one, awaited by all who want the same. Raises as ``Database.read``.
+
+        ``alone``: nobody else will want what a commit has just written, so it is not kept.
+        """
+        if alone and (rows := self._recent(want)) is not None:
+            return segment_of(want, rows, want.last)
         kept = self._kept.get(want)
         if kept is not None:
             self._kept.move_to_end(want)
             self._count(want, kept)
             self.hits += 1
             return kept
-        page = self._pages.get(want.bucket)
-        place = want.place
-        if page is not None and page[0] == want.last and page[1].after == place.last == place.cursor:
-            segment = segment_of(want, page[1].rows, want.last)
+        if (rows := self._recent(want)) is not None:
+            segment = segment_of(want, rows, want.last)
             self.keep(want, segment)
             return segment
         task = self._reading.get(want)
@@ -105,6 +108,13 @@ class Segments:
             task = asyncio.create_task(self._read(want))
             self._reading[want] = task
         return await asyncio.shield(task)
+
+    def _recent(self, want: Want) -> Sequence[Row] | None:
+        """What the latest commit wrote, if that is all that is wanted."""
+        page, place = self._pages.get(want.bucket), want.place
+        if page is not None and page[0] == want.last and page[1].after == place.last == place.cursor:
+            return page[1].rows
+        return None
 
     def share(self, raw: bytes) -> Piece:
         """A piece for a line that many connections may send alike: compressed once for all of them."""
