@@ -59,6 +59,7 @@ from lowtide.auth.outside import Outside
 from lowtide.auth.own import Own
 from lowtide.auth.passkeys import COMPONENT as PASSKEYS
 from lowtide.auth.passkeys import Passkeys, lies_on, passkey_routes, passkey_site
+from lowtide.auth.proofs import SharedProofs
 from lowtide.auth.provider import COMPONENT as PROVIDER
 from lowtide.auth.provider import PageWays, Provider
 from lowtide.auth.provider.discovery import UPSTREAM
@@ -168,6 +169,8 @@ class Lowtide:
         self.keys = Keys(self.database, clock, self.vault, self.audit)
         self.tokens: Tokens
         self.proofs = Proofs(clock, lambda: self.keys.derive("dpop"), public_url=settings.public_url)
+        self.challenges = Challenges(self.vault, clock, ids)
+        self.shared_proofs = SharedProofs(self.proofs, self.database, self.challenges, clock)
         self.accounts = Accounts(
             self.database,
             self.bus,
@@ -188,7 +191,7 @@ class Lowtide:
             clock,
             ids,
             self.accounts,
-            self.proofs,
+            self.shared_proofs,
             lambda token: self.tokens.verify(token),
             open_carriers(settings, self.database, clock, self.egress, dev),
             app=app.name,
@@ -218,7 +221,6 @@ class Lowtide:
         self._versions = read_versions(settings.min_app_versions)
         self._android = read_android_apps(settings.android_apps)
         self._apple = check_apple_apps(settings.apple_apps)
-        self.challenges = Challenges(self.vault, clock, ids)
         on_site = lies_on(settings.address, settings.passkey_rp_id)
         own = (settings.address,) if on_site else ()
         self.passkeys = Passkeys(
@@ -261,7 +263,7 @@ class Lowtide:
             self.keys,
             lambda: self.keys.derive("forms"),
             lambda: self.tokens,
-            self.proofs,
+            self.shared_proofs,
             PageWays(
                 self.accounts.sign_in,
                 self.methods.email,
@@ -401,7 +403,7 @@ class Lowtide:
                 Own(self.database, self.accounts),
                 self.merging,
                 self.deletion,
-                self.proofs,
+                self.shared_proofs,
                 self.rates,
             ),
             *admin_routes(Admin(self.database, self.accounts), self.deletion),

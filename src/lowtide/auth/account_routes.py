@@ -53,9 +53,9 @@ ANONYMOUS_STARTS = Limit(120, 3600.0, burst=30)
 
 
 class Proving(Protocol):
-    """Checks proofs of possession: ``lowtide.auth.dpop.Proofs``."""
+    """Checks proofs of possession: ``lowtide.auth.proofs.SharedProofs``."""
 
-    def of(self, request: Request[Any, Any], *, token: str | None = None) -> str | None: ...
+    async def of(self, request: Request[Any, Any]) -> str | None: ...
 
 
 class Counting(Protocol):
@@ -141,7 +141,7 @@ def account_routes(
         signed = await accounts.sessions.refresh(
             body.refresh_token,
             rotation_id=body.rotation_id,
-            jkt=proofs.of(request),
+            jkt=await proofs.of(request),
             space=body.space,
             ip=request.client,
             request_id=request.id,
@@ -150,12 +150,12 @@ def account_routes(
 
     async def anonymous(request: Request[Starting, None]) -> SignedIn:
         """A new user without a name: the app can be used at once, and the account be claimed later."""
-        jkt = proofs.of(request)
         taken = await rates.take("auth.anonymous", network(request.client), ANONYMOUS_STARTS)
         if not taken.allowed:
             raise TooManyRequests(
                 "Too many new users from this network.", retry_after=round(taken.retry_after + 1)
             )
+        jkt = await proofs.of(request)
         ask = ask_of(request, device=request.body.device, space=request.body.space, jkt=jkt)
         return signed_in(await accounts.sign_in.anonymous(ask))
 
@@ -206,7 +206,7 @@ def account_routes(
         taken = await rates.take("auth.merge", who.user, MERGES)
         if not taken.allowed:
             raise TooManyRequests("Too many merges.", retry_after=round(taken.retry_after + 1))
-        merged = await merging.merge(who, request.body.token, proofs.of(request), request.id)
+        merged = await merging.merge(who, request.body.token, await proofs.of(request), request.id)
         left = [Kept(space=one.space, model=one.model, id=one.id, code=one.code) for one in merged.left]
         return MergedIn(signed=signed_in(merged.signed), records=merged.records, left=left)
 

@@ -35,6 +35,8 @@ WINDOW = 60
 """Seconds that a proof's time may be off before a nonce is asked for."""
 SLOT = 150
 """Seconds of a nonce's slot: a nonce is good for its slot and the next one."""
+LIFE = max(2 * WINDOW, 2 * SLOT)
+"""Seconds for which any proof of now can count: by its time, or by its nonce."""
 REMEMBERED = 50_000
 """Proofs whose number is remembered; beyond it the oldest is forgotten. About 200 bytes each."""
 
@@ -67,11 +69,16 @@ class Proofs:
 
         Raises as ``check`` does.
         """
+        proved = self.read(request, token=token)
+        return None if proved is None else proved[0]
+
+    def read(self, request: Request[Any, Any], *, token: str | None = None) -> tuple[str, str] | None:
+        """As ``of``, with what the proof is called: no other has the same, on any node."""
         proof = request.header("dpop")
         if proof is None:
             return None
         host = request.header("host") or ""
-        return self.check(proof, method=request.method, host=host, path=request.path, token=token)
+        return self._checked(proof, request.method, host, request.path, token)
 
     def check(self, proof: str, *, method: str, host: str, path: str, token: str | None = None) -> str:
         """The thumbprint of the key that made ``proof`` for this request, and for ``token`` if there is one.
@@ -80,6 +87,9 @@ class Proofs:
         counts once. Raises ``ProofInvalid``, and ``NonceNeeded`` (with a nonce) for one that would be right
         with a fresh nonce. RFC 9449 section 4.3.
         """
+        return self._checked(proof, method, host, path, token)[0]
+
+    def _checked(self, proof: str, method: str, host: str, path: str, token: str | None) -> tuple[str, str]:
         try:
             signed = jws.read(proof, most=MAX_PROOF)
             if not signed.header.keys() >= _HEADER or signed.header.keys() - _HEADER - {"kid"}:
@@ -98,8 +108,7 @@ class Proofs:
         except ValueError as error:
             raise ProofInvalid(f"The DPoP proof does not count: {error}.") from None
         self._fresh(signed.claims)
-        self._once(thumbprint, number)
-        return thumbprint
+        return thumbprint, self._once(thumbprint, number)
 
     def _read(self, claims: dict[str, Any], method: str, host: str, path: str, token: str | None) -> str:
         number = claims.get("jti")
@@ -148,17 +157,17 @@ class Proofs:
         ):
             raise NonceNeeded("The proof's nonce is not fresh.", nonce=self.nonce())
 
-    def _once(self, thumbprint: str, number: str) -> None:
+    def _once(self, thumbprint: str, number: str) -> str:
         now = self._clock.monotonic()
         while self._seen and next(iter(self._seen.values())) <= now:
             self._seen.popitem(last=False)
         digest = hashlib.sha256(f"{thumbprint} {number}".encode("utf-8", "surrogatepass")).digest()
         if digest in self._seen:
             raise ProofInvalid("The DPoP proof does not count: it was used before.")
-        # As long as any proof of now can count: by its time, or by its nonce.
-        self._seen[digest] = now + max(2 * WINDOW, 2 * SLOT)
+        self._seen[digest] = now + LIFE
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
+        return digest.hex()
 
 
 def _nonce(secret: bytes, slot: int) -> str:

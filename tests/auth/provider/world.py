@@ -18,10 +18,12 @@ from lowtide.api.logs import AccessLog
 from lowtide.api.origins import Hosts
 from lowtide.audit import Audit
 from lowtide.auth import auth_routes
+from lowtide.auth.challenges import Challenges
 from lowtide.auth.dpop import Proofs
 from lowtide.auth.keys import Keys
 from lowtide.auth.model import Proof, User
 from lowtide.auth.outside.upstream import s256
+from lowtide.auth.proofs import SharedProofs
 from lowtide.auth.provider import Provider
 from lowtide.kernel.clients import Client as App
 from lowtide.kernel.clock import ManualClock
@@ -141,6 +143,7 @@ class House:
         self.keys = keys
         self.mailbox = Mailbox(world)
         self.proofs = Proofs(self.clock, lambda: keys.derive("dpop"), public_url=ISSUER)
+        challenges = Challenges(world.vault, self.clock, world.ids)
         self.provider = Provider(
             world.database,
             world.jobs,
@@ -148,7 +151,7 @@ class House:
             keys,
             lambda: keys.derive("forms"),
             lambda: world.tokens,
-            self.proofs,
+            SharedProofs(self.proofs, world.database, challenges, self.clock),
             self.mailbox,
             self.clock,
             address=ISSUER,

@@ -139,7 +139,7 @@ class Email:
 
     async def finish(self, request: Request[EmailFinish, None]) -> Answered:
         """Sign in with the code from the mail, or, without one, once the link was confirmed."""
-        body, ask = request.body, self._signing.ask(request, request.body)
+        body, ask = request.body, await self._signing.ask(request, request.body)
         proof = await self.prove(body.flow_id, body.code, request.id)
         return await self._signing.complete(proof, ask, body)
 

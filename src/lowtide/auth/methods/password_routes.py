@@ -59,7 +59,7 @@ def password_routes(
 
     async def sign_in(request: Request[PasswordSignIn, None]) -> Answered:
         """Sign in. The answer to a wrong password and to an unknown address is the same."""
-        body, ask = request.body, signing.ask(request, request.body)
+        body, ask = request.body, await signing.ask(request, request.body)
         address = email_address(body.email)
         await passwords.check(
             address,
@@ -76,7 +76,7 @@ def password_routes(
         Whoever has a second factor is asked for it first; the password then stays as it was, to be changed
         once they are signed in.
         """
-        body, ask = request.body, signing.ask(request, request.body)
+        body, ask = request.body, await signing.ask(request, request.body)
         await email.check(body.flow_id, body.code)
         given = await passwords.screened(body.password, email=None, beside=False)
         kept = await passwords.hash(given)

@@ -35,7 +35,7 @@ def second_factor_routes(seconds: SecondFactors, signing: Signing) -> list[Route
 
     async def finish(request: Request[SecondFactorSent, None]) -> SignedIn:
         """Finish a sign-in with the second factor. A wrong code may be followed by others, ever slower."""
-        body, ask = request.body, signing.ask(request, request.body)
+        body, ask = request.body, await signing.ask(request, request.body)
         user = await signing.waiting(body.ticket)
         amr = await seconds.check(
             user.id,

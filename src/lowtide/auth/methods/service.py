@@ -8,7 +8,6 @@ from typing import Any
 
 from lowtide.audit import Audit
 from lowtide.auth.accounts import Accounts
-from lowtide.auth.dpop import Proofs
 from lowtide.auth.methods.blocklist import Blocklist
 from lowtide.auth.methods.codes import Codes
 from lowtide.auth.methods.email import Email
@@ -21,6 +20,7 @@ from lowtide.auth.methods.secondfactor_routes import second_factor_routes
 from lowtide.auth.methods.signing import Signing
 from lowtide.auth.methods.sms import Sms
 from lowtide.auth.methods.tries import Tries
+from lowtide.auth.proofs import SharedProofs
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.http import Request, Route
 from lowtide.kernel.ids import Ids
@@ -43,7 +43,7 @@ class Methods:
         clock: Clock,
         ids: Ids,
         accounts: Accounts,
-        proofs: Proofs,
+        proofs: SharedProofs,
         authenticate: Callable[[str], Principal],
         carriers: Mapping[Channel, Carrier],
         *,

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import msgspec
 
 from lowtide.auth.answers import SecondFactor, SignedIn, ask_of, own_session, signed_in, told
-from lowtide.auth.dpop import Proofs
 from lowtide.auth.model import Ask, DeviceFacts, Proof, Signed, User
+from lowtide.auth.proofs import SharedProofs
 from lowtide.auth.signin import SignIn
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import StepUpRequired, Unauthorized
@@ -50,7 +50,7 @@ class Signing:
     """Signs in whoever a method has proved."""
 
     def __init__(
-        self, sign_in: SignIn, proofs: Proofs, authenticate: Callable[[str], Principal], clock: Clock
+        self, sign_in: SignIn, proofs: SharedProofs, authenticate: Callable[[str], Principal], clock: Clock
     ):
         """``authenticate``: a token to whom it stands for."""
         self._sign_in = sign_in
@@ -58,24 +58,19 @@ class Signing:
         self._authenticate = authenticate
         self._clock = clock
 
-    def ask(self, request: Request[Any, Any], body: Asking) -> Ask:
+    async def ask(self, request: Request[Any, Any], body: Asking) -> Ask:
         """Who wants to sign in, and where: asked before a code, a ticket or another proof is used up.
 
         Raises ``Unauthorized`` for a token that is sent and not good, ``ProofInvalid``, ``NonceNeeded``; to
         link also for none, and ``StepUpRequired`` for one of an old sign-in.
         """
-        ask = ask_of(
-            request,
-            device=body.device,
-            space=body.space,
-            jkt=self._proofs.of(request),
-            upgrade=self.who(request),
-        )
+        who = self.who(request)
         if isinstance(body, Linking) and body.link:
-            if ask.upgrade is None:
+            if who is None:
                 raise Unauthorized("Only who is signed in links another way in.")
-            self._sign_in.recent(own_session(ask.upgrade))
-        return ask
+            self._sign_in.recent(own_session(who))
+        jkt = await self._proofs.of(request)
+        return ask_of(request, device=body.device, space=body.space, jkt=jkt, upgrade=who)
 
     def who(self, request: Request[Any, Any]) -> Principal | None:
         """Who is signed in already, where nobody has to be. Raises ``Unauthorized``, ``TokenExpired``."""

@@ -178,7 +178,7 @@ class Sms:
 
     async def finish(self, request: Request[SmsFinish, None]) -> Answered:
         """Sign in with the code from the text message."""
-        body, ask = request.body, self._signing.ask(request, request.body)
+        body, ask = request.body, await self._signing.ask(request, request.body)
         proved = await self._codes.finish(body.flow_id, body.code, request=request.id)
         if proved.channel != "sms":
             raise InvalidGrant("This flow was begun with an e-mail address.")

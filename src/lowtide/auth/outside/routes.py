@@ -76,7 +76,7 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
 
     async def sign_in(request: Request[IdTokenSignIn, None]) -> Answered:
         """Sign in with the id token of Apple or Google that the phone's own system gave."""
-        body, ask = request.body, signing.ask(request, request.body)
+        body, ask = request.body, await signing.ask(request, request.body)
         proof = await native.prove(
             body.provider, body.id_token, body.nonce, code=body.authorization_code, name=body.name
         )
@@ -109,7 +109,7 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
 
     async def finish(request: Request[Finish, None]) -> Answered:
         """Exchange the code for tokens, on the device that began."""
-        body, ask = request.body, signing.ask(request, request.body)
+        body, ask = request.body, await signing.ask(request, request.body)
         return await signing.complete(await upstreams.finish(body.code, body.verifier), ask, body)
 
     tags = ("outside",)

@@ -103,7 +103,7 @@ def passkey_routes(passkeys: Passkeys, sign_in: SignIn, signing: Signing) -> lis
 
     async def complete(request: Request[PasskeySignIn, None]) -> Answered:
         """Sign in with a passkey, or finish a sign-in with it. It counts as two factors by itself."""
-        body, ask = request.body, signing.ask(request, request.body)
+        body, ask = request.body, await signing.ask(request, request.body)
         if body.ticket:
             user = await sign_in.waiting(body.ticket)
             proof = await passkeys.prove(body.credential, user=user.id, request=request.id)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from lowtide.auth.dpop import Proofs
+from lowtide.auth.proofs import SharedProofs
 from lowtide.auth.provider import discovery
 from lowtide.auth.provider.apps import Apps
 from lowtide.auth.provider.authorize import PUSHED, check
@@ -70,7 +70,7 @@ class Endpoints:
         clients: Clients,
         grants: Grants,
         inspection: Inspection,
-        proofs: Proofs,
+        proofs: SharedProofs,
     ):
         self._database = database
         self._store = store
@@ -83,7 +83,7 @@ class Endpoints:
         """Tokens for a code or a refresh token (RFC 6749 section 3.2; RFC 9449 section 5)."""
         try:
             sender = From(
-                jkt=self._proved(request),
+                jkt=await self._proved(request),
                 ip=request.client,
                 request_id=request.id,
                 user_agent=request.header("user-agent") or "",
@@ -98,7 +98,7 @@ class Endpoints:
     async def push(self, request: Request[bytes, bytes]) -> Response:
         """An authorization request, pushed before the browser comes with its address (RFC 9126)."""
         try:
-            jkt = self._proved(request)
+            jkt = await self._proved(request)
             fields = read_parameters(request.body)
             client = await self._clients.authenticate(fields, request.header("authorization"))
             if "request_uri" in fields:
@@ -142,9 +142,9 @@ class Endpoints:
             raise ScopeMissing("The token was not granted the scope 'openid'.", scope="openid")
         return Response(body=await self._inspection.userinfo(who))
 
-    def _proved(self, request: Request[Any, Any]) -> str | None:
+    async def _proved(self, request: Request[Any, Any]) -> str | None:
         try:
-            return self._proofs.of(request)
+            return await self._proofs.of(request)
         except NonceNeeded as error:
             raise OAuthError("use_dpop_nonce", error.message, nonce=error.details["nonce"]) from None
         except ProofInvalid as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from lowtide.auth.accounts import Accounts
-from lowtide.auth.dpop import Proofs
 from lowtide.auth.keys import KeySource
+from lowtide.auth.proofs import SharedProofs
 from lowtide.auth.provider.admin import ClientAdmin
 from lowtide.auth.provider.apps import Apps, app_routes
 from lowtide.auth.provider.authorize import Authorization
@@ -46,7 +46,7 @@ class Provider:
         keys: KeySource,
         secrets: Callable[[], tuple[bytes, ...]],
         tokens: Callable[[], Tokens],
-        proofs: Proofs,
+        proofs: SharedProofs,
         ways: Ways,
         clock: Clock,
         *,
