@@ -1,7 +1,6 @@
 // Where a session is kept: a small port, and what stands behind it on each platform.
 
 import { LowtideError } from './errors.js';
-import { token } from './random.js';
 
 /**
  * Keeps texts by name. `set` replaces the whole text or nothing of it, also when the app dies in the middle, and has
@@ -80,40 +79,47 @@ const PART = 1_800; // bytes: older versions of SecureStore take 2,048
  * device, such as `{ keychainAccessible: SecureStore.AFTER_FIRST_UNLOCK_THIS_DEVICE_ONLY }`.
  */
 export function secureStore(store: SecureStoreLike, options: object = {}): Store {
-  const parts = (entry: string | null): string[] => {
-    const found = /^parts:([\w-]+):(\d+)$/.exec(entry ?? '');
-    return found ? Array.from({ length: Number(found[2]) }, (_, i) => `${found[1]}.${i}`) : [];
+  const part = (name: string, place: string, i: number) => `${name}.${place}.${i}`;
+  /** Where the text lies, and in how many parts. */
+  const read = async (name: string) => {
+    const entry = await store.getItemAsync(name, options);
+    const [, place = '', count = '0'] = /^parts:([ab]):(\d+)$/.exec(entry ?? '') ?? [];
+    return { entry, place, count: Number(count) };
   };
-  const clear = async (name: string, entry: string | null) => {
-    for (const part of parts(entry)) await store.deleteItemAsync(`${name}.${part}`, options);
+  /** Also what a write that died has left there: parts are written upwards and deleted downwards, without a gap. */
+  const clear = async (name: string, place: string, from: number) => {
+    let end = from;
+    while ((await store.getItemAsync(part(name, place, end), options)) !== null) end++;
+    while (end-- > from) await store.deleteItemAsync(part(name, place, end), options);
   };
   return {
     async get(name) {
-      const entry = await store.getItemAsync(name, options);
-      if (entry === null || !entry.startsWith('parts:')) return entry;
+      const { entry, place, count } = await read(name);
+      if (!place) return entry;
       let text = '';
-      for (const part of parts(entry)) {
-        const value = await store.getItemAsync(`${name}.${part}`, options);
+      for (let i = 0; i < count; i++) {
+        const value = await store.getItemAsync(part(name, place, i), options);
         if (value === null) throw new LowtideError('storage', `A part of '${name}' is missing in the key store.`);
         text += value;
       }
       return decodeURIComponent(text);
     },
     async set(name, value) {
-      const before = await store.getItemAsync(name, options);
+      const before = await read(name);
+      const place = before.place === 'a' ? 'b' : 'a';
       const text = encodeURIComponent(value);
-      const made = token(6);
       const count = Math.ceil(text.length / PART);
       for (let i = 0; i < count; i++) {
-        await store.setItemAsync(`${name}.${made}.${i}`, text.slice(i * PART, (i + 1) * PART), options);
+        await store.setItemAsync(part(name, place, i), text.slice(i * PART, (i + 1) * PART), options);
       }
-      await store.setItemAsync(name, `parts:${made}:${count}`, options);
-      await clear(name, before);
+      await store.setItemAsync(name, `parts:${place}:${count}`, options);
+      await clear(name, place, count);
+      if (before.place) await clear(name, before.place, 0);
     },
     async remove(name) {
-      const before = await store.getItemAsync(name, options);
       await store.deleteItemAsync(name, options);
-      await clear(name, before);
+      await clear(name, 'a', 0);
+      await clear(name, 'b', 0);
     }
   };
 }

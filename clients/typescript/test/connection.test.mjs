@@ -92,12 +92,19 @@ test('in the background what waits is sent, then the connection ends; in front i
   await stays.connection.disconnect();
 });
 
-test('who comes back in time keeps the connection', async () => {
-  const phone = device({ waiting: 1, upload: (signal) => new Promise((_, reject) => signal.addEventListener('abort', reject)) });
+test('who comes back in time keeps the connection, and may go again', async () => {
+  let hangs = true;
+  const phone = device({
+    waiting: 1,
+    upload: (signal) => hangs && new Promise((_, reject) => signal.addEventListener('abort', reject))
+  });
   await phone.connection.connect({ grace: 60_000 });
   await phone.turn({ visible: false });
   await phone.turn({ visible: true });
   assert.deepEqual(phone.calls, [ONLINE]);
+  hangs = false;
+  await phone.turn({ visible: false });
+  assert.deepEqual(phone.calls, [ONLINE, 'disconnect']);
   await phone.connection.disconnect();
 });
 

@@ -1309,22 +1309,27 @@ function indexedDbStore(database = "lowtide") {
 }
 var PART = 1800;
 function secureStore(store, options = {}) {
-  const parts = (entry) => {
-    const found = /^parts:([\w-]+):(\d+)$/.exec(entry ?? "");
-    return found ? Array.from({ length: Number(found[2]) }, (_, i) => `${found[1]}.${i}`) : [];
+  const part = (name, place, i) => `${name}.${place}.${i}`;
+  const read3 = async (name) => {
+    const entry = await store.getItemAsync(name, options);
+    const [, place = "", count = "0"] = /^parts:([ab]):(\d+)$/.exec(entry ?? "") ?? [];
+    return { entry, place, count: Number(count) };
   };
-  const clear = async (name, entry) => {
-    for (const part of parts(entry))
-      await store.deleteItemAsync(`${name}.${part}`, options);
+  const clear = async (name, place, from) => {
+    let end = from;
+    while (await store.getItemAsync(part(name, place, end), options) !== null)
+      end++;
+    while (end-- > from)
+      await store.deleteItemAsync(part(name, place, end), options);
   };
   return {
     async get(name) {
-      const entry = await store.getItemAsync(name, options);
-      if (entry === null || !entry.startsWith("parts:"))
+      const { entry, place, count } = await read3(name);
+      if (!place)
         return entry;
       let text = "";
-      for (const part of parts(entry)) {
-        const value = await store.getItemAsync(`${name}.${part}`, options);
+      for (let i = 0; i < count; i++) {
+        const value = await store.getItemAsync(part(name, place, i), options);
         if (value === null)
           throw new LowtideError("storage", `A part of '${name}' is missing in the key store.`);
         text += value;
@@ -1332,20 +1337,22 @@ function secureStore(store, options = {}) {
       return decodeURIComponent(text);
     },
     async set(name, value) {
-      const before = await store.getItemAsync(name, options);
+      const before = await read3(name);
+      const place = before.place === "a" ? "b" : "a";
       const text = encodeURIComponent(value);
-      const made = token(6);
       const count = Math.ceil(text.length / PART);
       for (let i = 0; i < count; i++) {
-        await store.setItemAsync(`${name}.${made}.${i}`, text.slice(i * PART, (i + 1) * PART), options);
+        await store.setItemAsync(part(name, place, i), text.slice(i * PART, (i + 1) * PART), options);
       }
-      await store.setItemAsync(name, `parts:${made}:${count}`, options);
-      await clear(name, before);
+      await store.setItemAsync(name, `parts:${place}:${count}`, options);
+      await clear(name, place, count);
+      if (before.place)
+        await clear(name, before.place, 0);
     },
     async remove(name) {
-      const before = await store.getItemAsync(name, options);
       await store.deleteItemAsync(name, options);
-      await clear(name, before);
+      await clear(name, "a", 0);
+      await clear(name, "b", 0);
     }
   };
 }
