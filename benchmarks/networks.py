@@ -31,7 +31,8 @@ TASKS = 1_000
 EDITS = 50
 """Made without a network, in one go."""
 LIVE = 10
-"""Edits made one after the other, each once the last has arrived."""
+"""Edits made one after the other, each ``PAUSE`` seconds after the last has arrived, as people do."""
+PAUSE = 2.0
 IDLE = 60.0
 """Seconds in which nobody does anything."""
 PATIENCE = 300.0
@@ -157,6 +158,7 @@ async def measure_system(run: Run, system: System) -> None:
 
 async def _first(run: Run, system: System, network: Network, reader: Phone) -> None:
     began = time.monotonic()
+    reader.link.depart()
     await reader.do("online")
     await reader.do("holds", n=TASKS)
     _add(run, system, network, f"first sync of {TASKS:,}", time.monotonic() - began, reader.link.snapshot())
@@ -165,10 +167,12 @@ async def _first(run: Run, system: System, network: Network, reader: Phone) -> N
 async def _offline(run: Run, system: System, network: Network, writer: Phone, reader: Phone) -> None:
     await writer.do("offline")
     ids = [f"task{n:05}" for n in range(EDITS)]
-    await writer.do("write", ids=ids, title="made offline")
+    title = f"made before {network.name}"
+    await writer.do("write", ids=ids, title=title)
     before, began = _both(writer, reader), time.monotonic()
+    writer.link.depart()
     await writer.do("online")
-    await reader.do("shows", title="made offline", n=EDITS)
+    await reader.do("shows", title=title, n=EDITS)
     took = time.monotonic() - began
     _add(
         run,
@@ -182,20 +186,15 @@ async def _offline(run: Run, system: System, network: Network, writer: Phone, re
 
 async def _live(run: Run, system: System, network: Network, writer: Phone, reader: Phone) -> None:
     await asyncio.sleep(5)
-    before, began = _both(writer, reader), time.monotonic()
+    before, waited = _both(writer, reader), 0.0
     for n in range(LIVE):
+        began = time.monotonic()
         await writer.do("write", ids=[f"task{n:05}"], title=f"live {n}")
         await reader.do("shows", title=f"live {n}", n=1)
-    took = (time.monotonic() - began) / LIVE
-    _add(
-        run,
-        system,
-        network,
-        "one live edit, until another has it",
-        took,
-        _both(writer, reader).since(before),
-        LIVE,
-    )
+        waited += time.monotonic() - began
+        await asyncio.sleep(PAUSE)
+    crossed = _both(writer, reader).since(before)
+    _add(run, system, network, "one live edit, until another has it", waited / LIVE, crossed, LIVE)
 
 
 async def _idle(run: Run, system: System, network: Network, reader: Phone) -> None:

@@ -44,6 +44,8 @@ class Network(msgspec.Struct, frozen=True):
 
 EDGE = Network("EDGE: 240 kbit/s, 800 ms, 2 % lost", rate=30_000, delay=0.4, loss=0.02)
 TRAIN = Network("train: cut for 5 to 15 s", rate=500_000, delay=0.05, up_for=10.0, cut_for=(5.0, 15.0))
+SOON = 0.25
+"""Seconds from a departure to its first cut: in the middle of what is being done."""
 BASEMENT = Network("basement: 10 % lost", rate=60_000, delay=0.15, loss=0.1)
 
 
@@ -93,6 +95,11 @@ class Link:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def depart(self) -> None:
+        """Begin anew on ``network``: where it is cut, the first cut comes soon."""
+        self._cut_from = time.monotonic() + SOON
+        self._cut_to = self._cut_from + self._random.uniform(*self.network.cut_for)
 
     def snapshot(self) -> Traffic:
         return msgspec.structs.replace(self.traffic)

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { Lowtide } from '@lowtide/client';
 import { column, Schema, Table } from '@powersync/common';
 import { PowerSyncDatabase } from '@powersync/node';
+import { getGlobalDispatcher } from 'undici';
 import { serve, told } from './program.mjs';
 
 const task = new Table(
@@ -12,7 +13,9 @@ const task = new Table(
 );
 const db = new PowerSyncDatabase({
   schema: new Schema({ task }),
-  database: { dbFilename: join(told.folder, `${told.name}.db`) }
+  database: { dbFilename: join(told.folder, `${told.name}.db`) },
+  // This SDK opens a connection for each request otherwise; phones and browsers keep theirs.
+  remoteOptions: { dispatcher: getGlobalDispatcher() }
 });
 const lowtide = new Lowtide(db, { endpoint: told.url, tokens: async () => told.token });
 await lowtide.open();
