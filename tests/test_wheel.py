@@ -131,6 +131,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(installed: Installed) -> N
     names = zipfile.ZipFile(installed.wheel).namelist()
     assert "lowtide/py.typed" in names
     assert "lowtide/templates/gitignore" in names
+    assert {"lowtide/playground/page/phone.html", "lowtide/playground/page/wa-sqlite.wasm.gz"} < set(names)
     assert any(name.endswith("queries.sql") for name in names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"lowtide"}
@@ -151,6 +152,9 @@ def test_dev_answers_prints_its_addresses_and_stops(dev: subprocess.Popen[str], 
     assert get(f"http://127.0.0.1:{port}/health/ready")[0] == 200
     assert time.monotonic() - began < 10
     told(dev, rf"http://10\.0\.2\.2:{port}")
+    page = f"http://127.0.0.1:{port}/playground"
+    assert told(dev, r"three phones +(\S+)")[1] == page
+    assert get(page)[0] == 200
     assert (project / "data/data.db").is_file()
     dev.send_signal(signal.SIGINT)
     assert dev.wait(15) == 130
