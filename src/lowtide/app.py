@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ from lowtide.opening import (
 )
 from lowtide.records import Records, records_routes
 from lowtide.settings import Settings, without_secrets
+from lowtide.storage.db import Tx
 from lowtide.storage.db.migrate import Component, migrate
 from lowtide.storage.jobs import Job, Jobs, Worker
 from lowtide.storage.once import Once
@@ -96,8 +97,9 @@ from lowtide.sync import COMPONENT as SYNC
 from lowtide.sync import Sync, sync_routes
 from lowtide.sync.deploy import deploy
 from lowtide.sync.retention import Retention
+from lowtide.sync.writer import Told
 from lowtide.webhooks import COMPONENT as WEBHOOKS
-from lowtide.webhooks import QUEUE, Webhooks, webhook_routes
+from lowtide.webhooks import MAX_ENDPOINTS, QUEUE, RECORDS_QUEUE, RecordChange, Webhooks, webhook_routes
 from lowtide.webhooks import SEALED as SEALED_WEBHOOKS
 
 log = logging.getLogger("lowtide")
@@ -132,7 +134,7 @@ SEALED = (
 JOBS_AT_ONCE = 16
 MESSAGES_AT_ONCE = 8
 """Messages to webhooks: a receiver that does not answer holds up no other job."""
-QUEUES = {"default": JOBS_AT_ONCE, QUEUE: MESSAGES_AT_ONCE}
+QUEUES = {"default": JOBS_AT_ONCE, QUEUE: MESSAGES_AT_ONCE, RECORDS_QUEUE: MAX_ENDPOINTS}
 RESEAL = "lowtide.reseal"
 
 
@@ -164,7 +166,16 @@ class Lowtide:
         self.rates.schedule(self.jobs)
         self.once = Once(self.database, clock, self.vault)
         self.once.schedule(self.jobs)
-        self.webhooks = Webhooks(self.database, self.jobs, self.vault, self.egress, clock, ids)
+        self.webhooks = Webhooks(
+            self.database,
+            self.jobs,
+            self.vault,
+            self.egress,
+            self.audit,
+            clock,
+            ids,
+            models=[name for name, model in schema.models.items() if not model.removed],
+        )
         self.audit.listener = self.webhooks.heard
         self.keys = Keys(self.database, clock, self.vault, self.audit)
         self.tokens: Tokens
@@ -208,6 +219,8 @@ class Lowtide:
             self.sync, clock, settings.removals_kept_days, read_oldest(settings.bridge_schemas)
         )
         self.bridges.schedule(self.jobs)
+        self.webhooks.watch = self.sync.watch
+        self.sync.writer.listener = self._changed
         self.merging = Merging(
             self.database, self.accounts, self.sync.ownership, self.jobs, lambda: self.tokens, clock
         )
@@ -296,6 +309,11 @@ class Lowtide:
         self._schema = schema
         self._worker = Worker(self.database, self.bus, self.jobs, clock, ids, queues=QUEUES)
         self._opened = AsyncExitStack()
+
+    async def _changed(self, tx: Tx, now: int, told: Sequence[Told]) -> bool:
+        """The writer's changes, as webhooks hear of them."""
+        changes = [RecordChange(*key, op, before, after) for key, op, before, after in told]
+        return await self.webhooks.changed(tx, now, changes)
 
     async def start(self) -> None:
         """Open the database, bring it up to date, put the schema into force, begin to work.

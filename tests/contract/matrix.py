@@ -372,6 +372,8 @@ ROWS = [
         ADMINS.replace("200", "404")),
     Row("POST", "/v1/admin/webhooks/{id}/test", at("/v1/admin/webhooks/none/test"),
         ADMINS.replace("200", "404")),
+    Row("POST", "/v1/admin/webhooks/{id}/replay", at("/v1/admin/webhooks/none/replay"),
+        ADMINS.replace("200", "404")),
     Row("GET", "/v1/admin/audit", at("/v1/admin/audit"),    "403   403  403  401  401  401  200  200"),
     Row("GET", "/v1/admin/audit/checkpoint", at("/v1/admin/audit/checkpoint"),
                                                             "403   403  403  401  401  401  403  200"),

@@ -49,7 +49,7 @@ class World:
         self.url = f"http://127.0.0.1:{outside.port}/hook"
         # One receiver that stands for several: as many requests at a time as there are jobs.
         egress = Egress(allowed=(f"127.0.0.1:{outside.port}",), per_host=sum(QUEUES.values()))
-        self.webhooks = Webhooks(database, self.jobs, vault, egress, clock, ids)
+        self.webhooks = Webhooks(database, self.jobs, vault, egress, self.audit, clock, ids)
         self.audit.listener = self.webhooks.heard
 
     async def add(self, *events: str) -> tuple[Endpoint, str]:

@@ -163,6 +163,13 @@ def _add_operation(commands: Any) -> None:
     requeue = _command(steps, "requeue", "jobs:requeue", "Let a dead job run again.")
     requeue.add_argument("id")
 
+    hooks = _command(commands, "webhooks", "webhooks:show", "Print where events go, and whether they arrive.")
+    steps = hooks.add_subparsers(title="commands", metavar="command")
+    tried = _command(steps, "test", "webhooks:test", "Send a test event, and print what came back.")
+    tried.add_argument("id")
+    again = _command(steps, "replay", "webhooks:replay", "Send an endpoint's dead messages again.")
+    again.add_argument("id")
+
     _add_audit(commands)
 
     doctor = _command(commands, "doctor", "doctor:run", "Look for what is open in this deployment.")

@@ -4,9 +4,12 @@
 INSERT INTO head (one, group_no, epoch, last_bucket) VALUES (1, 0, $1, 0) ON CONFLICT (one) DO NOTHING
 
 -- name: lock_head
-SELECT group_no, epoch, last_bucket FROM head WHERE one = 1
+SELECT group_no, epoch, last_bucket, watched FROM head WHERE one = 1
 -- postgres
-SELECT group_no, epoch, last_bucket FROM head WHERE one = 1 FOR UPDATE
+SELECT group_no, epoch, last_bucket, watched FROM head WHERE one = 1 FOR UPDATE
+
+-- name: watch
+UPDATE head SET watched = $1 WHERE one = 1
 
 -- name: read_head
 SELECT group_no, epoch FROM head WHERE one = 1

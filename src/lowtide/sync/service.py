@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 
 import msgspec
 
@@ -176,6 +177,10 @@ class Sync:
 
     def _note_seen(self, principal: Principal, client_id: str, group: int) -> None:
         self._seen[(principal.space, principal.user, client_id)] = (self._clock.now(), group)
+
+    async def watch(self, tx: Tx, models: Collection[str]) -> None:
+        """Tell the writer's listener of these models' changes, from the next group on; ``*`` is all."""
+        await store.watch(tx, models)
 
     async def _enqueue(self, tx: Tx, kind: str, payload: msgspec.Struct) -> None:
         await self._jobs.enqueue(tx, kind, payload)

@@ -5,7 +5,7 @@ Every function takes an open transaction and awaits nothing else, so each works 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -38,6 +38,8 @@ class Head(msgspec.Struct, frozen=True):
     group: int
     epoch: str
     last_bucket: int = 0
+    watched: str = "[]"
+    """Models of whose changes others are told, as JSON."""
 
     @property
     def op(self) -> int:
@@ -100,6 +102,11 @@ async def move_head(tx: Tx, group: int, last_bucket: int, now: int, topics: Sequ
         return
     await tx.execute(queries["set_head"], group, last_bucket)
     await tx.execute(queries["insert_head_log"], group, now, told)
+
+
+async def watch(tx: Tx, models: Collection[str]) -> None:
+    """Tell of these models' changes from the next group on; ``*`` is all."""
+    await tx.execute(queries["watch"], _encode(sorted(models)).decode())
 
 
 async def begin_epoch(tx: Tx, epoch: str) -> None:

@@ -13,7 +13,7 @@ import bisect
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Self
 
 import msgspec
@@ -103,6 +103,10 @@ class CommandCall(msgspec.Struct, frozen=True):
 
 Bar = Callable[[Tx, Sequence[Principal | None]], Awaitable[Sequence[LowtideError | None]]]
 """(tx, authors) -> why each may write no more since it was let in, as of this transaction; None: it may."""
+Told = tuple[Key, int, dict[str, Any] | None, dict[str, Any] | None]
+"""A record, its op, what it was and what it is."""
+Listener = Callable[[Tx, int, Sequence[Told]], Awaitable[bool]]
+"""(tx, now, changes of watched models): hears of a group in its transaction; whether it has made jobs."""
 Enqueue = Callable[[Tx, str, msgspec.Struct], Awaitable[None]]
 """(tx, kind, payload): a job that exists exactly if the transaction commits."""
 
@@ -119,6 +123,7 @@ class Writer:
         enqueue: Enqueue,
         publish: Callable[[Commit], None],
         bar: Bar | None = None,
+        listener: Listener | None = None,
     ):
         self._database = database
         self._schema = schema
@@ -127,6 +132,7 @@ class Writer:
         self._enqueue = enqueue
         self._publish = publish
         self._bar = bar or _nobody
+        self.listener = listener
         self._waiting: deque[tuple[Batch, int, asyncio.Future[Applied]]] = deque()
         self._waiting_mutations = 0
         self._wake = asyncio.Event()
@@ -252,6 +258,9 @@ class Writer:
             log.error("the app's code failed: %s", fault)
         await uploads.write(now)
         ledger, buckets, topics, last, jobs = await self._write(tx, merge, group, head.last_bucket, now)
+        if head.watched != "[]" and self.listener is not None:
+            told = _told(merge, ledger, frozenset(msgspec.json.decode(head.watched)))
+            jobs |= bool(told) and await self.listener(tx, now, told)
         for i, batch in enumerate(batches):
             outcome = outcomes[i]
             if batch.echo and isinstance(outcome, Applied):
@@ -477,6 +486,20 @@ class _Uploads:
     def topics(self) -> list[str]:
         """The devices that wait to hear of their uploads."""
         return self._topics
+
+
+def _told(merge: Merge, ledger: Ledger, models: Collection[str]) -> list[Told]:
+    """What the group did to records of ``models``, in the order of its ops."""
+    told: list[Told] = []
+    for key, change in merge.changes():
+        model = key[1]
+        if (model in models or "*" in models) and not model.startswith("lowtide_"):
+            before = None if change.before is None or change.before.deleted else change.before.data
+            after = None if change.after.deleted else change.after.data
+            row = ledger.row(key)
+            if row is not None and not (before is None and after is None):
+                told.append((key, int(row[6]), before, after))
+    return told
 
 
 def _echo(batch: Batch, merge: Merge, ledger: Ledger) -> dict[Key, Written]:

@@ -1,13 +1,14 @@
 -- name: add_endpoint
-INSERT INTO webhook_endpoint (id, url, events, secret, enabled, created_at) VALUES ($1, $2, $3, $4, 1, $5)
+INSERT INTO webhook_endpoint (id, url, events, secret, enabled, created_at, models, spaces, with_data)
+VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8)
 
 -- name: endpoints
-SELECT id, url, events, secret, old_secret, old_until, enabled, reason, failing_since, created_at
-FROM webhook_endpoint ORDER BY id
+SELECT id, url, events, secret, old_secret, old_until, enabled, reason, failing_since, created_at,
+models, spaces, with_data FROM webhook_endpoint ORDER BY id
 
 -- name: endpoint
-SELECT id, url, events, secret, old_secret, old_until, enabled, reason, failing_since, created_at
-FROM webhook_endpoint WHERE id = $1
+SELECT id, url, events, secret, old_secret, old_until, enabled, reason, failing_since, created_at,
+models, spaces, with_data FROM webhook_endpoint WHERE id = $1
 
 -- name: enabled
 SELECT id, events FROM webhook_endpoint WHERE enabled = 1 ORDER BY id
@@ -16,7 +17,11 @@ SELECT id, events FROM webhook_endpoint WHERE enabled = 1 ORDER BY id
 UPDATE webhook_endpoint SET old_secret = secret, old_until = $3, secret = $2 WHERE id = $1
 
 -- name: enable
-UPDATE webhook_endpoint SET enabled = $2, reason = $3, failing_since = NULL WHERE id = $1
+UPDATE webhook_endpoint SET enabled = $2, reason = $3, failing_since = NULL, failures = 0, retry_at = 0
+WHERE id = $1
+
+-- name: switch_off
+UPDATE webhook_endpoint SET enabled = 0, reason = $2 WHERE id = $1 AND enabled = 1 RETURNING id
 
 -- name: failing
 UPDATE webhook_endpoint SET failing_since = $2 WHERE id = $1 AND failing_since IS NULL
@@ -42,3 +47,67 @@ DELETE FROM webhook_try WHERE endpoint = $1 AND id < (
 -- name: tries
 SELECT message, event, attempt, status, error, took, at FROM webhook_try
 WHERE endpoint = $1 ORDER BY id DESC LIMIT $2
+
+-- name: wishes
+SELECT id, events, models, spaces, with_data FROM webhook_endpoint
+WHERE enabled = 1 AND models <> '[]' ORDER BY id
+
+-- name: add_records
+INSERT INTO webhook_record (endpoint, op, id, record, event, body)
+SELECT json_extract(j.value, '$[0]'), json_extract(j.value, '$[1]'), json_extract(j.value, '$[2]'),
+json_extract(j.value, '$[3]'), json_extract(j.value, '$[4]'), json_extract(j.value, '$[5]')
+FROM json_each($1) j WHERE true
+-- postgres
+INSERT INTO webhook_record (endpoint, op, id, record, event, body)
+SELECT j ->> 0, (j ->> 1)::bigint, j ->> 2, j ->> 3, j ->> 4, j ->> 5 FROM json_array_elements($1::json) j
+
+-- name: hold
+UPDATE webhook_endpoint SET held_by = $2, held_until = $4
+WHERE id = $1 AND enabled = 1 AND (held_by = '' OR held_by = $2 OR held_until < $3) RETURNING retry_at
+
+-- name: let_go
+UPDATE webhook_endpoint SET held_by = '', held_until = 0 WHERE id = $1 AND held_by = $2
+
+-- name: waiting
+SELECT op, id, record, event, body, attempt, due_at FROM webhook_record
+WHERE endpoint = $1 AND dead_at IS NULL ORDER BY op LIMIT $2
+
+-- name: arrived
+DELETE FROM webhook_record WHERE endpoint = $1 AND op IN (SELECT value FROM json_each($2))
+-- postgres
+DELETE FROM webhook_record
+WHERE endpoint = $1 AND op IN (SELECT json_array_elements_text($2::json)::bigint)
+
+-- name: failed
+UPDATE webhook_record SET attempt = attempt + 1, due_at = $3, error = $4, dead_at = $5
+WHERE endpoint = $1 AND op = $2
+
+-- name: failing_again
+UPDATE webhook_endpoint SET failures = failures + 1 WHERE id = $1 RETURNING failures
+
+-- name: pause
+UPDATE webhook_endpoint SET retry_at = $2 WHERE id = $1
+
+-- name: hurry
+UPDATE webhook_endpoint SET failures = 0, retry_at = 0 WHERE id = $1
+
+-- name: bury_records
+UPDATE webhook_record SET dead_at = $2, error = $3 WHERE endpoint = $1 AND dead_at IS NULL
+
+-- name: revive_records
+UPDATE webhook_record SET dead_at = NULL, attempt = 0, due_at = 0
+WHERE endpoint = $1 AND dead_at IS NOT NULL RETURNING op
+
+-- name: count_waiting
+SELECT COUNT(*) FROM (
+SELECT op FROM webhook_record WHERE endpoint = $1 AND dead_at IS NULL LIMIT $2) AS waiting
+
+-- name: counts
+SELECT endpoint, CASE WHEN dead_at IS NULL THEN 0 ELSE 1 END AS dead, COUNT(*) FROM webhook_record
+GROUP BY endpoint, CASE WHEN dead_at IS NULL THEN 0 ELSE 1 END
+
+-- name: delete_records
+DELETE FROM webhook_record WHERE endpoint = $1
+
+-- name: sweep_records
+DELETE FROM webhook_record WHERE dead_at IS NOT NULL AND dead_at < $1

@@ -8,19 +8,32 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from lowtide.audit import Audit, Entry
-from lowtide.kernel.errors import AddressRefused, Conflict, NotFound
+from lowtide.kernel.errors import AddressRefused, Conflict, Malformed, NotFound
 from lowtide.kernel.http import Request, Route
 from lowtide.storage.db import Tx
-from lowtide.webhooks.service import Endpoint, Try, Webhooks
+from lowtide.webhooks.service import MAX_NAMED, Endpoint, Try, Webhooks
 
 T = TypeVar("T")
 Event = Annotated[str, msgspec.Meta(pattern=r"^(\*|[a-z_]{1,40}\.(\*|[a-z_]{1,40}))$")]
+
+
+Names = Annotated[
+    list[Annotated[str, msgspec.Meta(min_length=1, max_length=128)]], msgspec.Meta(max_length=MAX_NAMED)
+]
 
 
 class NewWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: Annotated[str, msgspec.Meta(max_length=2048)]
     events: Annotated[list[Event], msgspec.Meta(min_length=1, max_length=50)]
     """Actions of the audit log: ``user.create``, ``session.*``, or ``*``."""
+
+    models: Names = []
+    """Models whose records' changes are sent; ``*`` is all. The events name which: ``record.created``,
+    ``record.updated``, ``record.deleted`` or ``record.*``."""
+    spaces: Names = []
+    """Only in these spaces; empty: in all."""
+    data: bool = False
+    """Send the record and what it was before, too; without it, only its ids and version."""
 
 
 class MadeWebhook(msgspec.Struct, frozen=True):
@@ -43,6 +56,10 @@ class TryList(msgspec.Struct, frozen=True):
 
 class Sent(msgspec.Struct, frozen=True):
     message: str
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    messages: int
 
 
 class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,9 +90,11 @@ def webhook_routes(webhooks: Webhooks, audit: Audit, wake: Callable[[], None]) -
     async def make(request: Request[NewWebhook, None]) -> MadeWebhook:
         """The secret is in this answer and in no other."""
         sent = request.body
-        webhook, secret = await change(
-            request, "webhook.create", "", lambda tx: webhooks.add(tx, sent.url, sent.events)
-        )
+
+        async def add(tx: Tx) -> tuple[Endpoint, str]:
+            return await webhooks.add(tx, sent.url, sent.events, sent.models, sent.spaces, data=sent.data)
+
+        webhook, secret = await change(request, "webhook.create", "", add)
         return MadeWebhook(webhook, secret)
 
     async def list_(_: Request[None, None]) -> WebhookList:
@@ -109,6 +128,13 @@ def webhook_routes(webhooks: Webhooks, audit: Audit, wake: Callable[[], None]) -
         wake()
         return Sent(message)
 
+    async def replay(request: Request[None, None]) -> Replayed:
+        """What was given up, or waited when the endpoint was switched off, is sent again."""
+        id = request.params["id"]
+        count = await change(request, "webhook.replay", id, lambda tx: webhooks.replay(tx, id))
+        wake()
+        return Replayed(count)
+
     def route(method: str, path: str, handler: object, summary: str, **more: object) -> Route:
         return Route(method, path, handler, summary=summary, auth="admin", tags=("webhooks",), **more)  # type: ignore[arg-type]
 
@@ -116,12 +142,13 @@ def webhook_routes(webhooks: Webhooks, audit: Audit, wake: Callable[[], None]) -
     return [
         route(
             "POST", path, make, "Send events to a server", body=NewWebhook, response=MadeWebhook,
-            status=201, errors=(AddressRefused, Conflict), key="none",
+            status=201, errors=(AddressRefused, Conflict, Malformed), key="none",
         ),
         route("GET", path, list_, "List webhooks", response=WebhookList),
         route("PATCH", one, switch, "Switch a webhook on or off", body=Switch, errors=missing),
         route("DELETE", one, delete, "Delete a webhook", errors=missing),
         route("POST", f"{one}/secret", rotate, "Make a new secret", response=NewSecret, errors=missing),
         route("GET", f"{one}/tries", tries, "List the last tries", response=TryList, errors=missing),
+        route("POST", f"{one}/replay", replay, "Send dead messages again", response=Replayed, errors=missing),
         route("POST", f"{one}/test", test, "Send a message to try it", response=Sent, errors=missing),
     ]  # fmt: skip

@@ -2,31 +2,33 @@
 
 An event is an entry of the audit log, and a message of it is enqueued in the same transaction: it is sent
 exactly if what it tells of is durable, at least once, with a random growing pause between tries. It holds ids
-and no personal data: the receiver asks for what it may know.
+and no personal data: the receiver asks for what it may know. Changes of records are ``records``' part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
 
-from lowtide.audit.model import Entry
+from lowtide.audit import Audit, Entry
 from lowtide.egress import Egress
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.errors import AddressRefused, Conflict, NotFound, OutsideFailed
+from lowtide.kernel.errors import Conflict, Malformed, NotFound, OutsideFailed
 from lowtide.kernel.ids import Ids
 from lowtide.storage.db import Database, Row, Tx, load_queries
 from lowtide.storage.jobs import Job, Jobs
 from lowtide.storage.vault import Kept, Vault
-from lowtide.webhooks.signature import headers, shown
+from lowtide.webhooks.records import EVENTS, RecordChange, RecordMessages, watched
+from lowtide.webhooks.sending import PURPOSE, Sender, Tried
+from lowtide.webhooks.signature import shown
 
 _SQL = load_queries("lowtide.webhooks")
 
 KIND = "webhooks.deliver"
 QUEUE = "webhooks"
 """Messages wait in a queue of their own, so that no receiver holds up the app's own mails and jobs."""
-PURPOSE = "webhook:{key}"
 SEALED = (
     Kept("webhook_endpoint", "id", "secret", PURPOSE),
     Kept("webhook_endpoint", "id", "old_secret", PURPOSE),
@@ -41,8 +43,11 @@ DISABLE_AFTER = 5 * 86_400
 """Seconds of nothing but failures after which an endpoint is switched off."""
 BOTH = 86_400
 """Seconds for which the old secret signs, too, after a rotation."""
-DEADLINE = 15.0
-"""Seconds that a receiver has."""
+MAX_NAMED = 200
+"""Models, or spaces, that an endpoint names."""
+SWEEP = "webhooks.sweep"
+Watch = Callable[[Tx, Collection[str]], Awaitable[None]]
+"""(tx, models): tell the writer whose changes to tell of; "*" is all."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -67,6 +72,16 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     failing_since: int | None
     """Milliseconds since 1970: nothing has arrived since then."""
     created_at: int
+    models: list[str] = []
+    """Whose records' changes it hears of; ``*`` is all."""
+    spaces: list[str] = []
+    """In which spaces; empty: in all."""
+    data: bool = False
+    """Do messages hold the record, and what it was before?"""
+    waiting: int = 0
+    """Messages about records on their way."""
+    dead: int = 0
+    """Messages about records that were given up; ``replay`` sends them again."""
 
 
 class Try(msgspec.Struct, frozen=True):
@@ -85,30 +100,80 @@ class Try(msgspec.Struct, frozen=True):
 class Webhooks:
     """Keeps endpoints, and sends them messages."""
 
-    def __init__(self, database: Database, jobs: Jobs, vault: Vault, egress: Egress, clock: Clock, ids: Ids):
+    def __init__(
+        self,
+        database: Database,
+        jobs: Jobs,
+        vault: Vault,
+        egress: Egress,
+        audit: Audit,
+        clock: Clock,
+        ids: Ids,
+        *,
+        models: Collection[str] = (),
+        watch: Watch | None = None,
+    ):
+        """``models``: that can be heard of. ``watch``: the writer's."""
         self.database = database
-        self._jobs, self._vault, self._egress = jobs, vault, egress
+        self._jobs, self._vault, self._egress, self._audit = jobs, vault, egress, audit
         self._clock, self._ids = clock, ids
-        jobs.register(KIND, Message, self._deliver, deadline=DEADLINE + 15)
+        self._models, self.watch = frozenset(models), watch
+        self._sender = Sender(database, vault, egress, _SQL, clock)
+        self._records = RecordMessages(
+            database, jobs, self._sender, _SQL, self._settle, self._switch_off, clock, ids
+        )
+        jobs.register(KIND, Message, self._deliver, deadline=30)
+        jobs.register(SWEEP, type(None), self._sweep)
+        jobs.every(86_400, SWEEP)
 
     # -- endpoints -------------------------------------------------------------------------------------
 
-    async def add(self, tx: Tx, url: str, events: list[str]) -> tuple[Endpoint, str]:
+    async def add(
+        self,
+        tx: Tx,
+        url: str,
+        events: Sequence[str],
+        models: Sequence[str] = (),
+        spaces: Sequence[str] = (),
+        *,
+        data: bool = False,
+    ) -> tuple[Endpoint, str]:
         """A new endpoint, and its secret, which is shown this once.
 
-        Raises ``AddressRefused``, and ``Conflict`` beyond ``MAX_ENDPOINTS``.
+        Raises ``AddressRefused``, ``Malformed`` for records' events without a model and the reverse, and
+        ``Conflict`` beyond ``MAX_ENDPOINTS``.
         """
         self._egress.check(url)
+        self._check(events, models)
         if len(await tx.fetch(_SQL["endpoints"])) >= MAX_ENDPOINTS:
             raise Conflict(f"There are {MAX_ENDPOINTS} endpoints already.", hint="Delete one first.")
         id, now, secret = self._ids.uuid(), self._clock.now(), self._secret()
         sealed = self._vault.seal(PURPOSE.replace("{key}", id), secret)
-        await tx.execute(_SQL["add_endpoint"], id, url, msgspec.json.encode(events).decode(), sealed, now)
+        texts = [msgspec.json.encode(list(part)).decode() for part in (events, models, spaces)]
+        await tx.execute(_SQL["add_endpoint"], id, url, texts[0], sealed, now, *texts[1:], int(data))
+        await self._watch(tx)
         return await self.find(tx, id), shown(secret)
+
+    def _check(self, events: Sequence[str], models: Sequence[str]) -> None:
+        of_records = [event for event in events if event in ("*", "record.*", *EVENTS)]
+        named = [event for event in of_records if event != "*"]
+        if named and not models:
+            raise Malformed(f"{named[0]!r} is about records: of which models?", hint="Name 'models'.")
+        if models and not of_records:
+            raise Malformed("Models are named, but no event of theirs.", hint="Add 'record.*' to 'events'.")
+        if unknown := set(models) - self._models - {"*"}:
+            raise Malformed(
+                f"There is no model {sorted(unknown)[0]!r}.",
+                hint=f"There are {', '.join(sorted(self._models))}.",
+            )
+
+    async def _watch(self, tx: Tx) -> None:
+        if self.watch is not None:
+            await self.watch(tx, watched(await tx.fetch(_SQL["wishes"])))
 
     async def endpoints(self, tx: Tx) -> list[Endpoint]:
         """Every endpoint, the oldest first."""
-        return [_endpoint(row) for row in await tx.fetch(_SQL["endpoints"])]
+        return await listed(tx)
 
     async def find(self, tx: Tx, id: str) -> Endpoint:
         """Raises ``NotFound``."""
@@ -123,15 +188,23 @@ class Webhooks:
         return shown(secret)
 
     async def enable(self, tx: Tx, id: str, on: bool) -> None:
-        """Switch an endpoint on or off. What comes while it is off is not sent later. Raises ``NotFound``."""
+        """Switch an endpoint on or off. What comes while it is off is not sent later; what waits is dead.
+
+        Raises ``NotFound``.
+        """
         await self._row(tx, id)
         await tx.execute(_SQL["enable"], id, int(on), "" if on else "by an admin")
+        if not on:
+            await self._records.bury(tx, id, "The endpoint was switched off.")
+        await self._watch(tx)
 
     async def delete(self, tx: Tx, id: str) -> None:
         """Forget an endpoint and its tries. Raises ``NotFound``."""
         await self._row(tx, id)
         await tx.execute(_SQL["delete"], id)
         await tx.execute(_SQL["delete_tries"], id)
+        await tx.execute(_SQL["delete_records"], id)
+        await self._watch(tx)
 
     async def tries(self, tx: Tx, id: str) -> list[Try]:
         """The last tries, the latest first. Raises ``NotFound``."""
@@ -158,50 +231,98 @@ class Webhooks:
 
     async def _enqueue(self, tx: Tx, endpoints: list[str], event: str, data: dict[str, Any]) -> str:
         id = f"msg_{self._ids.token()}"
-        body = msgspec.json.encode({"type": event, "timestamp": self._clock.now(), "data": data}).decode()
+        body = self._body(event, data)
         for endpoint in endpoints:
             message = Message(endpoint, id, event, body)
             await self._jobs.enqueue(tx, KIND, message, max_attempts=MAX_TRIES, queue=QUEUE)
         return id
 
+    async def changed(self, tx: Tx, now: int, changes: Sequence[RecordChange]) -> bool:
+        """Write messages about changed records, in the group's transaction; whether there are any."""
+        return await self._records.heard(tx, now, changes)
+
+    async def replay(self, tx: Tx, id: str) -> int:
+        """Send an endpoint's dead messages again; how many. Raises ``NotFound``.
+
+        Messages about accounts that died are jobs, and waited a day for a receiver: those, too.
+        """
+        await self._row(tx, id)
+        count = await self._records.revive(tx, id)
+        for job in await self._jobs.dead(tx, 1000):
+            if job.kind == KIND and msgspec.json.decode(job.payload, type=Message).endpoint == id:
+                await self._jobs.requeue(tx, job.id)
+                count += 1
+        return count
+
+    async def try_now(self, id: str) -> Tried:
+        """Send a message ``webhook.test`` at once, to an endpoint that is off, too. Raises ``NotFound``."""
+        await self.database.read(lambda tx: self._row(tx, id))
+        message, body = f"msg_{self._ids.token()}", self._body("webhook.test", {"target": f"webhook:{id}"})
+        tried = await self._sender.send(id, message, "webhook.test", body, 1, off=True)
+        if tried is None:
+            raise NotFound("There is no such webhook.")
+        await self.database.write(lambda tx: self._log(tx, id, [tried]))
+        return tried
+
     async def _deliver(self, job: Job, message: Message) -> None:
-        rows = await self.database.read(lambda tx: tx.fetch(_SQL["endpoint"], message.endpoint))
-        if not rows or not rows[0][6]:
+        tried = await self._sender.send(
+            message.endpoint, message.id, message.event, message.body, job.attempt
+        )
+        if tried is None:
             return
-        now = self._clock.now()
-        sealed = [rows[0][3]] + ([rows[0][4]] if rows[0][4] and now < rows[0][5] else [])
-        purpose = PURPOSE.replace("{key}", message.endpoint)
-        body = message.body.encode()
-        sent = headers((self._vault.open(purpose, one) for one in sealed), message.id, now // 1000, body)
-        began, status, failure = self._clock.monotonic(), 0, ""
-        try:
-            answer = await self._egress.request(
-                "POST", rows[0][1], headers=sent, body=body, deadline=DEADLINE, max_bytes=65_536
-            )
-            status = answer.status
-            failure = "" if 200 <= status < 300 else f"It answered {status}."
-        except (OutsideFailed, AddressRefused) as error:
-            failure = error.message
-        took = int((self._clock.monotonic() - began) * 1000)
-        number, since = self._ids.uuid(), rows[0][8]
+        found = tried
 
         async def note(tx: Tx) -> None:
-            at = (message.endpoint, message.id, message.event, job.attempt, status, failure[:500], took, now)
-            await tx.execute(_SQL["add_try"], number, *at)
-            await tx.execute(_SQL["trim_tries"], message.endpoint, MAX_LOGGED)
-            if not failure:
-                await tx.execute(_SQL["well"], message.endpoint)
-            elif status == 410:
-                # Standard Webhooks: the receiver wants no more.
-                await tx.execute(_SQL["enable"], message.endpoint, 0, "it answered 410 Gone")
-            elif since is not None and now - since > DISABLE_AFTER * 1000:
-                await tx.execute(_SQL["enable"], message.endpoint, 0, "nothing arrived for five days")
-            else:
-                await tx.execute(_SQL["failing"], message.endpoint, now)
+            await self._settle(tx, message.endpoint, [found])
 
         await self.database.write(note)
-        if failure and status != 410:
-            raise OutsideFailed(f"The webhook {message.endpoint} was not delivered: {failure}")
+        if tried.failure and tried.status != 410:
+            raise OutsideFailed(f"The webhook {message.endpoint} was not delivered: {tried.failure}")
+
+    async def _log(self, tx: Tx, id: str, tries: Sequence[Tried]) -> None:
+        rows: list[tuple[Any, ...]] = []
+        for one in tries[-MAX_LOGGED:]:
+            about = (one.message, one.event, one.attempt)
+            rows.append((self._ids.uuid(), id, *about, one.status, one.failure[:500], one.took, one.at))
+        await tx.execute_many(_SQL["add_try"], rows)
+        await tx.execute(_SQL["trim_tries"], id, MAX_LOGGED)
+
+    async def _settle(self, tx: Tx, id: str, tries: Sequence[Tried]) -> bool:
+        """Write tries down, and what they say of the endpoint; whether it is still on."""
+        if not tries:
+            return True
+        await self._log(tx, id, tries)
+        now = self._clock.now()
+        failed = [one for one in tries if one.failure]
+        if any(one.status == 410 for one in failed):
+            # Standard Webhooks: the receiver wants no more.
+            await self._switch_off(tx, id, "it answered 410 Gone")
+            return False
+        if len(failed) < len(tries):
+            await tx.execute(_SQL["well"], id)
+            return True
+        since = _endpoint(await self._row(tx, id)).failing_since
+        if since is not None and now - since > DISABLE_AFTER * 1000:
+            await self._switch_off(tx, id, "nothing arrived for five days")
+            return False
+        await tx.execute(_SQL["failing"], id, tries[0].at)
+        return True
+
+    async def _switch_off(self, tx: Tx, id: str, why: str) -> None:
+        if not await tx.fetch(_SQL["switch_off"], id, why):
+            return
+        await self._records.bury(tx, id, f"The endpoint was switched off: {why}.")
+        await self._watch(tx)
+        entry = Entry(
+            action="webhook.switch_off", actor="system", target=f"webhook:{id}", after={"reason": why}
+        )
+        await self._audit.write(tx, entry)
+
+    async def _sweep(self, _job: Job, _payload: None) -> None:
+        await self.database.write(self._records.sweep)
+
+    def _body(self, event: str, data: dict[str, Any]) -> str:
+        return msgspec.json.encode({"type": event, "timestamp": self._clock.now(), "data": data}).decode()
 
     async def _row(self, tx: Tx, id: str) -> Row:
         rows = await tx.fetch(_SQL["endpoint"], id)
@@ -213,8 +334,18 @@ class Webhooks:
         return bytes.fromhex(self._ids.token() + self._ids.token())
 
 
+async def listed(tx: Tx) -> list[Endpoint]:
+    """Every endpoint, the oldest first, with what waits for it. Two statements."""
+    counts = {(id, dead): count for id, dead, count in await tx.fetch(_SQL["counts"])}
+    found = [_endpoint(row) for row in await tx.fetch(_SQL["endpoints"])]
+    return [
+        msgspec.structs.replace(one, waiting=counts.get((one.id, 0), 0), dead=counts.get((one.id, 1), 0))
+        for one in found
+    ]
+
+
 def _endpoint(row: Row) -> Endpoint:
-    id, url, events, _, _, _, enabled, reason, since, created = row
+    id, url, events, _, _, _, enabled, reason, since, created, models, spaces, data = row
     return Endpoint(
         id=id,
         url=url,
@@ -223,6 +354,9 @@ def _endpoint(row: Row) -> Endpoint:
         reason=reason,
         failing_since=since,
         created_at=created,
+        models=msgspec.json.decode(models),
+        spaces=msgspec.json.decode(spaces),
+        data=bool(data),
     )
 
 

@@ -1,0 +1,281 @@
+"""Messages about changed records: written by the transaction that changes them, delivered in their order.
+
+An endpoint has an outbox, and one job at a time that empties it. Messages about one record go out one after
+the other; those about different records several at once. What fails holds up its own record, and an endpoint
+where nothing arrives holds up nobody else: it waits, longer each time, while its outbox grows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.ids import Ids
+from lowtide.storage.db import Database, Queries, Row, Tx
+from lowtide.storage.jobs import Job, Jobs
+from lowtide.storage.jobs.model import backoff
+from lowtide.webhooks.sending import Sender, Tried
+
+KIND = "webhooks.records"
+QUEUE = "webhook-records"
+AT_ONCE = 8
+"""Messages on their way to one endpoint: each about another record."""
+WINDOW = 256
+"""Messages that are looked at together, the oldest."""
+AT_ONE_GO = 1000
+"""Messages that a statement writes."""
+RUN_SECONDS = 60.0
+"""After which a job lets its successor go on."""
+HOLD = 300_000
+"""Milliseconds for which a job holds an endpoint at most: longer than it may run."""
+MAX_ATTEMPTS = 40
+"""Tries of one message: about a day. Then it is dead, and can be sent again by hand."""
+MAX_WAITING = 50_000
+"""Messages that wait for an endpoint; beyond it the endpoint is switched off, and they are dead."""
+MAX_BODY = 256 * 1024
+"""Bytes of a message; one that would be longer goes without the record's data."""
+DEAD_DAYS = 30
+"""For which dead messages are kept."""
+EVENTS = ("record.created", "record.updated", "record.deleted")
+
+
+class RecordChange(msgspec.Struct, frozen=True):
+    """What a group did to one record."""
+
+    space: str
+    model: str
+    id: str
+    op: int
+    """Its version: it only grows."""
+    before: dict[str, Any] | None
+    """None: it did not exist."""
+    after: dict[str, Any] | None
+    """None: it does not exist any more."""
+
+    @property
+    def event(self) -> str:
+        if self.before is None:
+            return "record.created"
+        return "record.deleted" if self.after is None else "record.updated"
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """Which changes an endpoint hears of."""
+
+    endpoint: str
+    events: list[str]
+    models: list[str]
+    spaces: list[str]
+    data: bool
+
+    def wants(self, change: RecordChange) -> bool:
+        if change.model not in self.models and "*" not in self.models:
+            return False
+        if self.spaces and change.space not in self.spaces:
+            return False
+        return any(wanted in ("*", "record.*", change.event) for wanted in self.events)
+
+
+class Outbox(msgspec.Struct, frozen=True):
+    """The payload of a job: whose messages it delivers."""
+
+    endpoint: str
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A message that waits."""
+
+    op: int
+    id: str
+    record: str
+    event: str
+    body: str
+    attempt: int
+    due_at: int
+
+
+Settle = Callable[[Tx, str, Sequence[Tried]], Awaitable[bool]]
+"""(tx, endpoint, tries): what the tries say of the endpoint itself; whether it is still on."""
+
+
+class RecordMessages:
+    """Keeps and delivers messages about records."""
+
+    def __init__(
+        self,
+        database: Database,
+        jobs: Jobs,
+        sender: Sender,
+        queries: Queries,
+        settle: Settle,
+        switch_off: Callable[[Tx, str, str], Awaitable[None]],
+        clock: Clock,
+        ids: Ids,
+    ):
+        self._database, self._jobs, self._sender, self._sql = database, jobs, sender, queries
+        self._settle, self._switch_off = settle, switch_off
+        self._clock, self._ids = clock, ids
+        jobs.register(KIND, Outbox, self._deliver, deadline=HOLD / 1000 - 60)
+
+    async def heard(self, tx: Tx, now: int, changes: Sequence[RecordChange]) -> bool:
+        """Write what endpoints are to hear of ``changes``; whether there is anything.
+
+        In the group's transaction: a statement for the endpoints, one for a thousand messages, two for each
+        endpoint's job.
+        """
+        rows: list[tuple[Any, ...]] = []
+        for row in await tx.fetch(self._sql["wishes"]):
+            wish = _wish(row)
+            wanted = [change for change in changes if wish.wants(change)]
+            rows.extend(self._row(wish, change, now) for change in wanted)
+            if wanted:
+                await self.wake(tx, wish.endpoint)
+        for start in range(0, len(rows), AT_ONE_GO):
+            some = rows[start : start + AT_ONE_GO]
+            await tx.execute(self._sql["add_records"], msgspec.json.encode(some).decode())
+        return bool(rows)
+
+    async def wake(self, tx: Tx, endpoint: str, at: int | None = None) -> None:
+        """Let an endpoint's outbox be emptied, now or later. Two statements."""
+        await self._jobs.enqueue(tx, KIND, Outbox(endpoint), key=endpoint, queue=QUEUE, run_at=at)
+
+    async def bury(self, tx: Tx, endpoint: str, why: str) -> None:
+        """All that waits for an endpoint is dead."""
+        await tx.execute(self._sql["bury_records"], endpoint, self._clock.now(), why)
+
+    async def revive(self, tx: Tx, endpoint: str) -> int:
+        """Let the endpoint's dead messages wait again, before all that came later; how many."""
+        found = await tx.fetch(self._sql["revive_records"], endpoint)
+        await tx.execute(self._sql["hurry"], endpoint)
+        await self.wake(tx, endpoint)
+        return len(found)
+
+    async def sweep(self, tx: Tx) -> None:
+        """Forget what has been dead for long."""
+        await tx.execute(self._sql["sweep_records"], self._clock.now() - DEAD_DAYS * 86_400_000)
+
+    def _row(self, wish: Wish, change: RecordChange, now: int) -> tuple[Any, ...]:
+        data: dict[str, Any] = {
+            "space": change.space,
+            "model": change.model,
+            "id": change.id,
+            "version": str(change.op),
+        }
+        whole = data | {"data": change.after, "previous": change.before} if wish.data else data
+        told = {"type": change.event, "timestamp": now, "data": whole}
+        body = msgspec.json.encode(told)
+        if len(body) > MAX_BODY:
+            body = msgspec.json.encode(told | {"data": data | {"too_large": True}})
+        record = f"{change.space}/{change.model}/{change.id}"
+        return wish.endpoint, change.op, f"msg_{self._ids.token()}", record, change.event, body.decode()
+
+    # -- delivering --------------------------------------------------------------------------------
+
+    async def _deliver(self, job: Job, outbox: Outbox) -> None:
+        began, id = self._clock.monotonic(), outbox.endpoint
+        while True:
+            over = self._clock.monotonic() - began > RUN_SECONDS
+            messages = await self._database.write(lambda tx, over=over: self._take(tx, job.id, id, over))  # type: ignore[misc]
+            if not messages:
+                self._jobs.wake()
+                return
+            tries = await self._send(id, messages)
+            await self._database.write(lambda tx, tries=tries: self._note(tx, id, tries))  # type: ignore[misc]
+
+    async def _take(self, tx: Tx, job: str, endpoint: str, over: bool) -> list[Waiting]:
+        """Hold the endpoint, and say what is due. Nothing: it is let go, and what is left has a job."""
+        now = self._clock.now()
+        held = await tx.fetch(self._sql["hold"], endpoint, job, now, now + HOLD)
+        if not held:
+            return []  # It is off or gone, or another job holds it, which sees what this one would.
+        rows = await tx.fetch(self._sql["waiting"], endpoint, WINDOW)
+        messages = [Waiting(*row) for row in rows]
+        retry_at = int(held[0][0])
+        due: list[Waiting] = []
+        later: list[int] = []
+        blocked: set[str] = set()
+        for message in messages:
+            if message.record in blocked:
+                continue
+            if message.due_at > now:
+                # What comes after it is about the same record: it must not overtake.
+                blocked.add(message.record)
+                later.append(message.due_at)
+                continue
+            due.append(message)
+        if due and retry_at <= now and not over:
+            return due
+        await tx.execute(self._sql["let_go"], endpoint, job)
+        if messages:
+            await self.wake(tx, endpoint, max(retry_at, now if due else min(later)))
+        return []
+
+    async def _send(self, endpoint: str, messages: Sequence[Waiting]) -> list[Tried]:
+        """Send what is due, the messages of a record in their order, until one fails."""
+        chains: dict[str, list[Waiting]] = {}
+        for message in messages:
+            chains.setdefault(message.record, []).append(message)
+        waiting = iter(chains.values())
+        tries: list[Tried] = []
+        failed = False
+        ends = self._clock.monotonic() + RUN_SECONDS
+
+        async def carry() -> None:
+            nonlocal failed
+            for chain in waiting:
+                for message in chain:
+                    if failed or self._clock.monotonic() > ends:
+                        return
+                    tried = await self._sender.send(
+                        endpoint, message.id, message.event, message.body, message.attempt + 1
+                    )
+                    if tried is None:
+                        failed = True  # It was switched off or deleted meanwhile.
+                        return
+                    tries.append(msgspec.structs.replace(tried, op=message.op))
+                    if tried.failure:
+                        failed = True
+                        return
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(carry())
+        return tries
+
+    async def _note(self, tx: Tx, endpoint: str, tries: Sequence[Tried]) -> None:
+        now = self._clock.now()
+        arrived = [one.op for one in tries if not one.failure]
+        if arrived:
+            await tx.execute(self._sql["arrived"], endpoint, msgspec.json.encode(arrived).decode())
+        for one in tries:
+            if one.failure:
+                due = now + int(backoff(one.attempt, self._ids) * 1000)
+                dead = now if one.attempt >= MAX_ATTEMPTS else None
+                await tx.execute(self._sql["failed"], endpoint, one.op, due, one.failure[:500], dead)
+        if tries and not arrived:
+            rows = await tx.fetch(self._sql["failing_again"], endpoint)
+            if rows:
+                pause = backoff(int(rows[0][0]), self._ids)
+                await tx.execute(self._sql["pause"], endpoint, now + int(pause * 1000))
+        elif arrived:
+            await tx.execute(self._sql["hurry"], endpoint)
+        on = await self._settle(tx, endpoint, tries)
+        if on and not arrived:
+            count = await tx.fetch(self._sql["count_waiting"], endpoint, MAX_WAITING + 1)
+            if int(count[0][0]) > MAX_WAITING:
+                await self._switch_off(tx, endpoint, f"more than {MAX_WAITING} messages waited")
+
+
+def watched(wishes: Sequence[Row]) -> list[str]:
+    """The models of which anybody wants to hear."""
+    return sorted({model for row in wishes for model in _wish(row).models})
+
+
+def _wish(row: Row) -> Wish:
+    endpoint, events, models, spaces, data = row
+    decode = msgspec.json.decode
+    return Wish(endpoint, decode(events), decode(models), decode(spaces), bool(data))
