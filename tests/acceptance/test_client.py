@@ -74,6 +74,8 @@ def test_every_way_in_is_done_once_however_often_its_answer_is_lost(sessions: Se
     ended = {"code": "session_revoked", "reason": "user", "wipe": False}
     assert seen["wiped"]["state"] == {"status": "signed_out", "ended": ended}
     assert seen["deleted"] == ["signed_out", "session_revoked", True]
+    assert (seen["restarted"]["there"], seen["restarted"]["wipe"]) == (1, False)
+    assert not any(seen["restarted"]["content"].values())
     assert seen["others"] == "authenticated", "an unrelated session was touched"
 
 

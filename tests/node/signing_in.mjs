@@ -151,8 +151,18 @@ await scenario(async () => {
   };
   delete report.wiped.state.ended.user;
 
-  // The end of the account.
+  // The end of the account, heard of while the app's database is closed: it is emptied at the next start.
+  const desk = await phone('desk', { online: false });
+  const opened = new Lowtide(desk.db, { tokens: ann });
+  await opened.connect({ sync: { retryDelayMs: 100 } });
+  await until(desk.db, 'SELECT id FROM note', [{ id: 'secret' }]);
+  await opened.close();
   await ann.account.delete();
+  const there = (await content(desk)).note.length;
+  ann.close();
+  const restarted = await open('ann');
+  await new Lowtide(desk.db, { tokens: restarted }).open();
+  report.restarted = { there, content: await content(desk), wipe: restarted.state.ended.wipe };
   report.deleted = [ann.state.status, ann.state.ended.code, ann.state.ended.wipe];
   report.others = laptop.state.status;
   await sleep(0);
