@@ -78,7 +78,10 @@ class Session:
         self._scope = scope
         self._paths = paths
         self._times = times
-        self._setup: Setup | None = None
+        self._known = False
+        self._lifetime = 0.0
+        self._types = (JSON, JSON)
+        """Of metadata and data."""
         self._authorization = b""
         self._expires: int | None = None
         self._stream: Download | None = None
@@ -98,22 +101,22 @@ class Session:
         """``size`` bytes have come; the whole frames in them were ``received``."""
         self._heard = now
         self._received += size
-        if self._setup is None and self._received > MAX_SETUP and not self._over:
+        if not self._known and self._received > MAX_SETUP and not self._over:
             self.fail(frames.INVALID_SETUP, TooLarge(f"A SETUP is at most {MAX_SETUP} bytes."))
 
     def received(self, message: bytes, now: float) -> None:
         """Act upon one frame."""
         if self._over:
             return
-        if self._setup is None and len(message) > MAX_SETUP:
+        if not self._known and len(message) > MAX_SETUP:
             self.fail(frames.INVALID_SETUP, TooLarge(f"A SETUP is at most {MAX_SETUP} bytes."))
             return
         try:
             frame = frames.decode(message)
         except Malformed as error:
-            self.fail(frames.CONNECTION_ERROR if self._setup else frames.INVALID_SETUP, error)
+            self.fail(frames.CONNECTION_ERROR if self._known else frames.INVALID_SETUP, error)
             return
-        if self._setup is None:
+        if not self._known:
             self._begin(frame, now)
             return
         stream = self._stream
@@ -155,7 +158,9 @@ class Session:
         except LowtideError as error:
             self.fail(frames.REJECTED_SETUP, error)
             return
-        self._setup = frame
+        self._known = True
+        self._lifetime = min(frame.lifetime / 1000, self._times.lifetime)
+        self._types = (frame.metadata_type, frame.data_type)
         self._wait_again(now)
 
     def _more(self, stream: Download, frame: RequestN) -> None:
@@ -198,13 +203,12 @@ class Session:
             self._refuse(stream.id, frames.INVALID, error)
 
     def _start(self, stream: Download) -> None:
-        setup = self._setup
-        assert setup is not None  # noqa: S101 - nothing is asked before the SETUP
-        path = _read(Where, bytes(stream.metadata), setup.metadata_type).path
+        metadata_type, data_type = self._types
+        path = _read(Where, bytes(stream.metadata), metadata_type).path
         if path not in self._paths:
             raise NotFound("No stream is served at this path.")
         body = bytes(stream.data)
-        if setup.data_type == BSON:
+        if data_type == BSON:
             body = msgspec.json.encode(decode_bson(body, max_bytes=MAX_REQUEST))
         stream.start(self._app, self._request(path, len(body)), body)
 
@@ -283,7 +287,7 @@ class Session:
         """End a connection that has been silent for too long."""
         times, stream = self._times, self._stream
         late = ""
-        if self._setup is None:
+        if not self._known:
             if now - self._since > times.setup:
                 late = "no SETUP came"
         elif stream is None or not stream.running:
@@ -291,7 +295,7 @@ class Session:
             allowed = min(times.request + self._received / limits.body_rate, limits.body_time)
             if now - self._since > allowed:
                 late = "no request came"
-        elif now - self._heard > min(self._setup.lifetime / 1000, times.lifetime):
+        elif now - self._heard > self._lifetime:
             late = "no sign of life came"
         elif stream.hungry is not None and now - stream.hungry > times.starved:
             late = "nothing was asked for"

@@ -51,8 +51,20 @@ class Download:
     """A stream from its first frame to its last."""
 
     __slots__ = (
-        "_credits", "_expired", "_gone", "_line", "_over", "_rest", "_status", "_task", "_waiter",
-        "data", "hungry", "id", "metadata",
+        "_credits",
+        "_ended",
+        "_expired",
+        "_leaving",
+        "_line",
+        "_over",
+        "_rest",
+        "_status",
+        "_task",
+        "_waiter",
+        "data",
+        "hungry",
+        "id",
+        "metadata",
     )  # fmt: skip
 
     def __init__(
@@ -75,7 +87,8 @@ class Download:
         self._expired = expired
         self._rest = b""
         self._status = 0
-        self._gone = asyncio.Event()
+        self._ended = False
+        self._leaving: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -110,7 +123,9 @@ class Download:
 
     def leave(self) -> None:
         """The device wants nothing more: what runs for it is told, as if a client of HTTP had left."""
-        self._gone.set()
+        self._ended = True
+        if self._leaving is not None and not self._leaving.done():
+            self._leaving.set_result(None)
 
     async def _run(self, app: Asgi, scope: Scope, body: bytes) -> None:
         told = False
@@ -121,7 +136,9 @@ class Download:
             if not told:
                 told = True
                 return {"type": "http.request", "body": body, "more_body": False}
-            await self._gone.wait()
+            if not self._ended:
+                self._leaving = asyncio.get_running_loop().create_future()
+                await self._leaving
             return {"type": "http.disconnect"}
 
         async def send(message: Scope) -> None:
@@ -146,8 +163,8 @@ class Download:
             self._end(failure(self.id, frames.CANCELED, Unavailable("The stream was cut.")))
 
     def _end(self, last: Frame) -> None:
-        if not self._gone.is_set():
-            self._gone.set()
+        if not self._ended:
+            self.leave()
             self._over(self, last)
 
     def _last(self, refusal: bytes) -> Frame:
@@ -160,7 +177,7 @@ class Download:
 
     async def _write(self, part: bytes) -> None:
         """Write the documents in ``part``, each when it is asked for."""
-        if self._gone.is_set():
+        if self._ended:
             await asyncio.sleep(0)  # whoever waits for the client to leave comes next
             return
         if self._credits and not self._rest:
