@@ -2,7 +2,8 @@
 
 Every check of schemathesis counts: no fault, no undocumented status, type, header or schema, nothing accepted
 that the description forbids, no address without the token that it asks for, and no user who reads another's
-objects. ``ann`` and ``eve`` have the same rights in two spaces.
+objects. ``ann`` and ``eve`` have the same rights in two spaces: once with tokens that the app's server
+signed, once with sessions of their own, which alone may use the addresses of accounts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ import pytest
 
 from tests.server_process import ServerProcess
 
-SECONDS = 40
+OWN = "^/v1/auth/(me|sessions|identities|passkeys|merge|attestation|token|second-factor)"
+"""What is a session's own."""
+RUNS = {
+    "signed": (25, ["--exclude-path-regex", OWN]),
+    "sessions": (15, ["--include-path-regex", f"{OWN}|^/v1/(records|sync/batches|functions)"]),
+}
+"""By the kind of its tokens: seconds of a run, and which addresses."""
+FAREWELLS = ("DELETE /v1/auth/me", "DELETE /v1/auth/sessions/{id}")
+"""They end the session that asks."""
 SHOP = Path(__file__).parent / "shop.py"
 ENDLESS = ("/sync/stream", "/v1/changes", "/v1/bridges/rxdb/{model}/{version}/pullStream")
 """Answers without an end: the matrix asks for them."""
@@ -63,43 +72,66 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerPro
         assert running.stop() == 0
 
 
-def post(server: ServerProcess, path: str, token: str, body: dict[str, Any]) -> None:
-    request = Request(
-        server.url + path,
-        json.dumps(body).encode(),
-        {"authorization": f"Bearer {token}", "content-type": "application/json"},
-    )
+def send(
+    server: ServerProcess, path: str, token: str, body: dict[str, Any] | None, method: str = "POST"
+) -> dict[str, Any]:
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+    data = None if body is None else json.dumps(body).encode()
+    request = Request(server.url + path, data, headers, method=method)
     with urlopen(request, timeout=10) as answer:
-        assert answer.status in (200, 201)
+        assert answer.status in (200, 201, 204)
+        return dict(json.loads(answer.read() or b"{}"))
 
 
-def settle(server: ServerProcess, folder: Path) -> Path:
+def session(server: ServerProcess, boss: str, space: str) -> tuple[str, str]:
+    """Somebody who has signed in, and acts in ``space``: their id and token."""
+    begun = send(server, "/v1/auth/anonymous", "", {"device": {"name": "phone"}})
+    user = begun["user"]["id"]
+    if space == "main":
+        return user, begun["access_token"]
+    send(server, f"/v1/admin/users/{user}/spaces/{space}", boss, {"roles": []}, "PUT")
+    refresh = {"refresh_token": begun["refresh_token"], "space": space}
+    return user, send(server, "/v1/auth/token/refresh", "", refresh)["access_token"]
+
+
+def settle(server: ServerProcess, folder: Path, kind: str) -> Path:
     """Let both into a team of the same name, each in a space of their own; the configuration for it."""
     auth = []
-    for user, space in (("ann", "main"), ("eve", "elsewhere")):
+    for name, space in (("ann", "main"), ("eve", "elsewhere")):
         boss = server.token("app", space=space, server=True)
-        post(server, "/v1/records/membership", boss, {"data": {"user_id": user, "team_id": "red"}})
-        post(server, "/v1/records/city", boss, {"data": {"name": f"The city of {user}"}})
-        token = server.token(user, space=space)
+        user, token = name, server.token(name, space=space)
+        if kind == "sessions":
+            user, token = session(server, boss, space)
+        send(server, "/v1/records/membership", boss, {"data": {"user_id": user, "team_id": "red"}})
+        send(server, "/v1/records/city", boss, {"data": {"name": f"The city of {user}"}})
         for number in range(2):
-            post(server, "/v1/records/note", token, {"data": {"owner_id": user, "title": f"{user} {number}"}})
+            note = {"data": {"owner_id": user, "title": f"{name} {number}"}}
+            send(server, "/v1/records/note", token, note)
         header = {"name": "Authorization", "value": f"Bearer {token}"}
-        auth.append({"name": user, "fixedHeaders": [header]})
-    wfc = folder / "auth.json"
+        auth.append({"name": name, "fixedHeaders": [header]})
+    wfc = folder / f"{kind}.json"
     wfc.write_text(json.dumps({"auth": auth}))
-    config = folder / "schemathesis.toml"
+    config = folder / f"{kind}.toml"
     config.write_text(CONFIG.format(wfc=wfc) + "".join(map(EXCEPT.format, OPAQUE)))
     return config
 
 
 def test_the_api_keeps_to_its_description(server: ServerProcess, tmp_path: Path) -> None:
     """No check of schemathesis finds anything, and the server's log holds no error."""
-    config = settle(server, tmp_path)
+    for kind in RUNS:
+        run(server, tmp_path, kind)
+    assert server.faults() == []
+
+
+def run(server: ServerProcess, folder: Path, kind: str) -> None:
+    """All checks, as two users with tokens of this kind."""
+    config = settle(server, folder, kind)
+    seconds, chosen = RUNS[kind]
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run"]
     command += [f"{server.url}/v1/openapi.json", "--checks", "all", "--seed", "1", "--no-color"]
     command += [
         "--max-time",
-        str(SECONDS),
+        str(seconds),
         "--max-examples",
         "15",
         "--request-timeout",
@@ -107,9 +139,16 @@ def test_the_api_keeps_to_its_description(server: ServerProcess, tmp_path: Path)
         "--workers",
         "1",
     ]
+    command += chosen
     for path in ENDLESS:
         command += ["--exclude-path", path]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    for name in FAREWELLS:
+        command += ["--exclude-name", name]
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-4000:]
     assert "passed" in ran.stdout
-    assert server.faults() == []
+    if kind == "sessions":
+        for one in json.loads((folder / f"{kind}.json").read_text())["auth"]:
+            token = one["fixedHeaders"][0]["value"].removeprefix("Bearer ")
+            # Else all but the first requests were those of nobody.
+            assert send(server, "/v1/auth/me", token, None, "GET")["anonymous"]

@@ -14,7 +14,7 @@ from lowtide.auth.methods.codes import MAX_SECRET, Asked, Charge, Charges, Codes
 from lowtide.auth.methods.letters import code_letter
 from lowtide.auth.methods.networks import network
 from lowtide.auth.methods.pages import escaped, page
-from lowtide.auth.methods.signing import HEADERS, Answered, Linking, Signing
+from lowtide.auth.methods.signing import HEADERS, REFUSED, Answered, Linking, Signing
 from lowtide.auth.model import MAX_EMAIL, DeviceFacts, Proof
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import (
@@ -217,7 +217,7 @@ class Email:
                 auth="none",
                 max_body=16 * KIB,
                 summary="Sign in with the code from a mail, or after its link was confirmed",
-                errors=(InvalidGrant, SignInPending, StepUpRequired, Conflict),
+                errors=(InvalidGrant, SignInPending, StepUpRequired, Conflict, *REFUSED),
                 tags=("sign-in",),
             ),
             Route(

@@ -12,7 +12,7 @@ from lowtide.auth.methods.codes import MAX_SECRET
 from lowtide.auth.methods.email import Email, email_proof
 from lowtide.auth.methods.passwords import MAX_PASSWORD_BYTES, MIN_ALONE, Passwords
 from lowtide.auth.methods.secondfactor import SecondFactors
-from lowtide.auth.methods.signing import HEADERS, Answered, Asking, Signing
+from lowtide.auth.methods.signing import HEADERS, REFUSED, Answered, Asking, Signing
 from lowtide.auth.model import MAX_EMAIL
 from lowtide.kernel.errors import (
     Busy,
@@ -130,7 +130,7 @@ def password_routes(
             sign_in,
             PasswordSignIn,
             "Sign in with a password",
-            errors=(InvalidGrant, TooManyRequests, Busy),
+            errors=(InvalidGrant, TooManyRequests, Busy, *REFUSED),
             **opens,
         ),
         route(
@@ -139,7 +139,7 @@ def password_routes(
             set_first,
             PasswordSet,
             "Set a password with a code from a mail",
-            errors=(PasswordRefused, InvalidGrant, SignInPending, Busy),
+            errors=(PasswordRefused, InvalidGrant, SignInPending, Busy, *REFUSED),
             **opens,
         ),
         route(

@@ -9,7 +9,7 @@ import msgspec
 from lowtide.auth.answers import SignedIn, own_session, signed_in
 from lowtide.auth.methods.codes import MAX_SECRET
 from lowtide.auth.methods.secondfactor import Enrolment, RecoveryCodes, SecondFactors
-from lowtide.auth.methods.signing import HEADERS, Asking, Signing
+from lowtide.auth.methods.signing import HEADERS, REFUSED, Asking, Signing
 from lowtide.kernel.errors import Conflict, InvalidGrant, StepUpRequired, TooManyRequests
 from lowtide.kernel.http import KIB, Request, Route
 
@@ -76,7 +76,7 @@ def second_factor_routes(seconds: SecondFactors, signing: Signing) -> list[Route
             max_body=16 * KIB,
             headers=HEADERS,
             summary="Finish a sign-in with the second factor",
-            errors=(InvalidGrant, TooManyRequests),
+            errors=(InvalidGrant, TooManyRequests, *REFUSED),
             tags=tags,
         ),
         Route(

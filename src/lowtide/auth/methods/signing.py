@@ -12,7 +12,14 @@ from lowtide.auth.model import Ask, DeviceFacts, Proof, Signed, User
 from lowtide.auth.proofs import SharedProofs
 from lowtide.auth.signin import SignIn
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.errors import StepUpRequired, Unauthorized
+from lowtide.kernel.errors import (
+    NonceNeeded,
+    ProofInvalid,
+    SessionRevoked,
+    StepUpRequired,
+    TokenExpired,
+    Unauthorized,
+)
 from lowtide.kernel.http import Header, Request
 from lowtide.kernel.schema import Principal
 
@@ -23,7 +30,10 @@ HEADERS = (
     Header("dpop", "A proof of the key to which the session's refreshes are to be bound (RFC 9449)."),
     Header("user-agent", "Kept with the session, and shown to the user among their devices."),
 )
-"""What every address reads that signs in."""
+"""What every address reads that signs in ..."""
+
+REFUSED = (Unauthorized, TokenExpired, SessionRevoked, ProofInvalid, NonceNeeded)
+"""... and how it refuses a token and a proof that were sent and are not good."""
 
 FRESH = 600
 """Seconds for which a sign-in counts as a proof of who is there."""

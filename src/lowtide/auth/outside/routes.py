@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from lowtide.auth.methods.signing import HEADERS, Answered, Linking, Signing
+from lowtide.auth.methods.signing import HEADERS, REFUSED, Answered, Linking, Signing
 from lowtide.auth.model import MAX_PERSON
 from lowtide.auth.outside import apple
 from lowtide.auth.outside.issuers import MAX_ID_TOKEN
@@ -123,7 +123,7 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
             response=Answered,
             auth="none",
             max_body=32 * KIB,
-            errors=(InvalidGrant, NotFound, Forbidden, StepUpRequired, Conflict, Unavailable),
+            errors=(InvalidGrant, NotFound, Forbidden, StepUpRequired, Conflict, Unavailable, *REFUSED),
             headers=HEADERS,
             summary="Sign in with Apple's or Google's id token",
             tags=tags,
@@ -172,7 +172,7 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
             response=Answered,
             auth="none",
             max_body=16 * KIB,
-            errors=(InvalidGrant, Forbidden, StepUpRequired, Conflict),
+            errors=(InvalidGrant, Forbidden, StepUpRequired, Conflict, *REFUSED),
             headers=HEADERS,
             summary="Finish to sign in with another provider",
             tags=tags,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from lowtide.auth.answers import own_session, signed_in
-from lowtide.auth.methods.signing import HEADERS, Answered, Asking, Signing
+from lowtide.auth.methods.signing import HEADERS, REFUSED, Answered, Asking, Signing
 from lowtide.auth.passkeys.ceremony import AssertionCredential, RegistrationCredential
 from lowtide.auth.passkeys.service import MAX_LABEL, Passkey, Passkeys
 from lowtide.auth.signin import SignIn
@@ -180,7 +180,7 @@ def passkey_routes(passkeys: Passkeys, sign_in: SignIn, signing: Signing) -> lis
             response=Answered,
             auth="none",
             max_body=64 * KIB,
-            errors=(InvalidGrant, Forbidden),
+            errors=(InvalidGrant, Forbidden, *REFUSED),
             headers=HEADERS,
             summary="Sign in with a passkey",
             tags=tags,
