@@ -554,15 +554,15 @@ async def test_sockets_are_connections_and_streams_among_the_others() -> None:
             await ann.say(setup(), ask(items=1))
             assert await ann.items(1) == [0]
             assert server.load.streams == 1
-            await ben.say(setup())
-            refusal = await ben.hear()
-            assert isinstance(refusal, Failure)
-            assert refusal.message.startswith("busy:")
             async with phone(port):
                 with pytest.raises(InvalidStatus) as refused:
                     async with phone(port):
                         pass
                 assert refused.value.response.status_code == 503
+            await ben.say(setup())
+            refusal = await ben.hear()
+            assert isinstance(refusal, Failure)
+            assert refusal.message.startswith("busy:")
         async with asyncio.timeout(5):
             while server.load.streams:
                 await asyncio.sleep(0)

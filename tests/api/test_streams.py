@@ -215,6 +215,25 @@ class TestDrop:
 
 
 class TestLoad:
+    async def test_one_user_cannot_have_them_all(self) -> None:
+        """Beyond a user's share: 429, but not for the app's servers; a stream that ends makes room."""
+
+        async def handler(_: Request[None, None]) -> Stream:
+            return Stream(run=forever)
+
+        edge = build(Handlers(), Route("GET", "/s", handler), limits=Limits(user_streams=1))
+        client = Client(edge)
+        async with client.open("GET", "/s", token="ann") as call:
+            assert (await call.next())["status"] == 200
+            refused = await client.get("/s", token="ann")
+            is_problem(refused, 429, "too_many_requests")
+            assert int(refused.headers["retry-after"]) >= 10
+            for _ in range(2):
+                async with client.open("GET", "/s", token="app") as other:
+                    assert (await other.next())["status"] == 200
+        async with client.open("GET", "/s", token="ann") as call:
+            assert (await call.next())["status"] == 200
+
     async def test_streams_are_bounded_by_themselves(self) -> None:
         """One too many is 503; requests do not notice."""
         edge = edge_of(forever, limits=Limits(streams=2))

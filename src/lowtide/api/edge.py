@@ -105,6 +105,7 @@ class _Exchange:
         "streamed",
         "token",
         "where",
+        "who",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, number: str, started: float):
@@ -114,6 +115,7 @@ class _Exchange:
         self.id = number
         self.added: list[tuple[bytes, bytes]] = []
         self.where: Route | None = None
+        self.who: Principal | None = None
         self.session = ""
         self.token = ""
         self.status = 0
@@ -220,6 +222,7 @@ class Edge:
         if self._versions and not served.old_apps:
             self._versions.check(fields.get(HEADER))
         who = self._who(exchange, fields, method, path) if route.auth != "none" else None
+        exchange.who = who
         if who is not None and who.session:
             exchange.session = who.session
             exchange.token = _token(fields)
@@ -482,8 +485,10 @@ class Edge:
 
     async def _stream(self, exchange: _Exchange, stream: Stream) -> None:
         bare = exchange.scope["method"] == "HEAD"
+        who = exchange.who
+        user = "" if who is None or who.server else f"{who.space}/{who.user}"
         try:
-            self.load.check_streams()
+            self._streams.check(user)
             # nginx would otherwise keep lines back until it has a buffer full.
             own = {"x-accel-buffering": "no", **stream.headers}
             headers = self._headers(exchange, stream.media_type, own)
@@ -499,7 +504,7 @@ class Edge:
             drop(stream)
         else:
             await self._streams.run(
-                stream, exchange.receive, exchange.send, exchange.session, lambda: self._still(exchange)
+                stream, exchange.receive, exchange.send, exchange.session, lambda: self._still(exchange), user
             )
 
     def drain(self, within: float = 0.0) -> None:

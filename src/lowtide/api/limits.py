@@ -34,6 +34,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     back at once after a restart: 25 KiB and 1 ms of CPU each (measured)."""
     streams: int = 10_000
     """Open streams."""
+    user_streams: int = 500
+    """Open streams of one user, over all devices; the app's own servers have no such bound."""
     buffered: int = 256 * MIB
     """Bytes of bodies that are being read or worked on, decompressed, over all requests."""
     body_start: float = 15.0

@@ -12,11 +12,14 @@ from typing import Any, cast
 
 from lowtide.api.bodies import Gone
 from lowtide.api.limits import Load
+from lowtide.kernel.errors import TooManyRequests
 from lowtide.kernel.http import Outlet, Stream
 from lowtide.kernel.ids import Ids
 
 CUT_AFTER = 2.0
 """Seconds in which a stream whose session has ended may say a last line."""
+FULL_FOR = 10.0
+"""Seconds after which a user who has too many streams may ask again."""
 HERD = 200
 """Devices a second that a server takes back without noticing."""
 
@@ -29,6 +32,13 @@ class Streams:
         self._ids = ids
         self._open: dict[Outlet, asyncio.Task[Any]] = {}
         self._of_session: dict[str, set[Outlet]] = {}
+        self._of_user: dict[str, int] = {}
+
+    def check(self, user: str) -> None:
+        """Raises ``Busy`` when no further stream can be opened, ``TooManyRequests`` when none by ``user``."""
+        self._load.check_streams()
+        if self._of_user.get(user, 0) >= self._load.limits.user_streams:
+            raise TooManyRequests("This user has too many open streams.", retry_after=FULL_FOR)
 
     async def run(
         self,
@@ -37,10 +47,12 @@ class Streams:
         send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
         session: str = "",
         still: Callable[[], bool] = lambda: True,
+        user: str = "",
     ) -> None:
         """Run ``stream``, whose headers were sent, to its end.
 
-        ``session``: whose it is, for ``end_sessions``. ``still``: is its token good even now?
+        ``session``: whose it is, for ``end_sessions``. ``still``: is its token good even now? ``user``: who
+        may have so many; empty, any number.
 
         Raises ``Gone`` when it was cut: the client left, or ``cut`` was called. What ``stream.run``
         raises is raised here, and the answer is then not ended.
@@ -50,6 +62,8 @@ class Streams:
         self._open[outlet] = task
         if session:
             self._of_session.setdefault(session, set()).add(outlet)
+        if user:
+            self._of_user[user] = self._of_user.get(user, 0) + 1
         self._load.streams += 1
         if self._load.draining or not still():
             self._tell(outlet)
@@ -65,6 +79,10 @@ class Streams:
             self._load.streams -= 1
             self._open.pop(outlet, None)
             self._forget(outlet, session)
+            if user:
+                self._of_user[user] -= 1
+                if not self._of_user[user]:
+                    del self._of_user[user]
             leaving.cancel()
         await send({"type": "http.response.body", "body": b""})
 
