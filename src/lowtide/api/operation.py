@@ -81,6 +81,8 @@ def errors_of(route: Route) -> dict[int, list[type[LowtideError]]]:
         kinds += [KeyMissing] if route.key == "required" else []
     if route.auth != "none":
         kinds += [Unauthorized, TokenExpired, SessionRevoked, ProofInvalid, NonceNeeded]
+    elif any(header.name == "dpop" for header in route.headers):
+        kinds += [ProofInvalid, NonceNeeded]
     # A user's own account is for the app itself: an OAuth client's token does not count there.
     if route.auth not in ("none", "user") or (route.auth == "user" and Served(route).rate == "auth"):
         kinds += [Forbidden]
