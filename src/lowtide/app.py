@@ -304,7 +304,13 @@ class Lowtide:
             ),
         )
         self.asgi: Edge
-        self._dev = dev
+        self._development: list[Route] = []
+        if dev:
+            # No part of what serves in production; it reads files, which is not for the loop of ``start``.
+            from lowtide.playground import playground_routes
+
+            playground = playground_routes(app.name, self.sync, lambda: self.tokens)
+            self._development = [*outbox_routes(self.database), *playground]
         self._name = app.name
         self._schema = schema
         self._worker = Worker(self.database, self.bus, self.jobs, clock, ids, queues=QUEUES)
@@ -436,9 +442,8 @@ class Lowtide:
         routes = self._guarded(routes)
         if self.settings.reference:
             routes += Contract(routes, self._schema, lowtide.__version__).routes()
-        development = self._development() if self._dev else []
         return Edge(
-            [*routes, *development],
+            [*routes, *self._development],
             authenticate=self.tokens.verify,
             clock=self.clock,
             ids=self.ids,
@@ -451,12 +456,6 @@ class Lowtide:
             once=self.once,
             rates=Rates(self.clock, self.settings.rate_limits) if self.settings.rate_limits else None,
         )
-
-    def _development(self) -> list[Route]:
-        from lowtide.playground import playground_routes  # no part of what serves in production
-
-        playground = playground_routes(self._name, self.sync, lambda: self.tokens)
-        return [*outbox_routes(self.database), *playground]
 
 
 async def _end(task: asyncio.Task[None]) -> None:
