@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,10 @@ from lowtide.app import Lowtide
 from lowtide.audit.archive import Archive
 from lowtide.audit.keys import parse_key
 from lowtide.cli import main
-from lowtide.cli.opened import with_backend
+from lowtide.cli.opened import by_hand, with_backend
 from lowtide.cli.project import open_project
 from lowtide.kernel.clock import ManualClock
+from tests.docs.reference import every_command
 
 Told = Callable[..., tuple[int, str, str]]
 
@@ -131,3 +133,65 @@ def test_archived_entries_are_listed_exported_and_proved(told: Told, project: Pa
     assert (code, "archive: entry 1: " in out) == (1, True)
     code, _, err = told("audit", "export", "-o", "short.ndjson")
     assert (code, "lowtide audit verify" in err, (project / "short.ndjson").exists()) == (1, True, False)
+
+
+WRITES = {
+    "token": ("token.issue", "token --user ann"),
+    "export": ("records.export", "export todo_list -o out.ndjson"),
+    "import": ("records.import", "import todo_list lists.ndjson"),
+    "backup": ("backup.make", "backup copy.db"),
+    "keys rotate": ("key.rotate", "keys rotate"),
+    "keys revoke": ("key.revoke", "keys revoke {key}"),
+    "secrets rotate": ("secrets.rotate", "secrets rotate"),
+    "jobs requeue": ("job.requeue", "jobs requeue j1"),
+    "audit export": ("audit.export", "audit export -o log.ndjson"),
+    "audit key": ("audit.rotate_key", "audit key --rotate"),
+    "users admin": ("user.change", "users admin root@example.com"),
+    "restore": ("backup.restore", "restore copy.db"),
+}
+"""Commands that change something, or hand out what only operators may see: the entry, and the words."""
+READS = ("check", "schema", "outbox", "db status", "keys", "jobs", "devices", "audit list", "audit verify")
+"""Commands that look at what the account that runs them may read anyway."""
+ELSEWHERE = {
+    **dict.fromkeys(("new", "client", "passwords build", "secrets new"), "it writes files, no database"),
+    **dict.fromkeys(("dev", "serve", "db migrate"), "a start: it is written down as such"),
+    "doctor": "it reads; its exit code is that of its findings",
+    "audit checkpoint": "it signs what is there, as the server does each hour",
+}
+
+
+def test_every_command_says_what_it_writes_down() -> None:
+    """A new command fails here until somebody has said what it writes into the log, or why nothing."""
+    named = [path.removeprefix("lowtide ") for path, _ in every_command()]
+    assert sorted(named) == sorted([*WRITES, *READS, *ELSEWHERE])
+
+
+def test_each_command_that_changes_something_is_written_down(told: Told, project: Path) -> None:
+    """Each leaves its entry, by the account that ran it; one that only looks leaves none."""
+
+    def sql(text: str) -> list[tuple[Any, ...]]:
+        database = sqlite3.connect(project / "data/data.db")
+        with database:
+            rows = database.execute(text).fetchall()
+        database.close()
+        return rows
+
+    def entries() -> list[tuple[str, str, str]]:
+        return sql("SELECT action, actor, via FROM audit_entry WHERE via = 'cli' ORDER BY rowid")
+
+    assert sql("SELECT action FROM audit_entry WHERE via = 'start' AND target = 'database'") != []
+    (project / "lists.ndjson").write_text('{"id": "l1", "team_id": "t", "title": "x"}\n')
+    # A key that every node knows by now, and a job that died.
+    sql("UPDATE signing_key SET created_at = created_at - 3600000")
+    sql("INSERT INTO job VALUES ('j1', 'q', 'k', NULL, 'null', 'dead', 0, 1, 1, 1, NULL, 'x', 0, 0)")
+    for name, (action, words) in WRITES.items():
+        before = len(entries())
+        [(key,)] = sql("SELECT kid FROM signing_key WHERE state = 'next'")
+        code, _, err = told(*words.format(key=key).split())
+        assert code == 0, (name, err)
+        assert entries()[-1] == (action, by_hand("x").actor, "cli"), name
+        assert len(entries()) > before or name == "restore"
+    before = len(entries())
+    for words in READS:
+        assert told(*words.split())[0] == 0, words
+    assert len(entries()) == before

@@ -87,12 +87,12 @@ from lowtide.opening import (
 from lowtide.records import Records, records_routes
 from lowtide.settings import Settings, without_secrets
 from lowtide.storage.db import Tx
-from lowtide.storage.db.migrate import Component, migrate
+from lowtide.storage.db.migrate import Component, State, migrate
 from lowtide.storage.jobs import Job, Jobs, Worker
 from lowtide.storage.once import Once
 from lowtide.storage.rates import SharedRates
 from lowtide.storage.vault import COMPONENT as STORAGE
-from lowtide.storage.vault import PUBLISHED
+from lowtide.storage.vault import PUBLISHED, Told
 from lowtide.sync import COMPONENT as SYNC
 from lowtide.sync import Sync, sync_routes
 from lowtide.sync.deploy import deploy
@@ -336,9 +336,12 @@ class Lowtide:
         """Finish what was accepted, and close what was opened, the last first."""
         await self._opened.aclose()
 
-    async def rotate_secrets(self) -> None:
-        """Make a new data key; a job seals what is stored with it once every node knows it."""
-        await self.vault.rotate()
+    async def rotate_secrets(self, told: Told | None = None) -> None:
+        """Make a new data key; a job seals what is stored with it once every node knows it.
+
+        ``told`` is called in the transaction of the new key.
+        """
+        await self.vault.rotate(told)
         # Longer than the vault waits, so that the new key is the one that seals.
         due = self.clock.now() + (PUBLISHED + 60) * 1000
         await self.database.write(lambda tx: self.jobs.enqueue(tx, RESEAL, run_at=due))
@@ -350,7 +353,7 @@ class Lowtide:
         opened = self._opened
         await self.database.start()
         opened.push_async_callback(self.database.close)
-        await migrate(self.database, COMPONENTS, self.clock)
+        migrated = await migrate(self.database, COMPONENTS, self.clock)
         opened.push_async_callback(self.blobs.close)
         if self._notes is not None:
             opened.push_async_callback(self._notes.close)
@@ -360,6 +363,7 @@ class Lowtide:
         self.audit.pepper = self.audit_keys.pepper
         opened.push_async_callback(self.chain.close)
         self._background(self.chain.keep(), "lowtide-audit")
+        await self._note_migrations(migrated)
         await self._note_settings()
         for change in await deploy(self.database, self._schema, self.clock, _report, self.audit):
             log.warning("the app changed: %s", change)
@@ -381,6 +385,14 @@ class Lowtide:
             opened.push_async_callback(self._worker.stop)
         self.asgi = self._edge()
         self.accounts.revocations.on_change = self.asgi.end_sessions
+
+    async def _note_migrations(self, done: list[State]) -> None:
+        if done:
+            names = [f"{one.component}/{one.number:04}_{one.name}" for one in done]
+            entry = Entry(
+                action="database.migrate", actor="system", via="start", target="database", after=names
+            )
+            await self.database.write(lambda tx: self.audit.write(tx, entry))
 
     async def _note_settings(self) -> None:
         # A command that holds the database runs no jobs: that is no other setting.

@@ -211,12 +211,12 @@ class TestAdmin:
         """The token of an admin."""
 
         admin = Admin(lowtide.database, lowtide.accounts)
-        await admin.make_admin("Root@Example.com", SERVER)
+        await admin.make_admin("Root@Example.com", "cli:root")
         return (await enter(lowtide, code("root@example.com"))).access_token
 
     async def test_an_admins_oauth_client_is_no_admin(self, client: Client, lowtide: Lowtide) -> None:
         """What an admin grants a third party's app are its own data, and not the server."""
-        made = await Admin(lowtide.database, lowtide.accounts).make_admin("root@example.com", SERVER)
+        made = await Admin(lowtide.database, lowtide.accounts).make_admin("root@example.com", "cli:root")
         root = await enter(lowtide, code("root@example.com"))
         assert (await client.get("/v1/admin/users", token=root.access_token)).status == 200
         theirs = (await granted(lowtide, root)).access_token
@@ -341,6 +341,4 @@ class TestAdmin:
 
         await enter(lowtide, password("root@example.com"))
         with pytest.raises(Conflict):
-            await Admin(lowtide.database, lowtide.accounts).make_admin(
-                "root@example.com", Principal(user="cli", server=True)
-            )
+            await Admin(lowtide.database, lowtide.accounts).make_admin("root@example.com", "cli:root")

@@ -94,7 +94,12 @@ def setup_errors() -> str:
 @part("cli/__init__.py")
 def commands() -> str:
     """Every command with its words, as ``--help`` lists them."""
-    return "\n".join(_command(parser, path) for path, parser in _commands(build_parser(), ("lowtide",)))
+    return "\n".join(_command(parser, path) for path, parser in every_command())
+
+
+def every_command() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Each command for people, such as ``lowtide keys rotate``."""
+    yield from _commands(build_parser(), ("lowtide",))
 
 
 def _commands(

@@ -17,7 +17,7 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Unavailable
 from lowtide.kernel.ids import Ids
 from lowtide.storage.db import Database, Row, Tx, load_queries
-from lowtide.storage.vault import Kept, Vault
+from lowtide.storage.vault import Kept, Told, Vault
 
 _SQL = load_queries("lowtide.audit")
 
@@ -97,10 +97,19 @@ class AuditKeys:
             rows = await self._database.read(read_keys)
         self._read(rows)
 
-    async def rotate(self) -> PublicKey:
-        """Let a new key sign from now on; returns it. What the old one signed is verified as before."""
+    async def rotate(self, told: Told | None = None) -> PublicKey:
+        """Let a new key sign from now on; returns it. What the old one signed is verified as before.
+
+        ``told`` is called in the same transaction.
+        """
         made = self._made("sign")
-        await self._database.write(lambda tx: tx.execute(_SQL["add_key"], *made))
+
+        async def work(tx: Tx) -> None:
+            await tx.execute(_SQL["add_key"], *made)
+            if told is not None:
+                await told(tx)
+
+        await self._database.write(work)
         self._read(await self._database.read(read_keys))
         return self.public[0]
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from lowtide.audit.model import Entry, actor_of, via_of
 from lowtide.audit.service import Audit
 from lowtide.kernel.http import Request
-from lowtide.storage.db import Database
+from lowtide.storage.db import Database, Tx
+
+Keep = Callable[[Tx, Any], Awaitable[None]]
+"""Called in a transaction with its outcome; awaits nothing but the transaction."""
 
 
 class Trail:
@@ -22,9 +26,18 @@ class Trail:
 
         An entry that cannot be kept raises as ``Database.write`` does, and so refuses the request.
         """
+        keep = self.within(request, action, target)
+        if keep is not None:
+            await self._database.write(lambda tx: keep(tx, None))
+
+    def within(self, request: Request[Any, Any], action: str, target: str = "") -> Keep | None:
+        """What keeps an entry in the transaction of the change itself, if a server's token asks; else None.
+
+        For ``Batch.keep``: an entry that cannot be kept undoes the change.
+        """
         who = request.principal
         if not who.server:
-            return
+            return None
         entry = Entry(
             action=action,
             actor=actor_of(who),
@@ -34,4 +47,8 @@ class Trail:
             request=request.id,
             personal={"ip": request.client} if request.client else {},
         )
-        await self._database.write(lambda tx: self._audit.write(tx, entry))
+
+        async def keep(tx: Tx, _: Any) -> None:
+            await self._audit.write(tx, entry)
+
+        return keep

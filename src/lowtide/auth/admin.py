@@ -195,9 +195,10 @@ class Admin:
         await self._database.write(work)
         await self._accounts.revocations.committed()
 
-    async def make_admin(self, email: str, by: Principal) -> User:
+    async def make_admin(self, email: str, actor: str) -> User:
         """Give the role ``admin`` to whoever proves ``email``; the user is made if there is none yet.
 
+        For the command line: ``actor`` is who runs it, as the audit log names them.
         ``Conflict`` for an address that its user has not verified: somebody else may have written it there.
         """
         address = checked_email(email)
@@ -211,12 +212,22 @@ class Admin:
                 )
             if user is None:
                 user = await self._users.create(tx, User(id="", email=address, email_verified=True))
+                made = Entry(action="user.create", actor=actor, via="cli", target=f"user:{user.id}")
+                await self._accounts.audit.write(tx, made)
             user = await self._users.get(tx, user.id)
             if "admin" not in user.roles:
                 roles = (*user.roles, "admin")
                 user = await self._users.save(tx, msgspec.structs.replace(user, roles=roles))
                 await self._sessions.change(tx, user.id)
-                await self._write(tx, "user.change", by, user.id, "", after={"roles": roles})
+                given = Entry(
+                    action="user.change",
+                    actor=actor,
+                    via="cli",
+                    target=f"user:{user.id}",
+                    before={"roles": roles[:-1]},
+                    after={"roles": roles},
+                )
+                await self._accounts.audit.write(tx, given)
             return user
 
         return await self._database.write(work)

@@ -99,8 +99,7 @@ def key(arguments: argparse.Namespace) -> None:
 
     async def rotate(lowtide: Lowtide) -> list[PublicKey]:
         entry = by_hand("audit.rotate_key", "audit")
-        await lowtide.database.write(lambda tx: lowtide.audit.write(tx, entry))
-        await lowtide.audit_keys.rotate()
+        await lowtide.audit_keys.rotate(lambda tx: lowtide.audit.write(tx, entry))
         return list(lowtide.audit_keys.public)
 
     keys = with_backend(settings, app, rotate) if arguments.rotate else with_reader(settings, look)

@@ -35,11 +35,11 @@ def rotate(arguments: argparse.Namespace) -> None:
         raise SetupError(f"There is no {path}.", hint=f"Make it first: lowtide secrets new {path}")
 
     async def work(lowtide: Lowtide) -> None:
-        entry = by_hand("secrets.rotate", "master" if master is not None else "data key")
-        await lowtide.database.write(lambda tx: lowtide.audit.write(tx, entry))
-        await lowtide.rotate_secrets()
+        made = by_hand("secrets.rotate", "data key")
+        await lowtide.rotate_secrets(lambda tx: lowtide.audit.write(tx, made))
         if master is not None:
-            await lowtide.vault.rewrap(master)
+            changed = by_hand("secrets.rotate", "master")
+            await lowtide.vault.rewrap(master, lambda tx: lowtide.audit.write(tx, changed))
 
     with_backend(settings, app, work)
     print("A new data key seals from now on; a server that runs jobs seals the rest with it in some minutes.")

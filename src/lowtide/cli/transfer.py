@@ -9,12 +9,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TextIO
 
+import msgspec
+
 from lowtide.app import Lowtide
 from lowtide.cli.opened import by_hand, with_backend, with_reader
 from lowtide.cli.project import open_project
 from lowtide.kernel.errors import SetupError
-from lowtide.storage.db import Database
+from lowtide.storage.db import Database, Tx
+from lowtide.sync.model import Batch
 from lowtide.sync.transfer import FileFormat, Imported, export, import_
+from lowtide.sync.writer import Applied
 
 SHOWN = 20
 """Refused lines that are told one by one."""
@@ -49,9 +53,15 @@ def import_records(arguments: argparse.Namespace) -> int:
     entry = by_hand("records.import", f"model:{arguments.model}", arguments.space)
 
     async def write(lowtide: Lowtide) -> Imported:
-        await lowtide.database.write(lambda tx: lowtide.audit.write(tx, entry))
+        async def keep(tx: Tx, _: Applied) -> None:
+            await lowtide.audit.write(tx, entry)
+
+        async def apply(batch: Batch) -> Applied:
+            # Each transaction of the import has its entry.
+            return await lowtide.sync.apply(msgspec.structs.replace(batch, keep=keep))
+
         return await import_(
-            lowtide.sync.apply,
+            apply,
             lowtide.sync.schema,
             arguments.space,
             arguments.model,

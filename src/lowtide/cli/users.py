@@ -7,9 +7,8 @@ import argparse
 from lowtide.app import Lowtide
 from lowtide.auth.admin import Admin
 from lowtide.auth.model import User
-from lowtide.cli.opened import with_backend
+from lowtide.cli.opened import by_hand, with_backend
 from lowtide.cli.project import open_project
-from lowtide.kernel.schema import Principal
 
 
 def admin(arguments: argparse.Namespace) -> None:
@@ -17,8 +16,8 @@ def admin(arguments: argparse.Namespace) -> None:
     settings, app = open_project()
 
     async def work(lowtide: Lowtide) -> User:
-        by = Principal(user="cli", server=True)
-        return await Admin(lowtide.database, lowtide.accounts).make_admin(arguments.email, by)
+        actor = by_hand("user.change").actor
+        return await Admin(lowtide.database, lowtide.accounts).make_admin(arguments.email, actor)
 
     user = with_backend(settings, app, work)
     print(f"{user.email} is an admin: user {user.id}")

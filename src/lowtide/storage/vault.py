@@ -15,7 +15,7 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -39,6 +39,10 @@ NONCE = 12
 
 _QUERIES = load_queries("lowtide.storage")
 _LOG = logging.getLogger("lowtide.storage")
+
+
+Told = Callable[[Tx], Awaitable[object]]
+"""Called in a transaction, to write down that it is done; awaits nothing but the transaction."""
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -153,10 +157,11 @@ class Vault:
         """Does ``text`` look like what ``seal`` returns? For rows from before there was a vault."""
         return text.startswith(MARK + ".")
 
-    async def rotate(self) -> str:
+    async def rotate(self, told: Told | None = None) -> str:
         """Make a new data key; returns its id. It seals from ``PUBLISHED`` seconds from now.
 
-        Raises ``SetupError`` when the secret key was changed meanwhile.
+        ``told`` is called in the same transaction. Raises ``SetupError`` when the secret key was changed
+        meanwhile.
         """
         now = self._clock.now()
         made = self._made()
@@ -166,13 +171,17 @@ class Vault:
             for id, wrapped, _ in await tx.fetch(_QUERIES["read_data_keys"]):
                 self._unwrap(id, wrapped)
             await tx.execute(_QUERIES["add_data_key"], *made, now, now + PUBLISHED * 1000)
+            if told is not None:
+                await told(tx)
 
         await self._database.write(work)
         await self.refresh()
         return made[0]
 
-    async def rewrap(self, master: bytes) -> int:
+    async def rewrap(self, master: bytes, told: Told | None = None) -> int:
         """Wrap every data key with another secret key, in one transaction; returns how many.
+
+        ``told`` is called in that transaction.
 
         From then on the old secret key opens nothing. Nodes that run go on with the data keys in their
         memory, and need the new secret key at their next start.
@@ -185,6 +194,8 @@ class Vault:
             for id, wrapped, _ in rows:
                 again = self._wrap(fresh, id, self._unwrap(id, wrapped))
                 await tx.execute(_QUERIES["rewrap_data_key"], id, again)
+            if told is not None:
+                await told(tx)
             return len(rows)
 
         count = await self._database.write(work)

@@ -147,7 +147,16 @@ class Devices:
             await self.resync(principal, request.client_id)
         return AuditAnswer(checked, diverged)
 
-    async def resync(self, principal: Principal, client_id: str, user: str | None = None) -> None:
-        """Make a device download everything anew, swapped in atomically at its next checkpoint."""
+    async def resync(
+        self,
+        principal: Principal,
+        client_id: str,
+        user: str | None = None,
+        keep: Callable[[Tx, Any], Awaitable[None]] | None = None,
+    ) -> None:
+        """Make a device download everything anew, swapped in atomically at its next checkpoint.
+
+        ``keep`` is called in the same transaction, as ``Batch.keep``.
+        """
         owner = user if user is not None and principal.server else principal.user
-        await self._apply(Batch(resync=Resync(principal.space, owner, client_id)))
+        await self._apply(Batch(resync=Resync(principal.space, owner, client_id), keep=keep))

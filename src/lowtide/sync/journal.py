@@ -86,11 +86,14 @@ class Journal:
 
         return [_entry(row) for row in await self._database.read(read)]
 
-    async def restore(self, principal: Principal, id: str) -> Lost:
+    async def restore(
+        self, principal: Principal, id: str, keep: Callable[[Tx, Any], Awaitable[None]] | None = None
+    ) -> Lost:
         """Write the lost value back, as this user and by the write rules; the value that it replaces
         is not lost either, since the record's own history of conflicts keeps it.
 
-        A deleted record comes back with it. Raises ``NotFound``, ``Conflict`` when the write is refused.
+        A deleted record comes back with it. ``keep`` is called in the same transaction, as
+        ``Batch.keep``. Raises ``NotFound``, ``Conflict`` when the write is refused.
         """
 
         async def read(tx: Tx) -> tuple[Lost, Row]:
@@ -130,7 +133,7 @@ class Journal:
         transaction = Transaction(
             principal=principal, client_id=f"restore:{id}", mutations=[mutation], online=True
         )
-        result = (await self._apply(Batch(transactions=[transaction]))).results[0]
+        result = (await self._apply(Batch(transactions=[transaction], keep=keep))).results[0]
         if result.status == "refused":
             raise Conflict(result.message, hint=result.hint, refusal=result.code)
         now = self._clock.now()

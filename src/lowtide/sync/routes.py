@@ -147,8 +147,8 @@ def routes(sync: Sync, trail: Trail) -> list[Route]:
         """At its next download the device drops what it holds and receives everything again."""
         client_id = request.params["client_id"]
         check_client_id(client_id)
-        await trail.tell(request, "device.resync", f"device:{client_id}")
-        await sync.devices.resync(request.principal, client_id, request.query.user)
+        told = trail.within(request, "device.resync", f"device:{client_id}")
+        await sync.devices.resync(request.principal, client_id, request.query.user, told)
 
     async def audit(request: Request[AuditRequest, None]) -> AuditAnswer:
         """The device sums its content up, bucket by bucket. One that differs is sent again by itself."""
@@ -166,8 +166,9 @@ def routes(sync: Sync, trail: Trail) -> list[Route]:
 
     async def restore(request: Request[None, None]) -> Lost:
         """The value becomes the field's present one, as a write of the user's, by the model's write rule."""
-        await trail.tell(request, "conflict.restore", f"conflict:{request.params['id']}")
-        return await sync.journal.restore(request.principal, request.params["id"])
+        id = request.params["id"]
+        told = trail.within(request, "conflict.restore", f"conflict:{id}")
+        return await sync.journal.restore(request.principal, id, told)
 
     async def call(request: Request[Arguments, None]) -> FunctionAnswer:
         """Runs the function and its writes in one transaction. The body holds the arguments by name."""

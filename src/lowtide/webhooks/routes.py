@@ -124,7 +124,7 @@ def webhook_routes(webhooks: Webhooks, audit: Audit, wake: Callable[[], None]) -
     async def test(request: Request[None, None]) -> Sent:
         """Look at the tries for what became of it."""
         id = request.params["id"]
-        message = await webhooks.database.write(lambda tx: webhooks.test(tx, id))
+        message = await change(request, "webhook.test", id, lambda tx: webhooks.test(tx, id))
         wake()
         return Sent(message)
 
