@@ -115,7 +115,7 @@ class TestAccounts:
         self, lowtide: Lowtide, client: Client, method: str, path: str, body: dict[str, Any] | None
     ) -> None:
         """On a node that has not heard of it, a moment later."""
-        await Admin(lowtide.database, lowtide.accounts).make_admin("ann@example.com", ROOT)
+        await Admin(lowtide.database, lowtide.accounts).make_admin("ann@example.com", "cli:ops")
         await enter(lowtide, google("g1", "ann@example.com"))
         ann = await enter(lowtide, code("ann@example.com"))
         await end_unheard(lowtide, ann, "ended")
