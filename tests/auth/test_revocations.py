@@ -10,7 +10,6 @@ import pytest
 from lowtide.app import Lowtide
 from lowtide.auth.admin import Admin
 from lowtide.auth.model import Signed
-from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Query, Row, Tx
 from tests.api.client import Answer, Client
 from tests.auth.test_account_routes import enter
@@ -18,8 +17,6 @@ from tests.auth.test_merging import batch
 from tests.auth.world import code, google
 
 pytestmark = pytest.mark.anyio
-
-ROOT = Principal(user="ops", space="main", server=True)
 
 
 async def end_unheard(lowtide: Lowtide, signed: Signed, how: str) -> None:
