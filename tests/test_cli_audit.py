@@ -147,15 +147,20 @@ WRITES = {
     "audit export": ("audit.export", "audit export -o log.ndjson"),
     "audit key": ("audit.rotate_key", "audit key --rotate"),
     "users admin": ("user.change", "users admin root@example.com"),
+    "webhooks replay": ("webhook.replay", "webhooks replay w1"),
     "restore": ("backup.restore", "restore copy.db"),
 }
 """Commands that change something, or hand out what only operators may see: the entry, and the words."""
-READS = ("check", "schema", "outbox", "db status", "keys", "jobs", "devices", "audit list", "audit verify")
+READS = (
+    *("check", "schema", "outbox", "db status", "keys", "jobs", "devices", "webhooks"),
+    *("audit list", "audit verify"),
+)
 """Commands that look at what the account that runs them may read anyway."""
 ELSEWHERE = {
     **dict.fromkeys(("new", "client", "passwords build", "secrets new"), "it writes files, no database"),
     **dict.fromkeys(("dev", "serve", "db migrate"), "a start: it is written down as such"),
     "doctor": "it reads; its exit code is that of its findings",
+    "webhooks test": "it sends a message about itself, and changes nothing",
     "audit checkpoint": "it signs what is there, as the server does each hour",
 }
 
@@ -184,6 +189,10 @@ def test_each_command_that_changes_something_is_written_down(told: Told, project
     # A key that every node knows by now, and a job that died.
     sql("UPDATE signing_key SET created_at = created_at - 3600000")
     sql("INSERT INTO job VALUES ('j1', 'q', 'k', NULL, 'null', 'dead', 0, 1, 1, 1, NULL, 'x', 0, 0)")
+    sql(
+        "INSERT INTO webhook_endpoint (id, url, events, secret, enabled, created_at)"
+        " VALUES ('w1', 'https://example.com/', '[]', '', 0, 0)"
+    )
     for name, (action, words) in WRITES.items():
         before = len(entries())
         [(key,)] = sql("SELECT kid FROM signing_key WHERE state = 'next'")

@@ -92,7 +92,7 @@ from lowtide.storage.jobs import Job, Jobs, Worker
 from lowtide.storage.once import Once
 from lowtide.storage.rates import SharedRates
 from lowtide.storage.vault import COMPONENT as STORAGE
-from lowtide.storage.vault import PUBLISHED, Told
+from lowtide.storage.vault import PUBLISHED, Noted
 from lowtide.sync import COMPONENT as SYNC
 from lowtide.sync import Sync, sync_routes
 from lowtide.sync.deploy import deploy
@@ -336,7 +336,7 @@ class Lowtide:
         """Finish what was accepted, and close what was opened, the last first."""
         await self._opened.aclose()
 
-    async def rotate_secrets(self, told: Told | None = None) -> None:
+    async def rotate_secrets(self, told: Noted | None = None) -> None:
         """Make a new data key; a job seals what is stored with it once every node knows it.
 
         ``told`` is called in the transaction of the new key.

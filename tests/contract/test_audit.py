@@ -46,6 +46,7 @@ WRITTEN: dict[Address, str] = {
     ("DELETE", "/v1/admin/webhooks/{id}"): "webhook.delete",
     ("POST", "/v1/admin/webhooks/{id}/secret"): "webhook.rotate",
     ("POST", "/v1/admin/webhooks/{id}/test"): "webhook.test",
+    ("POST", "/v1/admin/webhooks/{id}/replay"): "webhook.replay",
     ("POST", "/v1/sync/devices/{client_id}/resync"): "device.resync",
     ("POST", "/v1/sync/conflicts/{id}/restore"): "conflict.restore",
     ("POST", "/v1/sync/pull"): "records.pull",

@@ -17,7 +17,7 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Unavailable
 from lowtide.kernel.ids import Ids
 from lowtide.storage.db import Database, Row, Tx, load_queries
-from lowtide.storage.vault import Kept, Told, Vault
+from lowtide.storage.vault import Kept, Noted, Vault
 
 _SQL = load_queries("lowtide.audit")
 
@@ -97,7 +97,7 @@ class AuditKeys:
             rows = await self._database.read(read_keys)
         self._read(rows)
 
-    async def rotate(self, told: Told | None = None) -> PublicKey:
+    async def rotate(self, told: Noted | None = None) -> PublicKey:
         """Let a new key sign from now on; returns it. What the old one signed is verified as before.
 
         ``told`` is called in the same transaction.

@@ -41,7 +41,7 @@ _QUERIES = load_queries("lowtide.storage")
 _LOG = logging.getLogger("lowtide.storage")
 
 
-Told = Callable[[Tx], Awaitable[object]]
+Noted = Callable[[Tx], Awaitable[object]]
 """Called in a transaction, to write down that it is done; awaits nothing but the transaction."""
 
 
@@ -157,7 +157,7 @@ class Vault:
         """Does ``text`` look like what ``seal`` returns? For rows from before there was a vault."""
         return text.startswith(MARK + ".")
 
-    async def rotate(self, told: Told | None = None) -> str:
+    async def rotate(self, told: Noted | None = None) -> str:
         """Make a new data key; returns its id. It seals from ``PUBLISHED`` seconds from now.
 
         ``told`` is called in the same transaction. Raises ``SetupError`` when the secret key was changed
@@ -178,7 +178,7 @@ class Vault:
         await self.refresh()
         return made[0]
 
-    async def rewrap(self, master: bytes, told: Told | None = None) -> int:
+    async def rewrap(self, master: bytes, told: Noted | None = None) -> int:
         """Wrap every data key with another secret key, in one transaction; returns how many.
 
         ``told`` is called in that transaction.
