@@ -510,6 +510,29 @@ async def test_who_may_open_a_socket(options: dict[str, Any], status: int) -> No
     assert handlers.asked == []
 
 
+@pytest.mark.parametrize(("proxies", "client"), [(("127.0.0.1",), "203.0.113.7"), ((), "127.0.0.1")])
+async def test_a_trusted_proxy_says_who_the_client_is(proxies: tuple[str, ...], client: str) -> None:
+    """The SETUP and the stream are the client's that the proxy names; nobody else's word is taken."""
+    handlers = Numbers()
+    server = edge(handlers)
+    greeted: list[str] = []
+    greet = server.greet
+
+    def watched(scope: Any) -> int | None:
+        greeted.append(scope["client"][0])
+        return greet(scope)
+
+    server.greet = watched  # type: ignore[method-assign]
+    forwarded = {"X-Forwarded-For": "203.0.113.7"}
+    async with (
+        served(server, proxies=proxies) as port,
+        phone(port, host="localhost", additional_headers=forwarded, local_addr=("127.0.0.1", 0)) as ann,
+    ):
+        await ann.say(setup(), ask(items=1))
+        assert await ann.items(1) == [0]
+    assert (greeted, handlers.asked[0].client) == ([client], client)
+
+
 @pytest.mark.parametrize("left_out", ["Sec-WebSocket-Key", "Sec-WebSocket-Version", "Upgrade", "Connection"])
 async def test_half_a_handshake_is_an_ordinary_request(left_out: str) -> None:
     """It is answered, and the connection goes on as HTTP."""

@@ -16,6 +16,7 @@ packet on a connection in use starts none.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
@@ -23,6 +24,7 @@ from urllib.parse import unquote
 import msgspec
 import uvicorn
 from httptools import HttpParserError, HttpParserUpgrade, parse_url
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from lowtide.api.problems import MEDIA_TYPE, Problem
@@ -192,9 +194,9 @@ class Wire(HttpToolsProtocol):
         socket = RSocket(
             self.transport,
             self.server_state,
-            self.app,
             edge,
-            {**self.scope, "path": path},
+            edge,
+            _as_forwarded({**self.scope, "path": path}, self.app),
             edge.socket_paths,
             self.config.sockets,
             limits.stall_time,
@@ -404,3 +406,17 @@ class Wire(HttpToolsProtocol):
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
+
+
+def _as_forwarded(scope: dict[str, Any], app: Any) -> dict[str, Any]:
+    """``scope`` with the client's address and scheme that a trusted proxy tells, where ``app`` heeds one."""
+    if isinstance(app, ProxyHeadersMiddleware):
+        heeding = ProxyHeadersMiddleware(_nobody)
+        heeding.trusted_hosts = app.trusted_hosts
+        with suppress(StopIteration):  # it awaits nothing but the app behind it
+            heeding(scope, _nobody, _nobody).send(None)  # type: ignore[arg-type]
+    return scope
+
+
+async def _nobody(*_: object) -> None:
+    """An app that answers nothing."""

@@ -28,7 +28,7 @@ from lowtide.api.wire import SessionTimes
 from lowtide.kernel.errors import LowtideError
 from lowtide.kernel.http import KIB
 
-KEPT = (b"host", b"origin", b"x-app-version", b"x-forwarded-for", b"x-forwarded-proto")
+KEPT = (b"host", b"origin", b"x-app-version")
 """Headers of the upgraded request that its streams are asked with."""
 SMALL = 16 * KIB
 """Bytes in wait that are not worth counting."""
