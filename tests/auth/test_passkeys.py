@@ -37,7 +37,7 @@ from lowtide.settings import Settings
 from lowtide.storage.db import Database, Tx
 from tests.api.client import Client
 from tests.auth.authenticator import Authenticator
-from tests.auth.world import World, ask_for, google, opened
+from tests.auth.world import World, ask_for, code, google, opened
 from tests.server_process import SECRET_KEY
 
 pytestmark = pytest.mark.anyio
@@ -356,6 +356,20 @@ class TestKeeping:
         other = await make(passkeys, guest, Authenticator())
         await passkeys.delete(guest, kept.id, "r")
         assert [one.id for one in await passkeys.list(guest.user)] == [other.id]
+
+    async def test_a_passkey_is_not_half_taken_away(self, world: World, passkeys: Passkeys) -> None:
+        """As a way in alone it is not unlinked: it would go on as a second factor. Deleted, it is neither."""
+        device = Authenticator()
+        ann = world.who(await world.enter(code("ann@example.com")))
+        kept = await make(passkeys, ann, device)
+        with pytest.raises(Conflict, match="where passkeys are"):
+            await world.sign_in.unlink(ann, "passkey", kept.id, ask_for())
+        assert ("passkey", kept.id) in [
+            (way.provider, way.subject)
+            for way in await world.write(lambda tx: world.users.identities(tx, ann.user))
+        ]
+        await passkeys.delete(ann, kept.id, "r")
+        assert await world.write(lambda tx: passkeys.factors(tx, ann.user)) == ()
 
     async def test_an_address_that_is_reclaimed_loses_its_passkeys(
         self, world: World, passkeys: Passkeys

@@ -220,6 +220,11 @@ class SignIn:
         """
         # Whoever copied a token must not shut its owner out.
         self.recent(who)
+        if provider == "passkey":
+            # Its other half would still be believed as a second factor.
+            raise Conflict(
+                "A passkey is deleted where passkeys are.", hint="Send DELETE /v1/auth/passkeys/{id} instead."
+            )
 
         async def work(tx: Tx) -> None:
             await self._sessions.check(tx, who)
