@@ -15,7 +15,7 @@ from lowtide.app import Lowtide
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.files import folder_of
 from lowtide.kernel.ids import SystemIds
-from lowtide.playground.view import MAX_SHOWN
+from lowtide.playground.view import MAX_SHOWN, TEAM, look
 from lowtide.settings import Settings
 from tests.api.client import Client
 from tests.server_process import SECRET_KEY
@@ -51,9 +51,10 @@ app.stream(
 )
 
 
-def build(folder: Path, *, dev: bool) -> Lowtide:
+def build(folder: Path, *, dev: bool, database: str = "") -> Lowtide:
     clock = SystemClock()
-    settings = Settings(database=str(folder / "data.db"), secret_key=SECRET_KEY, rate_limits=0)
+    store = database or str(folder / "data.db")
+    settings = Settings(database=store, secret_key=SECRET_KEY, rate_limits=0)
     return Lowtide(settings, app, clock, SystemIds(clock), dev=dev)
 
 
@@ -193,26 +194,34 @@ class TestView:
             assert (await call.next())["status"] == 200
             first = json.loads(await call.line())
             assert first["records"] == {"membership": [], "place": []}
-            content = {"id": "p1", "data": {"team_id": "red", "name": "Pier"}}
+            content = {"id": "p1", "data": {"team_id": TEAM, "name": "Pier"}}
             await client.post("/v1/records/place", json=content, token=token)
             then = json.loads(await call.line())
             call.leave()
         assert then["head"] > first["head"]
         assert [one["data"]["name"] for one in then["records"]["place"]] == ["Pier"]
 
-    async def test_it_shows_some_of_many(self, client: Client) -> None:
-        """Of more records than fit a page it sends the first, whatever the app holds."""
+    @pytest.fixture
+    def stored(self, dialect: str, tmp_path: Path, request: pytest.FixtureRequest) -> Lowtide:
+        """On each database."""
+        if dialect == "sqlite":
+            return build(tmp_path, dev=True)
+        return build(tmp_path, dev=True, database=request.getfixturevalue("postgres_dsn"))
+
+    async def test_it_shows_some_of_many_and_nothing_of_others(self, stored: Lowtide) -> None:
+        """However much a developer has stored, the page finds its own team's records, and no more of them."""
+        await stored.start()
+        client = Client(stored.asgi)
         asked = await client.post("/playground/token", json={"user": "x", "server": True})
+        teams = ["red"] * (MAX_SHOWN + 1) + [TEAM] * (MAX_SHOWN + 1)
         writes = [
-            {"op": "create", "model": "place", "id": f"p{n:03}", "data": {"team_id": "red", "name": "Pier"}}
-            for n in range(MAX_SHOWN + 10)
+            {"op": "create", "model": "place", "id": f"p{n:03}", "data": {"team_id": team, "name": "Pier"}}
+            for n, team in enumerate(teams)
         ]
         await client.post("/v1/records", json={"writes": writes}, token=asked.json()["token"])
-        async with client.open("GET", "/playground/server") as call:
-            await call.next()
-            seen = json.loads(await call.line())
-            call.leave()
-        assert len(seen["records"]["place"]) == MAX_SHOWN
+        seen = await look(stored.sync)
+        await stored.stop()
+        assert [one.data["team_id"] for one in seen.records["place"]] == [TEAM] * MAX_SHOWN
 
     async def test_the_page_learns_what_the_app_declares(self, client: Client) -> None:
         """Tables for the phones, and how each field merges: it can say what an app lacks."""

@@ -82,7 +82,7 @@ export class Stage {
     this.settingUp = true; // not by what the view says meanwhile
     const handles = PHONES.map((id) => this.devices[id].handle);
     await Promise.all(handles.map((handle) => handle?.close().catch(() => {})));
-    if (this.view) await startOver(this.facts, this.view);
+    await startOver(this.facts);
     const folder = await navigator.storage.getDirectory();
     for (const phone of PHONES) {
       const file = databaseName(this.facts, phone, readSwitches(phone).user);

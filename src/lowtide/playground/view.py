@@ -14,7 +14,7 @@ from lowtide.storage.db import Tx, load_queries
 from lowtide.sync import store
 from lowtide.sync.journal import Lost
 from lowtide.sync.service import Sync
-from lowtide.sync.system import COMMANDS, REJECTIONS
+from lowtide.sync.system import REJECTIONS
 
 MAX_SHOWN = 50
 """Records of each model, and entries of the journal, that the page is sent."""
@@ -23,6 +23,8 @@ LOOK_EVERY = 0.2
 QUIET = 15.0
 """Seconds after which an empty line says that the connection is there."""
 SPACE = "main"
+TEAM = "playground"
+"""Whose records the page plays with: it neither shows nor touches any others."""
 MAX_DEVICES = 200
 """Devices whose users the page is told."""
 
@@ -67,21 +69,29 @@ async def show(sync: Sync, outlet: Outlet) -> None:
 
 
 async def look(sync: Sync) -> View:
-    """The server's records, refusals and lost values: some of each."""
-    names = [name for name, model in sync.schema.models.items() if not model.removed and name != COMMANDS]
+    """The team's records, its lost values, and what was refused: some of each.
+
+    Reads all records of the models that have teams, so it is for a developer's data.
+    """
+    models = [model for model in sync.schema.models.values() if not model.removed]
 
     async def read(tx: Tx) -> tuple[store.Head, dict[str, list[Shown]], dict[str, str]]:
         head = await store.read_head(tx)
         found = {}
-        for name in names:
-            rows = await tx.fetch(store.queries["records_of"], SPACE, name, "", MAX_SHOWN)
-            model = sync.schema.models[name]
-            found[name] = [Shown(id, store.restore(model, data), at) for id, data, _, _, at in rows]
+        for model in models:
+            if "team_id" in model.fields:
+                rows = await tx.fetch(_QUERIES["records"], SPACE, model.name, TEAM, MAX_SHOWN)
+                found[model.name] = [Shown(id, store.restore(model, data), at) for id, data, at in rows]
+        refused = sync.schema.models[REJECTIONS]
+        rows = await tx.fetch(store.queries["records_of"], SPACE, REJECTIONS, "", MAX_SHOWN)
+        found[REJECTIONS] = [Shown(id, store.restore(refused, data), at) for id, data, _, _, at in rows]
         devices = await tx.fetch(_QUERIES["devices"], SPACE, MAX_DEVICES)
         return head, found, {str(client_id): str(user) for client_id, user in devices}
 
     head, records, devices = await sync.database.read(read)
-    server = Principal(user="playground", space=SPACE, server=True)
-    conflicts = await sync.journal.entries(server, limit=MAX_SHOWN)
     rejections = records.pop(REJECTIONS)
+    standing = {(model, one.id) for model, shown in records.items() for one in shown}
+    server = Principal(user=TEAM, space=SPACE, server=True)
+    lost = await sync.journal.entries(server, limit=MAX_SHOWN)
+    conflicts = [one for one in lost if (one.model, one.record) in standing]
     return View(head.group, head.epoch, records, rejections, conflicts, devices)
