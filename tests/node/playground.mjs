@@ -14,7 +14,7 @@ const { faults } = opened.page; // what any page did wrong
 let { page } = opened;
 
 /** Wait until `look` gives something true, and give it. */
-async function until(what, look, seconds = 60) {
+async function until(what, look, seconds = 150) {
   const end = Date.now() + seconds * 1000;
   for (;;) {
     const found = await look().catch(() => null);
@@ -236,7 +236,7 @@ try {
         page.evaluate(() => {
           const press = document.querySelector('.press');
           return press.ariaDisabled !== 'true' && { word: press.innerText, text: document.querySelector('.telling p').innerText };
-        }), 90);
+        }));
       told.push(text);
       if (word === 'Once more' || word === 'Try again') break;
       await page.keyboard.press('Enter');

@@ -27,7 +27,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     template = ROOT / "src/lowtide/templates/app.py"
     with ServerProcess(folder, template, "starter", command=DEV) as server:
         command = ["node", str(ROOT / "tests/node/playground.mjs"), server.url]
-        run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=540)
+        run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
         assert run.returncode == 0, run.stderr[-6000:]
         assert "Traceback" not in server.log()
         yield json.loads(run.stdout)
