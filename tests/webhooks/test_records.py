@@ -272,6 +272,20 @@ class TestFaults:
         counted = await records.world.database.read(lambda tx: tx.fetch(COUNT))
         assert counted[0][0] == 0
 
+    async def test_the_dead_are_forgotten(self, records: Records) -> None:
+        """After 30 days, and not before; what waits stays."""
+        endpoint, _ = await records.add()
+        await records.happen(change("a", 1))
+        await records.world.database.write(lambda tx: records.world.webhooks.enable(tx, endpoint.id, False))
+        await records.world.database.write(lambda tx: records.world.webhooks.enable(tx, endpoint.id, True))
+        await records.happen(change("b", 2))
+        sweep = records.world.jobs.handler("webhooks.sweep").call
+        for days, dead in ((29, 1), (2, 0)):
+            records.world.clock.advance(days * 86_400)
+            await sweep(None, None)  # type: ignore[arg-type]
+            found = await records.endpoint()
+            assert (found.waiting, found.dead) == (1, dead)
+
     async def test_two_jobs_do_not_overtake_each_other(self, records: Records) -> None:
         """While one empties an outbox another lets it be, and the first sees what came meanwhile."""
         await records.add()

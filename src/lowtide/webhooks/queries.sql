@@ -110,4 +110,5 @@ GROUP BY endpoint, CASE WHEN dead_at IS NULL THEN 0 ELSE 1 END
 DELETE FROM webhook_record WHERE endpoint = $1
 
 -- name: sweep_records
-DELETE FROM webhook_record WHERE dead_at IS NOT NULL AND dead_at < $1
+DELETE FROM webhook_record WHERE (dead_at IS NOT NULL AND dead_at < $1)
+OR endpoint NOT IN (SELECT id FROM webhook_endpoint)

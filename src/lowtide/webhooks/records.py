@@ -155,7 +155,7 @@ class RecordMessages:
         return len(found)
 
     async def sweep(self, tx: Tx) -> None:
-        """Forget what has been dead for long."""
+        """Forget what has been dead for long, and what is for nobody."""
         await tx.execute(self._sql["sweep_records"], self._clock.now() - DEAD_DAYS * 86_400_000)
 
     def _row(self, wish: Wish, change: RecordChange, now: int) -> tuple[Any, ...]:

@@ -194,17 +194,18 @@ class Webhooks:
         """
         await self._row(tx, id)
         await tx.execute(_SQL["enable"], id, int(on), "" if on else "by an admin")
+        # First: a group that still tells of it has then written its messages.
+        await self._watch(tx)
         if not on:
             await self._records.bury(tx, id, "The endpoint was switched off.")
-        await self._watch(tx)
 
     async def delete(self, tx: Tx, id: str) -> None:
         """Forget an endpoint and its tries. Raises ``NotFound``."""
         await self._row(tx, id)
         await tx.execute(_SQL["delete"], id)
         await tx.execute(_SQL["delete_tries"], id)
-        await tx.execute(_SQL["delete_records"], id)
         await self._watch(tx)
+        await tx.execute(_SQL["delete_records"], id)
 
     async def tries(self, tx: Tx, id: str) -> list[Try]:
         """The last tries, the latest first. Raises ``NotFound``."""
@@ -311,8 +312,8 @@ class Webhooks:
     async def _switch_off(self, tx: Tx, id: str, why: str) -> None:
         if not await tx.fetch(_SQL["switch_off"], id, why):
             return
-        await self._records.bury(tx, id, f"The endpoint was switched off: {why}.")
         await self._watch(tx)
+        await self._records.bury(tx, id, f"The endpoint was switched off: {why}.")
         entry = Entry(
             action="webhook.switch_off", actor="system", target=f"webhook:{id}", after={"reason": why}
         )
