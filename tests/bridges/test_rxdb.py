@@ -118,6 +118,25 @@ async def test_what_comes_again_after_a_lost_answer_counts_once(doors: Doors) ->
     assert conflict["votes"] == (await doors.task("n") or {})["votes"] == 13
 
 
+async def test_a_copy_that_was_replaced_without_a_note_of_it_counts_nothing_twice(doors: Doors) -> None:
+    """RxDB writes a received document and what it assumes one after the other; a crash came in between."""
+    await doors.put("task", "t", team_id="red", title="x", votes=5)
+    anna = await fork(doors)
+    before = anna.master["t"]
+    await doors.put("task", "t", votes=9)
+    await anna.pull()
+    assert await anna.push({"assumedMasterState": before, "newDocumentState": anna.documents["t"]}) == []
+    assert (await doors.task("t") or {})["votes"] == 9
+    # The same with the answer to a push, after which the record changed once more, and an edit on top.
+    await doors.put("task", "t", votes=10)
+    (answer,) = await anna.push(anna.row("t", votes=11))
+    assert answer["votes"] == 12
+    await doors.put("task", "t", votes=112)
+    edited = {**answer, "votes": 13}
+    await anna.push({"assumedMasterState": before, "newDocumentState": edited})
+    assert (await doors.task("t") or {})["votes"] == 113
+
+
 async def test_a_state_that_comes_back_is_not_taken_for_a_repeat(doors: Doors) -> None:
     """The same content at another version is another change; so is what is made anew after a deletion."""
     await doors.put("task", "t", team_id="red", title="x", votes=5)

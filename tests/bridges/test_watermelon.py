@@ -131,6 +131,27 @@ async def test_what_two_changed_merges_field_by_field_and_the_loser_is_kept(door
     assert await doors.lost("t") == [("title", "Anna", "Ben")]
 
 
+async def test_a_new_record_that_comes_again_with_what_others_made_of_it_adds_nothing(doors: Doors) -> None:
+    """Pushed, changed by others, pulled, and pushed again as new: the others' increments are not its own."""
+    anna = await melon(doors)
+    made = {"id": "n", "team_id": "red", "title": "x", "votes": 10, "_status": "created"}
+    await anna.push(task={"created": [made]})
+    await doors.put("task", "n", votes=13)
+    at = anna.at
+    await anna.pull()
+    anna.at, now = at, anna.at
+    merged = {**made, "votes": 13, "lowtide_base": anna.base("n")}
+    await anna.push(task={"created": [merged]})
+    assert (await doors.task("n") or {})["votes"] == 13
+    # Its own change since the push has no base there: it goes on from what was pushed.
+    base = {name: pair for name, pair in json.loads(anna.base("n")).items() if name != "votes"}
+    await anna.push(task={"created": [{**made, "votes": 11, "lowtide_base": json.dumps(base)}]})
+    assert (await doors.task("n") or {})["votes"] == 14
+    anna.at = now
+    await anna.pull()
+    assert anna.rows[("task", "n")]["votes"] == 14
+
+
 async def test_without_bases_an_untouched_record_is_changed_as_it_is_and_a_touched_one_is_kept(
     doors: Doors,
 ) -> None:

@@ -54,8 +54,9 @@ export async function sync(database, { url, clientId, getToken }) {
     },
     pushChanges: ({ changes }) => ask('push', { changes }),
     conflictResolver: (table, local, remote, resolved) => {
+      if (!remote.lowtide_base) return local._status === 'created' ? local : resolved;
       const was = sent.get(`${table}/${local.id}`) ?? {};
-      const base = JSON.parse(remote.lowtide_base ?? '{}');
+      const base = JSON.parse(remote.lowtide_base);
       const before = JSON.parse(local.lowtide_base || '{}');
       const changed = local._status === 'created' ? Object.keys(tables[table].columns) : local._changed.split(',');
       for (const column of changed.filter((name) => name && name !== 'lowtide_base')) {
@@ -64,7 +65,7 @@ export async function sync(database, { url, clientId, getToken }) {
         resolved[column] = own ? local[column] : remote[column];
         if (own) base[column] = before[column];
       }
-      return remote.lowtide_base ? { ...resolved, lowtide_base: JSON.stringify(base) } : resolved;
+      return { ...resolved, lowtide_base: JSON.stringify(base) };
     }
   });
 }

@@ -74,14 +74,18 @@ class Documents:
                 data[name] = new[former]
         for name in base or ():
             data.setdefault(name, None)
+        version, has = _version(assumed, known), new.get(VERSION)
+        # RxDB writes what it receives and what it assumes one after the other: a crash may come in between.
+        moved = isinstance(has, str) and has != (assumed or {}).get(VERSION)
         return Claim(
             model=self.model.name,
             id=id,
             data={} if new.get(DELETED) is True else data,
             gone=new.get(DELETED) is True,
             made=not known,
-            base=None if base is None else {**dict.fromkeys(data), **base},
-            versions=_version(assumed, known),
+            moved=moved,
+            base=None if base is None or moved else {**dict.fromkeys(data), **base},
+            versions=str(has)[:40] if moved else version,
             whole=True,
         )
 

@@ -27,7 +27,7 @@ from lowtide.sync import Sync
 from lowtide.sync.model import Batch, Mutation, Record, Refused, Result, Transaction
 from lowtide.sync.store import last_op_of, read_head, read_records, restore
 from lowtide.sync.uploads import MAX_MUTATIONS, SentMutation, prepare
-from lowtide.sync.writer import Applied
+from lowtide.sync.writer import Applied, Written
 
 Named = tuple[str, str]
 """(model, id)"""
@@ -49,6 +49,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """The version that this was, for each field or all."""
     partial: bool = True
     """``data`` has only what was changed."""
+    moved: bool = False
+    """The client's copy was replaced by the version that ``versions`` names, and it did not note that: it
+    started from that version, which it does not send."""
     whole: bool = False
     """``data`` is all that the client has of the record, so that its copy can be compared with what comes of
     it. The client hears of a difference; if there is none, it need not be told of its own change."""
@@ -68,10 +71,13 @@ class _Plan(msgspec.Struct):
     before: Pushed
     mutation: Mutation | Refused | None = None
     """None: there is nothing to do."""
-    fields: dict[str, tuple[str, Wire]] = {}
+    fields: dict[str, Wire] = {}
+    """What the client pushed."""
     keep: bool = True
     seen: bool = True
     """The client knew the record as it stood."""
+    record: Record | None = None
+    """As it stood."""
 
 
 class Pushes:
@@ -134,15 +140,7 @@ class Pushes:
                 if result is not None and result.status == "refused":
                     kept[name] = Pushed(plan.before.fields, plan.before.op, applied.group)
                     continue
-                written = applied.written.get((principal.space, *name))
-                op = plan.before.op
-                if written is not None and plan.claim.whole:
-                    op = written.op if self._is_own(plan, written.json) else 0
-                elif written is not None and plan.seen:
-                    op = written.op
-                # What is made anew goes on from nothing.
-                fields = {} if plan.claim.gone else {**plan.before.fields, **plan.fields}
-                kept[name] = Pushed(fields, op, applied.group)
+                kept[name] = self._kept(plan, applied.written.get((principal.space, *name)), applied.group)
             await store.write_pushed(tx, principal.space, principal.user, client, kept)
 
         alone = f"{principal.space}/{principal.user}/{client}"
@@ -180,7 +178,7 @@ class Pushes:
             )
             plan = self._deletion if claim.gone else self._change
             plans.append(plan(claim, before, record, client, seen, since or 0, now))
-            plans[-1].seen = seen
+            plans[-1].seen, plans[-1].record = seen, record
         return plans
 
     def _deletion(
@@ -220,20 +218,25 @@ class Pushes:
                 f"{claim.model} {claim.id!r} has changed since, and nothing says what this changes.",
                 hint="Pull, and push again; send _changed, or the state that was changed.",
             )
+        made = claim.made and not (claim.moved and record is not None)
+        if claim.moved:
+            seen = record is not None and str(record.op) == claim.versions
         base: dict[str, Any] = {}
         for name in claim.data:
             if claim.base is not None and name in claim.base:
                 base[name] = _before(claim, before, name, claim.base[name])
-            elif name in before.fields and before.fields[name][0] == _version(claim, name):
-                base[name] = before.fields[name][1]
-            elif not claim.made and seen and record is not None and name in record.data:
+            elif _version(claim, name) in before.fields.get(name, {}):
+                base[name] = before.fields[name][_version(claim, name)]
+            elif not made and seen and record is not None and name in record.data:
                 base[name] = record.data[name]
-        again = claim.made and record is not None and self._is_repeat(claim, before)
-        op = "put" if claim.made and not again else "patch"
+        again = record is not None and any(
+            _version(claim, name) in before.fields.get(name, {}) for name in claim.data
+        )
+        op = "put" if made and not again else "patch"
         mutation = self._prepared(claim, claim.data, base if base or op == "patch" else None, now, op)
         if isinstance(mutation, Refused):
             return _Plan(claim, before, mutation)
-        fields = {name: (_version(claim, name), value) for name, value in mutation.data.items()}
+        fields = dict(mutation.data)
         if op == "put":
             return _Plan(claim, before, mutation, fields)
         known = mutation.base or {}
@@ -244,13 +247,28 @@ class Pushes:
         base = {name: value for name, value in known.items() if name in data}
         return _Plan(claim, before, msgspec.structs.replace(mutation, data=data, base=base), fields)
 
-    def _is_repeat(self, claim: Claim, before: Pushed) -> bool:
-        return any(before.fields.get(name, ("\0",))[0] == _version(claim, name) for name in claim.data)
-
-    def _is_own(self, plan: _Plan, json: str) -> bool:
-        """Is the record as the client has it?"""
-        data = restore(self._sync.schema.models[plan.claim.model], json)
-        return all(plan.fields.get(name, ("", None))[1] == value for name, value in data.items())
+    def _kept(self, plan: _Plan, written: Written | None, group: int) -> Pushed:
+        """What to remember of a push that was not refused."""
+        claim, op = plan.claim, plan.before.op
+        if claim.gone:
+            # What is made anew goes on from nothing.
+            return Pushed({}, op if written is None else written.op, group)
+        fields = dict(plan.before.fields)
+        for name, value in plan.fields.items():
+            fields[name] = {_version(claim, name): value}
+        if not claim.whole:
+            return Pushed(fields, written.op if written is not None and plan.seen else op, group)
+        data: Data | None = None
+        if written is not None:
+            data, op = restore(self._sync.schema.models[claim.model], written.json), written.op
+        elif plan.record is not None and not plan.record.deleted:
+            data, op = plan.record.data, plan.record.op
+        if data is None or all(plan.fields.get(name) == value for name, value in data.items()):
+            return Pushed(fields, op, group)
+        # It is answered with what came of it, and goes on from that.
+        for name, value in data.items():
+            fields[name] = {**fields.get(name, {}), str(op): value}
+        return Pushed(fields, 0, group)
 
     def _prepared(
         self, claim: Claim, data: dict[str, Any], base: Mapping[str, Any] | None, now: int, op: str = ""
@@ -305,8 +323,7 @@ def _version(claim: Claim, name: str) -> str:
 
 def _before(claim: Claim, before: Pushed, name: str, value: Any) -> Any:
     """What the client started from: what it pushed of the same version, else what it says."""
-    pushed = before.fields.get(name)
-    return pushed[1] if pushed is not None and pushed[0] == _version(claim, name) else value
+    return before.fields.get(name, {}).get(_version(claim, name), value)
 
 
 def _agrees(data: Data, mine: Mapping[str, Wire]) -> bool:

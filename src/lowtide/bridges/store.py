@@ -36,14 +36,15 @@ class View(msgspec.Struct, frozen=True):
 class Pushed(msgspec.Struct, frozen=True):
     """What a client pushed of one record last."""
 
-    fields: dict[str, tuple[str, Wire]] = {}
-    """Field -> (the version that the client had changed, the value that it pushed)"""
+    fields: dict[str, dict[str, Wire]] = {}
+    """Field -> the version that the client had changed -> the value that it pushed; and the version that it
+    was answered with -> the value in that"""
     op: int = 0
     """The record's op that the push made of what the client knew."""
     group: int = 0
 
 
-_fields = msgspec.json.Decoder(dict[str, tuple[str, str | int | float | None]]).decode
+_fields = msgspec.json.Decoder(dict[str, dict[str, str | int | float | None]]).decode
 
 
 async def read_views(tx: Tx, space: str, user: str) -> list[View]:

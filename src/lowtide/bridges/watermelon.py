@@ -191,6 +191,10 @@ class Watermelon:
         for table in tables:
             for raw in asked.changes[table].created:
                 data = _given(self._sync.schema.models.get(table), raw)
+                if raw.get(BASE):
+                    # Pushed before, and pulled since: some of it is what others made of it.
+                    yield _update(table, {**data, "id": _id(raw), BASE: raw[BASE]}, version)
+                    continue
                 yield Claim(model=table, id=_id(raw), data=data, made=True, partial=False)
         for table in tables:
             for raw in asked.changes[table].updated:
