@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ def unaccounted(report: dict[str, Any]) -> list[str]:
     end, log, journal = report["ends"][0], report["log"], report["journal"]
     wrong = []
     votes = Counter({id: 100 for id in end if id.startswith("t")})
-    tags: dict[str, set[str]] = {id: set() for id in end}
+    tags: defaultdict[str, set[str]] = defaultdict(set)
     for entry in log:
         votes[entry["id"]] += entry.get("votes", 0)
         tags[entry["id"]] |= {entry["added"]} if "added" in entry else set()

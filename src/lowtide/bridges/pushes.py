@@ -9,7 +9,7 @@ version again, its base is what was pushed before: a repeat changes nothing, and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -31,6 +31,9 @@ from lowtide.sync.writer import Applied, Written
 
 Named = tuple[str, str]
 """(model, id)"""
+
+
+Show = Callable[[Tx, Principal, str, Collection[Named]], Awaitable[dict[Named, tuple[str, int] | None]]]
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +64,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """What became of a push."""
 
     refused: dict[Named, Result]
-    group: int
+    rows: dict[Named, tuple[str, int] | None]
+    """(JSON, op) of the records of ``whole`` claims right after; None for what is not the client's."""
 
 
 class _Plan(msgspec.Struct):
@@ -76,8 +80,6 @@ class _Plan(msgspec.Struct):
     keep: bool = True
     seen: bool = True
     """The client knew the record as it stood."""
-    record: Record | None = None
-    """As it stood."""
 
 
 class Pushes:
@@ -88,30 +90,41 @@ class Pushes:
         self._clock = clock
 
     async def apply(
-        self, principal: Principal, client: str, claims: Sequence[Claim], known: Cursor | None
+        self,
+        principal: Principal,
+        client: str,
+        claims: Sequence[Claim],
+        known: Cursor | None,
+        show: Show | None = None,
     ) -> Outcome:
         """Apply ``claims``, each by itself: one that is refused holds up no other, and becomes a row of the
         client's ``lowtide_rejections``. Durable when it returns; up to ``MAX_MUTATIONS`` in one transaction.
 
-        ``known``: up to where the client knew everything when it wrote; None: of nothing. Raises
+        ``known``: up to where the client knew everything when it wrote; None: of nothing. ``show``: reads
+        what a client that sends ``whole`` claims is answered. Raises
         ``Conflict`` where nothing tells what the client changed, and what ``Writer.apply`` raises.
         """
         refused: dict[Named, Result] = {}
-        group = 0
+        rows: dict[Named, tuple[str, int] | None] = {}
         for at in range(0, len(claims), MAX_MUTATIONS):
             part = claims[at : at + MAX_MUTATIONS]
-            applied, plans = await self._apply(principal, client, part, known)
-            group = applied.group
+            applied, plans = await self._apply(principal, client, part, known, show, rows)
             results = iter(applied.results)
             for plan in plans:
                 if plan.mutation is not None:
                     result = next(results)
                     if result.status == "refused":
                         refused[(plan.claim.model, plan.claim.id)] = result
-        return Outcome(refused, group)
+        return Outcome(refused, rows)
 
     async def _apply(
-        self, principal: Principal, client: str, claims: Sequence[Claim], known: Cursor | None
+        self,
+        principal: Principal,
+        client: str,
+        claims: Sequence[Claim],
+        known: Cursor | None,
+        show: Show | None,
+        rows: dict[Named, tuple[str, int] | None],
     ) -> tuple[Applied, list[_Plan]]:
         plans: list[_Plan] = []
 
@@ -132,15 +145,20 @@ class Pushes:
         async def keep(tx: Tx, applied: Applied) -> None:
             results = iter(applied.results)
             kept: dict[Named, Pushed] = {}
+            if show is not None:
+                names = [(plan.claim.model, plan.claim.id) for plan in plans if _is_id(plan.claim.id)]
+                rows.update(await show(tx, principal, client, names))
             for plan in plans:
                 result = None if plan.mutation is None else next(results)
                 if not plan.keep:
                     continue
                 name = (plan.claim.model, plan.claim.id)
                 if result is not None and result.status == "refused":
-                    kept[name] = Pushed(plan.before.fields, plan.before.op, applied.group)
+                    fields = self._told(plan.claim, plan.before.fields, rows.get(name))
+                    kept[name] = Pushed(fields, plan.before.op, applied.group)
                     continue
-                kept[name] = self._kept(plan, applied.written.get((principal.space, *name)), applied.group)
+                written = applied.written.get((principal.space, *name))
+                kept[name] = self._kept(plan, written, rows.get(name), applied.group)
             await store.write_pushed(tx, principal.space, principal.user, client, kept)
 
         alone = f"{principal.space}/{principal.user}/{client}"
@@ -178,7 +196,7 @@ class Pushes:
             )
             plan = self._deletion if claim.gone else self._change
             plans.append(plan(claim, before, record, client, seen, since or 0, now))
-            plans[-1].seen, plans[-1].record = seen, record
+            plans[-1].seen = seen
         return plans
 
     def _deletion(
@@ -243,11 +261,13 @@ class Pushes:
         data = {name: v for name, v in mutation.data.items() if not (name in known and known[name] == v)}
         if not data:
             same = record is not None and not record.deleted and _agrees(record.data, mutation.data)
-            return _Plan(claim, before, None, fields, keep=not same)
+            return _Plan(claim, before, None, fields, keep=claim.whole or not same)
         base = {name: value for name, value in known.items() if name in data}
         return _Plan(claim, before, msgspec.structs.replace(mutation, data=data, base=base), fields)
 
-    def _kept(self, plan: _Plan, written: Written | None, group: int) -> Pushed:
+    def _kept(
+        self, plan: _Plan, written: Written | None, shown: tuple[str, int] | None, group: int
+    ) -> Pushed:
         """What to remember of a push that was not refused."""
         claim, op = plan.claim, plan.before.op
         if claim.gone:
@@ -258,17 +278,22 @@ class Pushes:
             fields[name] = {_version(claim, name): value}
         if not claim.whole:
             return Pushed(fields, written.op if written is not None and plan.seen else op, group)
-        data: Data | None = None
-        if written is not None:
-            data, op = restore(self._sync.schema.models[claim.model], written.json), written.op
-        elif plan.record is not None and not plan.record.deleted:
-            data, op = plan.record.data, plan.record.op
-        if data is None or all(plan.fields.get(name) == value for name, value in data.items()):
+        if shown is None:
             return Pushed(fields, op, group)
-        # It is answered with what came of it, and goes on from that.
-        for name, value in data.items():
-            fields[name] = {**fields.get(name, {}), str(op): value}
-        return Pushed(fields, 0, group)
+        data, op = restore(self._sync.schema.models[claim.model], shown[0]), shown[1]
+        if all(plan.fields.get(name) == value for name, value in data.items()):
+            return Pushed(fields, op, group)
+        return Pushed(self._told(claim, fields, shown), 0, group)
+
+    def _told(
+        self, claim: Claim, fields: dict[str, dict[str, Wire]], shown: tuple[str, int] | None
+    ) -> dict[str, dict[str, Wire]]:
+        """``fields``, with what the client is answered: it goes on from that."""
+        if not claim.whole or shown is None:
+            return fields
+        data = restore(self._sync.schema.models[claim.model], shown[0])
+        told = {name: {**fields.get(name, {}), str(shown[1]): value} for name, value in data.items()}
+        return {**fields, **told}
 
     def _prepared(
         self, claim: Claim, data: dict[str, Any], base: Mapping[str, Any] | None, now: int, op: str = ""

@@ -145,12 +145,11 @@ class Rxdb:
         if len(rows) > MAX_SENT:
             raise TooLarge(f"{len(rows)} changes at once; {MAX_SENT} are allowed", limit=MAX_SENT)
         claims = [documents.claim(row.assumed_master_state, row.new_document_state) for row in rows]
-        outcome = await self._pushes.apply(principal, client, claims, None)
-        names = [(claim.model, claim.id) for claim in claims]
-        there = await self.walks.rows(principal, client, [name for name in names if "\0" not in name[1]])
+        outcome = await self._pushes.apply(principal, client, claims, None, self.walks.rows)
         conflicts: dict[str, msgspec.Raw] = {}
-        for row, name in zip(rows, names, strict=True):
-            now = there.get(name)
+        for row, claim in zip(rows, claims, strict=True):
+            name = (claim.model, claim.id)
+            now = outcome.rows.get(name)
             if name in outcome.refused or not documents.agrees(row.new_document_state, now):
                 conflicts[name[1]] = documents.document(name[1], now)
         return list(conflicts.values())

@@ -209,23 +209,19 @@ class Walks:
         return (await self.page(principal, client, (), None, 1)).cursor
 
     async def rows(
-        self, principal: Principal, client: str, names: Collection[tuple[str, str]]
+        self, tx: Tx, principal: Principal, client: str, names: Collection[tuple[str, str]]
     ) -> dict[tuple[str, str], tuple[str, int] | None]:
-        """These records as they are now, as ``Page.rows`` has them; None for what is not the client's."""
-
-        async def read(tx: Tx) -> dict[tuple[str, str], tuple[str, int] | None]:
-            own, topics = await self._held(tx, principal, client)
-            held = {*own, *topics}
-            streams = self._sync.streams
-            rows: dict[tuple[str, str], tuple[str, int] | None] = dict.fromkeys(names)
-            keys = [(principal.space, *name) for name in names]
-            for (space, model, id), row in (await store.read_rows(tx, keys)).items():
-                fields = restore(self._sync.schema.models[model], row[0])
-                if not held.isdisjoint(streams.buckets_of(space, model, id, fields)):
-                    rows[(model, id)] = row
-            return rows
-
-        return await self._sync.database.read(read)
+        """These records in this snapshot, as ``Page.rows`` has them; None for what is not the client's."""
+        own, topics = await self._held(tx, principal, client)
+        held = {*own, *topics}
+        streams = self._sync.streams
+        rows: dict[tuple[str, str], tuple[str, int] | None] = dict.fromkeys(names)
+        keys = [(principal.space, *name) for name in names]
+        for (space, model, id), row in (await store.read_rows(tx, keys)).items():
+            fields = restore(self._sync.schema.models[model], row[0])
+            if not held.isdisjoint(streams.buckets_of(space, model, id, fields)):
+                rows[(model, id)] = row
+        return rows
 
     async def _held(
         self, tx: Tx, principal: Principal, client: str
