@@ -68,7 +68,14 @@ def test_the_checker_notices_what_is_wrong() -> None:
         "journal": {"t0": [["title", "b 2"]]},
     }
     assert unaccounted(right) == []
-    for fault in ({"votes": 106}, {"tags": []}, {"notes": "w w"}, {"notes": ""}, {"title": "b 2"}):
+    faults: list[dict[str, Any]] = [
+        {"votes": 106},
+        {"tags": []},
+        {"notes": "w w"},
+        {"notes": ""},
+        {"title": "b 2"},
+    ]
+    for fault in faults:
         assert len(unaccounted(right | {"ends": [{"t0": task | fault}]})) == 1, fault
     assert len(unaccounted(right | {"journal": {"t0": []}})) == 1
     assert unaccounted(right | {"log": [*right["log"], {"id": "n1"}]}) == ["n1 is missing"]

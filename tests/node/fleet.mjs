@@ -1,5 +1,6 @@
 // A mixed fleet: phones on WatermelonDB, on RxDB and on the SDK for Node change the same records, offline and online,
-// while answers to the bridges' pushes are lost. Every change is written down with what its user saw; the test compares that with the end.
+// while answers to the bridges' pushes are lost. Every change is written down with what its user saw; the test
+// compares that with the end.
 
 import { isDeepStrictEqual } from 'node:util';
 import { ask, given, joinTeam, phone, put, request, scenario, server, sleep, uploaded } from './harness.mjs';
