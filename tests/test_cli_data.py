@@ -110,7 +110,7 @@ class TestToken:
 class TestRecords:
     LINES = (
         '{"id": "t1", "team_id": "ann", "list_id": "l1", "title": "Milk, \\"fresh\\"\\nand cold", '
-        '"done": true, "notes": "", "labels": ["a", "b"], "votes": 3}\n'
+        '"done": true, "notes": "", "labels": ["a", "b"], "steps": ["boil"], "votes": 3}\n'
     )
 
     @pytest.mark.parametrize("name", ["todo.ndjson", "todo.csv"])
