@@ -1,5 +1,5 @@
 // A mixed fleet: phones on WatermelonDB, on RxDB and on the SDK for Node change the same records, offline and online,
-// while answers to the bridges' pushes are lost. Every change is written down with what its user saw; the test
+// while answers to pushes and batches are lost. Every change is written down with what its user saw; the test
 // compares that with the end.
 
 import { isDeepStrictEqual } from 'node:util';
@@ -22,7 +22,7 @@ let lost = 0;
 const real = globalThis.fetch;
 globalThis.fetch = async (address, options) => {
   const answer = await real(address, options);
-  if (losing && options?.method === 'POST' && String(address).endsWith('/push') && random(3) === 0) {
+  if (losing && options?.method === 'POST' && /\/(push|batches)$/.test(String(address)) && random(3) === 0) {
     lost++;
     await answer.arrayBuffer();
     throw new TypeError('fetch failed');

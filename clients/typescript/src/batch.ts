@@ -64,19 +64,16 @@ export interface Batch {
 export async function nextBatch(notes: Notes, most: number, bad: Spoilt): Promise<Batch | null> {
   const { db } = notes;
   const lineage = (await notes.get('lineage')) ?? undefined;
-  const stamps = await db.getAll<{ crud_id: number; at: number }>(
-    `SELECT * FROM lowtide_stamp ORDER BY crud_id LIMIT ${MAX_MUTATIONS}`
-  );
-  const at = new Map(stamps.map((stamp) => [stamp.crud_id, stamp.at]));
   const transactions: object[] = [];
+  const changes = new Map<number, Mutation>();
   const entries = new Map<number, CrudEntry>();
   let [first, mutations, bytes] = [0, 0, 0];
   let last: CrudTransaction | null = null;
   for await (const transaction of db.getCrudTransactions()) {
     const { crud } = transaction;
     const spoilt = bad.first === crud[0]!.clientId ? bad.times : 0;
-    const write = spoilt > 0 ? unreadable : mutation;
-    let sent: object = { mutations: crud.map((entry) => write(entry, at.get(entry.clientId))) };
+    const written = crud.map(spoilt > 0 ? unreadable : mutation);
+    let sent: object = { mutations: written };
     let size = bytesOf(JSON.stringify(sent));
     if (size > MAX_BYTES || crud.length > MAX_MUTATIONS || spoilt > 1) {
       sent = { oversized: { n: crud.at(-1)!.clientId, count: crud.length, bytes: size } };
@@ -88,10 +85,21 @@ export async function nextBatch(notes: Notes, most: number, bad: Spoilt): Promis
     if (full && transactions.length > 0) break;
     transactions.push(sent);
     for (const entry of crud) entries.set(entry.clientId, entry);
+    if (spoilt === 0) for (const one of written) changes.set(one.n, one);
     first ||= crud[0]!.clientId;
     last = transaction;
   }
   if (!last) return null;
+  // Only now: a change and its time are written together, so whatever was read above has its time. One that was
+  // written after an earlier look would be sent without, and be another change when it is sent again.
+  const stamps = await db.getAll<{ crud_id: number; at: number }>(
+    'SELECT crud_id, at FROM lowtide_stamp WHERE crud_id BETWEEN ? AND ?',
+    [first, last.crud.at(-1)!.clientId]
+  );
+  for (const { crud_id, at } of stamps) {
+    const change = changes.get(crud_id);
+    if (change) change.at = at;
+  }
   const complete = last.complete;
   return {
     body: { client_id: await db.getClientId(), lineage, sent_at: Date.now(), transactions },
@@ -118,8 +126,13 @@ export async function beginLineage(notes: Notes, known: number): Promise<void> {
   await notes.db.execute(sql);
 }
 
-/** A change as the server reads it: what was written, what it replaced, and when. */
-function mutation(entry: CrudEntry, at: number | undefined): object {
+interface Mutation {
+  readonly n: number;
+  at?: number;
+}
+
+/** A change as the server reads it: what was written, and what it replaced. When is added later. */
+function mutation(entry: CrudEntry): Mutation {
   return {
     n: entry.clientId,
     op: entry.op.toLowerCase(),
@@ -127,18 +140,17 @@ function mutation(entry: CrudEntry, at: number | undefined): object {
     id: entry.id,
     data: entry.opData,
     base: entry.previousValues,
-    at,
     metadata: entry.metadata
-  };
+  } as Mutation;
 }
 
 /**
  * A change that the server cannot read as it is, such as a text with half a surrogate pair. As one text it is
  * refused for certain, and comes back as a rejection: nothing is lost, and nothing waits behind it.
  */
-function unreadable(entry: CrudEntry): object {
+function unreadable(entry: CrudEntry): Mutation {
   const id = entry.id.replaceAll('\0', '\ufffd');
-  return { n: entry.clientId, op: entry.op.toLowerCase(), model: entry.table, id, data: JSON.stringify(entry) };
+  return { n: entry.clientId, op: entry.op.toLowerCase(), model: entry.table, id, data: JSON.stringify(entry) } as Mutation;
 }
 
 function bytesOf(text: string): number {

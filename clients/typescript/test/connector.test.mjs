@@ -87,6 +87,29 @@ test('what the server cannot read is halved, spelt out as text, and at last only
   assert.deepEqual(portal.sizes(), [4]);
 });
 
+test('a change that is written while a batch is made is the same change when the batch is sent again', async () => {
+  const phone = device(1, ['lost']);
+  const stamps = new Map([[1, 100]]);
+  const { getCrudTransactions, getAll } = phone.db;
+  Object.assign(phone.db, {
+    getAll: async (sql, values) =>
+      sql.includes('lowtide_stamp') ? [...stamps].map(([crud_id, at]) => ({ crud_id, at })) : getAll(sql, values),
+    async *getCrudTransactions() {
+      if (!stamps.has(2)) {
+        phone.queue.push(2);
+        stamps.set(2, 200);
+      }
+      yield* getCrudTransactions();
+    }
+  });
+  assert.equal(await phone.upload(), 'network');
+  phone.connector.hurry();
+  assert.equal(await phone.upload(), 'ok');
+  const [first, again] = phone.sent.map(({ transactions }) => transactions);
+  assert.deepEqual(first, again);
+  assert.deepEqual(first.map(({ mutations }) => mutations[0].at), [100, 200]);
+});
+
 test('an answer that is short of what was sent completes nothing', async () => {
   const phone = device(2, [Response.json({ last: 1, results: [] }), Response.json({})]);
   assert.equal(await phone.upload(), 'not_lowtide');

@@ -36,17 +36,16 @@ var Notes = class {
 async function nextBatch(notes, most, bad) {
   const { db } = notes;
   const lineage = await notes.get("lineage") ?? void 0;
-  const stamps = await db.getAll(`SELECT * FROM lowtide_stamp ORDER BY crud_id LIMIT ${MAX_MUTATIONS}`);
-  const at = new Map(stamps.map((stamp) => [stamp.crud_id, stamp.at]));
   const transactions = [];
+  const changes = /* @__PURE__ */ new Map();
   const entries = /* @__PURE__ */ new Map();
   let [first, mutations, bytes] = [0, 0, 0];
   let last = null;
   for await (const transaction of db.getCrudTransactions()) {
     const { crud } = transaction;
     const spoilt = bad.first === crud[0].clientId ? bad.times : 0;
-    const write2 = spoilt > 0 ? unreadable : mutation;
-    let sent = { mutations: crud.map((entry) => write2(entry, at.get(entry.clientId))) };
+    const written = crud.map(spoilt > 0 ? unreadable : mutation);
+    let sent = { mutations: written };
     let size = bytesOf(JSON.stringify(sent));
     if (size > MAX_BYTES || crud.length > MAX_MUTATIONS || spoilt > 1) {
       sent = { oversized: { n: crud.at(-1).clientId, count: crud.length, bytes: size } };
@@ -60,11 +59,20 @@ async function nextBatch(notes, most, bad) {
     transactions.push(sent);
     for (const entry of crud)
       entries.set(entry.clientId, entry);
+    if (spoilt === 0)
+      for (const one of written)
+        changes.set(one.n, one);
     first ||= crud[0].clientId;
     last = transaction;
   }
   if (!last)
     return null;
+  const stamps = await db.getAll("SELECT crud_id, at FROM lowtide_stamp WHERE crud_id BETWEEN ? AND ?", [first, last.crud.at(-1).clientId]);
+  for (const { crud_id, at } of stamps) {
+    const change = changes.get(crud_id);
+    if (change)
+      change.at = at;
+  }
   const complete = last.complete;
   return {
     body: { client_id: await db.getClientId(), lineage, sent_at: Date.now(), transactions },
@@ -86,7 +94,7 @@ async function beginLineage(notes, known) {
   const sql = `INSERT OR REPLACE INTO lowtide_upload VALUES ('lineage', lower(hex(randomblob(16))))`;
   await notes.db.execute(sql);
 }
-function mutation(entry, at) {
+function mutation(entry) {
   return {
     n: entry.clientId,
     op: entry.op.toLowerCase(),
@@ -94,7 +102,6 @@ function mutation(entry, at) {
     id: entry.id,
     data: entry.opData,
     base: entry.previousValues,
-    at,
     metadata: entry.metadata
   };
 }
