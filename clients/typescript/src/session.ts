@@ -218,8 +218,9 @@ export class Session implements TokenSource {
   }
 
   /** @internal What is sent with every sign-in. */
-  get facts(): object {
-    return { device: this.#device, space: this.#kept?.space ?? this.#space };
+  async facts(): Promise<{ device: DeviceFacts; space: string }> {
+    const installation = this.#device.installation ?? (await this.#installation());
+    return { device: { installation, ...this.#device }, space: this.#kept?.space ?? this.#space };
   }
 
   /** @internal `run` with the user's token, and again with a new one if it was refused. */
@@ -271,6 +272,17 @@ export class Session implements TokenSource {
     if (value === null) await this.#store.remove(at);
     else await this.#store.set(at, value);
     return value;
+  }
+
+  /** A name by chance that only this installation and the server know: strangers' tries do not count against it. */
+  #installation(): Promise<string> {
+    return this.#locked(async () => {
+      try {
+        return (await this.note('installation')) ?? (await this.note('installation', random())) ?? '';
+      } catch {
+        return ''; // without a store nothing is known of this device, and it may still sign in
+      }
+    });
   }
 
   async #refresh(kept: Kept): Promise<Kept | null> {

@@ -23,7 +23,7 @@ export class SignIn {
   async anonymous(): Promise<Welcome> {
     const { user } = await this.#session.restore().then(() => this.#session);
     if (user) return { status: 'signed_in', outcome: 'signed_in', user, guest: null };
-    const body = this.#session.facts;
+    const body = await this.#session.facts();
     const answer = await this.#session.send<SignedIn>('POST', '/v1/auth/anonymous', { body, attempts: ATTEMPTS });
     return this.#welcome(answer);
   }
@@ -162,13 +162,15 @@ export class SignIn {
     await this.#session.forgetGuest();
   }
 
-  #start(path: string, body: object): Promise<Flow> {
+  async #start(path: string, given: object): Promise<Flow> {
+    const { device } = await this.#session.facts();
+    const body = { ...given, device };
     return this.#session.send<Flow>('POST', path, { body, attempts: ATTEMPTS });
   }
 
   async #enter(path: string, given: object, signal?: AbortSignal, attempts = ATTEMPTS): Promise<SignInResult> {
-    const answer = await this.#session.authorised(false, (token) => {
-      const body = { ...given, ...this.#session.facts };
+    const answer = await this.#session.authorised(false, async (token) => {
+      const body = { ...given, ...(await this.#session.facts()) };
       return this.#session.send<SignedIn | SecondFactorNeeded>('POST', path, { body, token, signal, attempts });
     });
     return answer.status === 'second_factor_needed' ? answer : this.#welcome(answer);

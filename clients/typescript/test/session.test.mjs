@@ -279,3 +279,23 @@ test('a callback of another sign-in is refused, and one of this is taken once', 
   session.close();
   again.close();
 });
+
+test('an installation has one name by chance, over sign-outs and starts, in the first request too', async () => {
+  const store = memoryStore();
+  const heard = [];
+  const fetch = async (_, { body }) => {
+    heard.push(JSON.parse(body).device.installation);
+    return Response.json({ flow_id: 'f', expires_in: 600 });
+  };
+  for (let start = 0; start < 2; start++) {
+    const session = new First({ endpoint: 'http://x', store, fetch, device: { name: 'Phone' } });
+    await session.restore();
+    await session.signIn.startEmail('ann@example.com');
+    await session.signOut();
+  }
+  const other = new First({ endpoint: 'http://x', store: memoryStore(), fetch });
+  await other.signIn.startEmail('ann@example.com');
+  assert.equal(heard[0], heard[1]);
+  assert.ok(heard[0].length >= 16);
+  assert.notEqual(heard[2], heard[0]);
+});

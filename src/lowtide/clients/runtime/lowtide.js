@@ -1141,7 +1141,7 @@ var SignIn = class {
     const { user } = await this.#session.restore().then(() => this.#session);
     if (user)
       return { status: "signed_in", outcome: "signed_in", user, guest: null };
-    const body = this.#session.facts;
+    const body = await this.#session.facts();
     const answer = await this.#session.send("POST", "/v1/auth/anonymous", { body, attempts: ATTEMPTS2 });
     return this.#welcome(answer);
   }
@@ -1258,12 +1258,14 @@ var SignIn = class {
     await this.#session.restore();
     await this.#session.forgetGuest();
   }
-  #start(path, body) {
+  async #start(path, given) {
+    const { device } = await this.#session.facts();
+    const body = { ...given, device };
     return this.#session.send("POST", path, { body, attempts: ATTEMPTS2 });
   }
   async #enter(path, given, signal, attempts = ATTEMPTS2) {
-    const answer = await this.#session.authorised(false, (token2) => {
-      const body = { ...given, ...this.#session.facts };
+    const answer = await this.#session.authorised(false, async (token2) => {
+      const body = { ...given, ...await this.#session.facts() };
       return this.#session.send("POST", path, { body, token: token2, signal, attempts });
     });
     return answer.status === "second_factor_needed" ? answer : this.#welcome(answer);
@@ -1534,8 +1536,9 @@ var Session = class {
     }
   }
   /** @internal What is sent with every sign-in. */
-  get facts() {
-    return { device: this.#device, space: this.#kept?.space ?? this.#space };
+  async facts() {
+    const installation = this.#device.installation ?? await this.#installation();
+    return { device: { installation, ...this.#device }, space: this.#kept?.space ?? this.#space };
   }
   /** @internal `run` with the user's token, and again with a new one if it was refused. */
   async authorised(needed, run) {
@@ -1590,6 +1593,16 @@ var Session = class {
     else
       await this.#store.set(at, value);
     return value;
+  }
+  /** A name by chance that only this installation and the server know: strangers' tries do not count against it. */
+  #installation() {
+    return this.#locked(async () => {
+      try {
+        return await this.note("installation") ?? await this.note("installation", token()) ?? "";
+      } catch {
+        return "";
+      }
+    });
   }
   async #refresh(kept) {
     const { refresh_token, secret, space, former, guest } = kept;
