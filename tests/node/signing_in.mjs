@@ -1,10 +1,10 @@
 // Every way in, over a network that loses the first answer to everything: each is done once, and nobody notices.
 
-import { createHmac } from 'node:crypto';
 import { Lowtide } from '@lowtide/client';
 import { content, given, joinTeam, phone, scenario, sleep, until, uploaded, url } from './harness.mjs';
 import { mailbox } from './mailbox.mjs';
 import { network, open, prove } from './people.mjs';
+import { totp } from './totp.mjs';
 
 const NOTE = 'INSERT INTO note(id, user_id, body) VALUES (?, ?, ?)';
 const PASSWORD = 'seven grey herons wait';
@@ -20,17 +20,6 @@ function losing() {
     throw new TypeError('fetch failed');
   };
   return net;
-}
-
-/** The code that an authenticator app shows (RFC 6238). */
-function totp(secret) {
-  const bits = [...secret].map((letter) => 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567'.indexOf(letter).toString(2).padStart(5, '0'));
-  const key = Buffer.from(bits.join('').match(/.{8}/g).map((byte) => parseInt(byte, 2)));
-  const time = Buffer.alloc(8);
-  time.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30_000)));
-  const digest = createHmac('sha1', key).update(time).digest();
-  const number = digest.readUInt32BE(digest.at(-1) & 15) & 0x7fffffff;
-  return String(number % 1_000_000).padStart(6, '0');
 }
 
 /** What was asked of a path, and how many different answers it had. */
