@@ -19,6 +19,7 @@ from lowtide.auth.model import MAX_EMAIL, DeviceFacts, Proof
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import (
     Conflict,
+    Forbidden,
     InvalidGrant,
     Malformed,
     NotSetUp,
@@ -217,7 +218,7 @@ class Email:
                 auth="none",
                 max_body=16 * KIB,
                 summary="Sign in with the code from a mail, or after its link was confirmed",
-                errors=(InvalidGrant, SignInPending, StepUpRequired, Conflict, *REFUSED),
+                errors=(InvalidGrant, SignInPending, Forbidden, StepUpRequired, Conflict, *REFUSED),
                 tags=("sign-in",),
             ),
             Route(

@@ -211,7 +211,7 @@ class Sms:
                 max_body=16 * KIB,
                 headers=HEADERS,
                 summary="Sign in with the code from a text message",
-                errors=(InvalidGrant, StepUpRequired, Conflict, *REFUSED),
+                errors=(InvalidGrant, Forbidden, StepUpRequired, Conflict, *REFUSED),
                 tags=("sign-in",),
             ),
         ]
