@@ -1,11 +1,14 @@
-// A mixed fleet: phones on WatermelonDB, on RxDB and on the SDK for Node change the same records, offline and online,
-// while answers to pushes and batches are lost. Every change is written down with what its user saw; the test
+// A mixed fleet: phones on WatermelonDB, on RxDB, on the SDK for Node over HTTP and over WebSockets, and a web app in
+// a browser change the same records, offline and online, while answers to pushes and batches are lost. Every change is written down with what its user saw; the test
 // compares that with the end.
 
 import { isDeepStrictEqual } from 'node:util';
-import { ask, given, joinTeam, phone, put, request, scenario, server, sleep, uploaded } from './harness.mjs';
+import { SyncStreamConnectionMethod } from '@powersync/node';
+import { open } from './browser.mjs';
+import { ask, given, joinTeam, phone, put, request, scenario, server, sleep, uploaded, url } from './harness.mjs';
 import { rx } from './rx.mjs';
 import { melon } from './watermelon.mjs';
+import { site } from './web/site.mjs';
 
 const TASKS = ['t0', 't1', 't2', 't3'];
 
@@ -19,15 +22,18 @@ const pick = (list) => list[random(list.length)];
 
 let losing = false;
 let lost = 0;
+/** Is the answer to this request lost? */
+function lose(method, address) {
+  if (!losing || method !== 'POST' || !/\/(push|batches)$/.test(address) || random(3) > 0) return false;
+  lost++;
+  return true;
+}
 const real = globalThis.fetch;
 globalThis.fetch = async (address, options) => {
   const answer = await real(address, options);
-  if (losing && options?.method === 'POST' && /\/(push|batches)$/.test(String(address)) && random(3) === 0) {
-    lost++;
-    await answer.arrayBuffer();
-    throw new TypeError('fetch failed');
-  }
-  return answer;
+  if (!lose(options?.method, String(address))) return answer;
+  await answer.arrayBuffer();
+  throw new TypeError('fetch failed');
 };
 
 const log = [];
@@ -114,8 +120,9 @@ const KINDS = {
       count: async () => 0
     };
   },
-  async sdk(user) {
-    const one = await phone(user);
+  socket: (user) => KINDS.sdk(user, 'WEB_SOCKET'),
+  async sdk(user, method = 'HTTP') {
+    const one = await phone(user, { options: { connectionMethod: SyncStreamConnectionMethod[method] } });
     let online = true;
     const all = () => one.db.getAll('SELECT * FROM task');
     return {
@@ -146,11 +153,60 @@ const KINDS = {
       },
       count: async () => 0
     };
+  },
+  async web(user) {
+    const app = await site(url, { lose: ({ method, url }) => lose(method, url) });
+    const { browser, page } = await open();
+    await page.exposeFunction('token', (user) => ask('token', { user }));
+    await page.exposeFunction('change', (id, row) => edit(user, id, parsed(row)));
+    await page.goto(app.address);
+    await page.waitForFunction(() => window.start);
+    await page.evaluate((user) => window.start({ user, file: 'fleet.db' }), user);
+    const all = () => page.evaluate(() => window.db.getAll('SELECT * FROM task'));
+    let online = true;
+    return {
+      user,
+      change: (id) =>
+        page.evaluate(
+          (id) =>
+            window.db.writeTransaction(async (tx) => {
+              const values = await window.change(id, await tx.get('SELECT * FROM task WHERE id = ?', [id]));
+              for (const [name, value] of Object.entries(values))
+                await tx.execute(`UPDATE task SET ${name} = ? WHERE id = ?`, [
+                  name === 'tags' ? JSON.stringify(value) : value,
+                  id
+                ]);
+            }),
+          id
+        ),
+      create: (id, { title, votes, tags, notes, team_id }) =>
+        page.evaluate(
+          (values) =>
+            window.db.execute(
+              `INSERT INTO task (id, team_id, title, votes, tags, notes, steps, state, approved) VALUES (?, ?, ?, ?, ?, ?, '[]', 'todo', 0)`,
+              values
+            ),
+          [id, team_id, title, votes, JSON.stringify(tags), notes]
+        ),
+      rows: async () => Object.fromEntries((await all()).map((row) => [row.id, row])),
+      toggle: async () => {
+        online = !online;
+        if (online) app.mend();
+        else app.cut();
+      },
+      settle: async () => {
+        app.mend();
+        online = true;
+        while (await page.evaluate(async () => (await window.db.getAll('SELECT 1 FROM ps_crud LIMIT 1')).length)) await sleep(20);
+      },
+      count: async () => 0,
+      close: () => browser.close()
+    };
   }
 };
 
 await scenario(async () => {
-  const users = { ada: 'sdk', ben: 'sdk', cleo: 'melon', dan: 'melon', eve: 'rx', fay: 'rx' };
+  const users = { ada: 'sdk', ben: 'sdk', cleo: 'melon', dan: 'melon', eve: 'rx', fay: 'rx', gil: 'socket', hal: 'web' };
   await joinTeam('red', ...Object.keys(users));
   await server(...TASKS.map((id) => put('task', id, { team_id: 'red', title: 'Start', votes: 100, tags: '[]' })));
   const fleet = [];
@@ -197,5 +253,7 @@ await scenario(async () => {
     const path = `/v1/sync/conflicts?model=task&id=${id}&limit=500`;
     journal[id] = (await request('GET', path, token)).conflicts.map(({ field, lost }) => [field, lost]);
   }
-  return { ends, log, journal, lost, dirty: await Promise.all(fleet.map((one) => one.count())) };
-});
+  const dirty = await Promise.all(fleet.map((one) => one.count()));
+  for (const one of fleet) await one.close?.();
+  return { ends, log, journal, lost, dirty };
+}, { both: true });

@@ -12,9 +12,10 @@ const TYPES = { '.js': 'text/javascript', '.wasm': 'application/wasm', '.map': '
 
 /**
  * Serves it on a free port. `cut()` takes the server away, and all that is under way; `mend()` brings it back. The
- * page itself can always be had, as from a service worker's cache. `bytes` counts what the server sent.
+ * page itself can always be had, as from a service worker's cache. `bytes` counts what the server sent. Answers to
+ * requests of which `lose` says so are lost, after the server has given them.
  */
-export async function site(url) {
+export async function site(url, { lose = () => false } = {}) {
   const options = { bundle: true, write: false, format: 'esm', target: 'es2022', logLevel: 'error' };
   const { outputFiles } = await build({ entryPoints: [join(here, 'page.mjs')], ...options });
   const page = outputFiles[0].text;
@@ -25,6 +26,7 @@ export async function site(url) {
   const forward = (asked, answer) => {
     const headers = { ...asked.headers, host: new URL(url).host };
     const there = request(`${url}${asked.url}`, { method: asked.method, headers }, (answered) => {
+      if (lose(asked)) return answer.destroy();
       answer.writeHead(answered.statusCode, answered.headers);
       answered.on('data', (chunk) => (self.bytes += chunk.length));
       answered.pipe(answer);
