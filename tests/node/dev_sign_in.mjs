@@ -1,28 +1,12 @@
 // A newcomer's first hour: `lowtide dev` as it comes, and every way in whose messages it shows instead of sending them.
 
 import { phone, scenario, sleep, url } from './harness.mjs';
+import { code } from './outbox.mjs';
 import { open } from './people.mjs';
 import { totp } from './totp.mjs';
 
 const PASSWORD = 'seven grey herons wait';
 const WAIT = 20_000;
-
-/** The newest message to `to` that has what `pattern` finds; each counts once. */
-const read = new Set();
-async function outbox(to, pattern) {
-  for (const end = Date.now() + WAIT; Date.now() < end; await sleep(50)) {
-    const { messages } = await (await fetch(`${url}/dev/outbox.json`)).json();
-    for (const message of messages.filter((one) => one.to === to)) {
-      const found = pattern.exec(`${message.subject}\n${message.text}`);
-      const key = `${message.sent_at} ${message.text}`;
-      if (!found || read.has(key)) continue;
-      read.add(key);
-      return found[1].replaceAll(' ', '');
-    }
-  }
-  throw new Error(`nothing came to ${to}`);
-}
-const CODE = /(\d{4} ?\d{4}|\d{3} ?\d{3})/;
 
 await scenario(async () => {
   const report = {};
@@ -30,12 +14,12 @@ await scenario(async () => {
   const guest = await open('guest');
   await guest.signIn.anonymous();
   const flow = await guest.signIn.startEmail('ann@example.com');
-  const upgraded = await guest.signIn.finishEmail(flow, await outbox('ann@example.com', CODE));
+  const upgraded = await guest.signIn.finishEmail(flow, await code('ann@example.com'));
   report.email = [upgraded.outcome, upgraded.user.email];
 
   const bob = await open('bob');
   const set = await bob.signIn.startEmail('bob@example.com');
-  const made = await bob.signIn.setPassword(set, await outbox('bob@example.com', CODE), PASSWORD);
+  const made = await bob.signIn.setPassword(set, await code('bob@example.com'), PASSWORD);
   const again = await open('bob-again');
   const signed = await again.signIn.password('bob@example.com', PASSWORD);
   report.password = [made.status, signed.status, signed.user.id === made.user.id];
@@ -49,7 +33,7 @@ await scenario(async () => {
 
   const cleo = await open('cleo');
   const text = await cleo.signIn.startSms('+41791234567');
-  const sms = await cleo.signIn.finishSms(text, await outbox('+41791234567', CODE));
+  const sms = await cleo.signIn.finishSms(text, await code('+41791234567'));
   report.sms = [sms.status, (await cleo.account.identities()).map((one) => one.provider)];
 
   // And with the tokens of the last one the app syncs.

@@ -1,6 +1,6 @@
 // The page of a web app: the SDK for browsers as it comes, with its own workers, and the connector.
 
-import { LowtideConnector } from '@lowtide/client';
+import { Lowtide, LowtideConnector, Session, webStore } from '@lowtide/client';
 import { PowerSyncDatabase } from '@powersync/web';
 import { CREW } from '../schema.mjs';
 
@@ -13,6 +13,20 @@ window.start = async ({ user, file, retry = 100, throttle = 10 }) => {
   window.db = db;
   // Not waited for: without a network it goes on by itself.
   void db.connect(connector, { retryDelayMs: retry, crudUploadThrottleMs: throttle });
+};
+
+/** An app with accounts: its session in the browser's storage, its data in `file`. Needs no network. */
+window.open_app = async (file) => {
+  const worker = '/worker/worker.js';
+  const db = new PowerSyncDatabase({ schema: CREW, database: { dbFilename: file, worker }, sync: { worker } });
+  const session = new Session({
+    endpoint: location.origin,
+    store: webStore(localStorage),
+    device: { name: 'A browser', platform: 'web' }
+  });
+  const lowtide = new Lowtide(db, { tokens: session });
+  await lowtide.open();
+  Object.assign(window, { db, session, lowtide });
 };
 
 /** What happens while `db` syncs: how far it says it is, and the longest time in which the page could not move. */
