@@ -49,7 +49,7 @@ AREAS = {
 RESULTS = Path(__file__).parent / "results.json"
 WIDTH = 170
 """Columns where nobody looks at a terminal."""
-PACKAGES = ("apsw", "asyncpg", "msgspec", "starlette", "uvicorn", "uvloop", "httptools")
+PACKAGES = ("apsw", "asyncpg", "msgspec", "uvicorn", "uvloop", "httptools")
 
 
 def main() -> int:
