@@ -123,7 +123,6 @@ def build(
     hosts: Hosts | None = None,
     origins: Iterable[str] = (),
     sample: float = 1.0,
-    mounts: dict[str, Any] | None = None,
     checks: dict[str, Any] | None = None,
     rates: float = 0.0,
     versions: Versions | None = None,
@@ -141,7 +140,6 @@ def build(
         origins=Origins(origins),
         access=AccessLog(clock, ids, sample=sample),
         load=load,
-        mounts=mounts,
         rates=Rates(clock, rates) if rates else None,
         versions=versions,
     )

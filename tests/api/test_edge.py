@@ -262,14 +262,10 @@ class TestTokens:
 
 
 class TestHosts:
-    @pytest.mark.parametrize("target", ["/notes", "/nope", "/console", "/open"])
+    @pytest.mark.parametrize("target", ["/notes", "/nope", "/open"])
     async def test_another_host_is_refused(self, handlers: Handlers, target: str) -> None:
         """421, whatever the address, the token and the method."""
-
-        async def console(scope: Any, receive: Any, send: Any) -> None:
-            raise AssertionError("reached")
-
-        client = Client(build(handlers, mounts={"/console": console}))
+        client = Client(build(handlers))
         for method in ("GET", "POST", "OPTIONS"):
             answer = await client.request(method, target, token="ann", headers={"host": "evil.example"})
             is_problem(answer, 421, "misdirected")
@@ -419,37 +415,9 @@ class TestLoad:
         assert (await client.get("/health/ready", state=state)).status == 200
 
 
-class TestMounts:
-    async def test_a_mounted_app_sees_its_requests(self, handlers: Handlers) -> None:
-        """By prefix, whole segments only, and its own headers stay its own."""
-        seen: list[str] = []
-
-        async def console(scope: Any, receive: Any, send: Any) -> None:
-            seen.append(scope["path"])
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"1")]})
-            await send({"type": "http.response.body", "body": b"hi"})
-
-        client = Client(build(handlers, mounts={"/console": console}))
-        for target in ("/console", "/console/", "/console/a"):
-            answer = await client.get(target)
-            assert (answer.status, answer.body, answer.headers) == (200, b"hi", {"x": "1"})
-        assert (await client.get("/consoles")).status == 404
-        assert seen == ["/console", "/console/", "/console/a"]
-
-    async def test_a_mounted_app_that_fails_is_500(
-        self, handlers: Handlers, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """Its faults are logged and answered like ours."""
-
-        async def console(scope: Any, receive: Any, send: Any) -> None:
-            raise RuntimeError("hunter2")
-
-        answer = await Client(build(handlers, mounts={"/console": console})).get("/console")
-        is_problem(answer, 500, "internal")
-        assert b"hunter2" not in answer.body
-
+class TestWebSockets:
     async def test_websockets_are_refused_where_nobody_listens(self, handlers: Handlers) -> None:
-        """A socket to an address without an app is closed before it opens."""
+        """A socket that another server hands over is closed before it opens."""
         sent: list[Any] = []
 
         async def receive() -> Any:
@@ -461,25 +429,6 @@ class TestMounts:
         edge = build(handlers)
         await edge({"type": "websocket", "path": "/x", "headers": [(b"host", b"localhost")]}, receive, send)
         assert sent == [{"type": "websocket.close", "code": 1008}]
-
-    async def test_websockets_of_another_host_are_refused(self, handlers: Handlers) -> None:
-        """A rebound name reaches no mounted app either."""
-
-        async def sockets(scope: Any, receive: Any, send: Any) -> None:
-            raise AssertionError("reached")
-
-        sent: list[Any] = []
-
-        async def receive() -> Any:
-            return {"type": "websocket.connect"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        edge = build(handlers, mounts={"/ws": sockets})
-        scope = {"type": "websocket", "path": "/ws", "headers": [(b"host", b"evil.example")]}
-        await edge(scope, receive, send)
-        assert [message["type"] for message in sent] == ["websocket.close"]
 
 
 class TestAccessLog:

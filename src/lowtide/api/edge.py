@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from lowtide.api.bodies import Body, Gone, check_head
-from lowtide.api.limits import FIRST, Deadline, Deadlines, Load
+from lowtide.api.callers import Authenticate, Callers, Prove, permit, sent_token
+from lowtide.api.limits import Deadline, Deadlines, Load
 from lowtide.api.logs import ERRORS, AccessLog
 from lowtide.api.origins import Hosts, Origins, is_own
 from lowtide.api.problems import expected, problem
@@ -33,15 +34,8 @@ from lowtide.kernel.codec import decode_as
 from lowtide.kernel.errors import (
     BadRequest,
     DeadlinePassed,
-    Forbidden,
-    HeadTooLarge,
     LowtideError,
     Misdirected,
-    ProofInvalid,
-    ScopeMissing,
-    SessionRevoked,
-    TokenExpired,
-    Unauthorized,
     Unavailable,
 )
 from lowtide.kernel.http import Handler, Request, Response, Route, Stream
@@ -53,17 +47,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
-Authenticate = Callable[[str], Principal]
-"""A token to whom it stands for; raises ``Unauthorized``."""
 
 
-class Prove(Protocol):
-    """Checks a proof of possession: ``lowtide.auth.dpop.Proofs.check``."""
-
-    def __call__(self, proof: str, *, method: str, host: str, path: str, token: str) -> str: ...
-
-
-MAX_TOKEN = 8192
 SINGLE = (
     b"host",
     b"authorization",
@@ -96,6 +81,7 @@ class _Exchange:
     __slots__ = (
         "added",
         "id",
+        "peer",
         "receive",
         "scope",
         "send",
@@ -113,6 +99,8 @@ class _Exchange:
         self.receive = receive
         self.send = send
         self.id = number
+        client = scope.get("client")
+        self.peer: str = client[0] if client else ""
         self.added: list[tuple[bytes, bytes]] = []
         self.where: Route | None = None
         self.who: Principal | None = None
@@ -126,11 +114,9 @@ class _Exchange:
 class Edge:
     """Answers HTTP. Safe to share by every connection of one event loop.
 
-    ``authenticate`` must not block: a signature check, or a dict hit. ``mounts`` are whole ASGI apps by
-    path prefix (``/console``); they see requests for an allowed Host and set their own headers.
-    ``load`` is shared with the health routes. Without ``prove`` no token that is bound to a key is believed;
-    without ``rates`` nobody is told to slow down, and without ``versions`` no app to update;
-    without ``once`` an Idempotency-Key means nothing.
+    ``authenticate`` and ``prove`` are those of ``Callers``, ``load`` is shared with the health routes.
+    Without ``rates`` nobody is told to slow down, and without ``versions`` no app to update; without
+    ``once`` an Idempotency-Key means nothing.
     """
 
     def __init__(
@@ -144,7 +130,6 @@ class Edge:
         access: AccessLog,
         origins: Origins | None = None,
         load: Load | None = None,
-        mounts: Mapping[str, Asgi] | None = None,
         prove: Prove | None = None,
         rates: Rates | None = None,
         versions: Versions | None = None,
@@ -152,8 +137,7 @@ class Edge:
     ):
         self.table = Table(routes)
         self.load = load or Load()
-        self._authenticate = authenticate
-        self._prove = prove
+        self._callers = Callers(authenticate, prove, rates)
         self._rates = rates
         self._versions = versions
         self._once = once
@@ -162,7 +146,6 @@ class Edge:
         self._hosts = hosts
         self._origins = origins or Origins()
         self._access = access
-        self._mounts = tuple((prefix, app) for prefix, app in (mounts or {}).items())
         self._deadlines = Deadlines(self.load)
         self._streams = Streams(self.load, ids)
         self._prefix = ids.token()[:12]
@@ -182,7 +165,7 @@ class Edge:
             answer = await self._answer(exchange)
             if isinstance(answer, Stream):
                 await self._stream(exchange, answer)
-            elif answer is not None:
+            else:
                 await self._send(exchange, answer)
         except Gone:
             exchange.status = exchange.status or 499
@@ -193,7 +176,7 @@ class Edge:
 
     # -- one request ------------------------------------------------------------------------------
 
-    async def _answer(self, exchange: _Exchange) -> Response | Stream | None:
+    async def _answer(self, exchange: _Exchange) -> Response | Stream:
         scope = exchange.scope
         fields = _fields(scope["headers"])
         exchange.added = self._origins.headers(fields.get(b"origin"))
@@ -202,12 +185,6 @@ class Edge:
         method: str = scope["method"]
         raw = scope.get("raw_path")
         path: str = raw.decode("latin-1") if raw is not None else scope["path"]
-        for prefix, app in self._mounts:
-            if path == prefix or path.startswith(prefix + "/"):
-                self._check_host(scope, fields)
-                self.load.check(FIRST)
-                await app(scope, exchange.receive, self._watched(exchange))
-                return None
         if method == "OPTIONS":
             self._check_host(scope, fields)
             return self._options(path, fields)
@@ -221,21 +198,22 @@ class Edge:
             self._check_host(scope, fields)
         if self._versions and not served.old_apps:
             self._versions.check(fields.get(HEADER))
-        who = self._who(exchange, fields, method, path) if route.auth != "none" else None
-        exchange.who = who
-        if who is not None and who.session:
-            exchange.session = who.session
-            exchange.token = _token(fields)
+        peer = exchange.peer
+        who = None
+        if route.auth != "none":
+            who = exchange.who = self._callers.who(fields, method, path, peer, exchange.added)
+            if who.session:
+                exchange.session = who.session
+                exchange.token = sent_token(fields)
         if not route.vital:
             self.load.check(served.rank)
             if scope.get("state", {}).get("crowded"):
                 self.load.refuse("connections")
             if self._rates is not None:
-                peer = scope.get("client")
-                self._rates.take(served.rate, who, peer[0] if peer else "", exchange.added)
+                self._rates.take(served.rate, who, peer, exchange.added)
         # Behind the rates: who asks for what they may not, or asks it wrongly, is counted, too.
         if who is not None:
-            _permit(route, who)
+            permit(route, who)
         raw_query = scope["query_string"]
         query = raw_query if route.raw_query else served.query.read(raw_query)
         body = None
@@ -246,7 +224,6 @@ class Edge:
                 await body.read(exchange.receive, deadline)
                 if not route.vital:
                     self.load.check(served.rank)
-            client = scope.get("client")
             request = Request(
                 body=None if body is None else self._decoded(route, body.bytes),
                 query=query,
@@ -255,7 +232,7 @@ class Edge:
                 headers=scope["headers"],
                 method=method,
                 path=path,
-                client=client[0] if client else "",
+                client=peer,
                 id=exchange.id,
             )
             key = None
@@ -278,49 +255,6 @@ class Edge:
             raise BadRequest("The request has no Host header.")
         if not self._hosts.allow(host):
             raise Misdirected
-
-    def _who(self, exchange: _Exchange, fields: Mapping[bytes, bytes], method: str, path: str) -> Principal:
-        header = fields.get(b"authorization")
-        if header is None:
-            raise Unauthorized
-        if len(header) > MAX_TOKEN:
-            raise HeadTooLarge(f"A token is at most {MAX_TOKEN} bytes.", limit=MAX_TOKEN)
-        scheme, _, sent = header.partition(b" ")
-        scheme = scheme.lower()
-        if scheme not in (b"bearer", b"token", b"dpop") or not sent.isascii():
-            raise Unauthorized("The Authorization header is not 'Bearer' and a token.")
-        token = sent.decode("ascii").strip(" ")
-        try:
-            who = self._authenticate(token)
-            if who.jkt or scheme == b"dpop":
-                self._check_proof(who, scheme, token, fields, method, path)
-        except Unauthorized as error:
-            if self._rates is not None:
-                peer = exchange.scope.get("client")
-                genuine = isinstance(error, TokenExpired | SessionRevoked | ProofInvalid)
-                self._rates.refused(token, genuine, peer[0] if peer else "", exchange.added)
-            raise
-        return who
-
-    def _check_proof(
-        self,
-        who: Principal,
-        scheme: bytes,
-        token: str,
-        fields: Mapping[bytes, bytes],
-        method: str,
-        path: str,
-    ) -> None:
-        proof = fields.get(b"dpop")
-        if not who.jkt:
-            raise Unauthorized("The token is bound to no key: send it as 'Bearer'.")
-        if scheme != b"dpop" or proof is None or self._prove is None:
-            # RFC 9449 section 7.2: a bound token is no bearer token.
-            raise ProofInvalid("The token is bound to a key: send it as 'DPoP', with a proof.")
-        host = fields.get(b"host", b"").decode("latin-1")
-        proved = self._prove(proof.decode("latin-1"), method=method, host=host, path=path, token=token)
-        if proved != who.jkt:
-            raise ProofInvalid("The proof is of another key than the token's.")
 
     def _expect(self, served: Served, fields: Mapping[bytes, bytes]) -> Body:
         most = served.route.max_body
@@ -415,8 +349,8 @@ class Edge:
             served, _ = self.table.find(scope["method"], scope["path"])
             exchange.where = served.route
             self._check_host(scope, fields)
-            who = self._who(exchange, fields, scope["method"], scope["path"])
-            _permit(served.route, who)
+            who = self._callers.who(fields, scope["method"], scope["path"], exchange.peer, exchange.added)
+            permit(served.route, who)
             self.load.check(served.rank)
             self.load.check_streams()
             return who.expires_at
@@ -504,23 +438,18 @@ class Edge:
             drop(stream)
         else:
             await self._streams.run(
-                stream, exchange.receive, exchange.send, exchange.session, lambda: self._still(exchange), user
+                stream,
+                exchange.receive,
+                exchange.send,
+                exchange.session,
+                lambda: self._callers.still(exchange.token),
+                user,
             )
 
     def drain(self, within: float = 0.0) -> None:
         """Stop: say "not ready", and ask every stream to end, ``within`` seconds."""
         self.load.draining = True
         self._streams.drain(within)
-
-    def _still(self, exchange: _Exchange) -> bool:
-        """Is the token of a request that has become a stream still good?"""
-        if not exchange.token:
-            return True
-        try:
-            self._authenticate(exchange.token)
-        except Unauthorized:
-            return False
-        return True
 
     def end_sessions(self, sessions: Collection[str]) -> None:
         """End the streams of these sessions: at the next line where a stream can, soon anyway."""
@@ -532,27 +461,10 @@ class Edge:
 
     # -- the rest ---------------------------------------------------------------------------------
 
-    def _watched(self, exchange: _Exchange) -> Send:
-        async def send(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-            await exchange.send(message)
-
-        return send
-
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A WebSocket of another server than ours is closed before it opens."""
         if scope["type"] != "websocket":
             raise RuntimeError(f"the edge does not serve {scope['type']!r}")
-        try:
-            self._check_host(scope, _fields(scope["headers"]))
-        except LowtideError:
-            pass
-        else:
-            path: str = scope["path"]
-            for prefix, app in self._mounts:
-                if path == prefix or path.startswith(prefix + "/"):
-                    await app(scope, receive, send)
-                    return
         await receive()
         await send({"type": "websocket.close", "code": 1008})
 
@@ -573,27 +485,12 @@ async def _nowhere(message: MutableMapping[str, Any]) -> None:
     """Nobody is there to be told."""
 
 
-def _permit(route: Route, who: Principal) -> None:
-    """Is this address for ``who``?"""
-    if who.client and route.scope not in who.scope:
-        raise ScopeMissing(f"The token was not granted the scope {route.scope!r}.", scope=route.scope)
-    if route.auth == "server" and not who.server:
-        raise Forbidden("This address is for the app's own servers.", hint="Use a server's token.")
-    # An admin who lets an app read their notes has not made it an admin.
-    if route.auth == "admin" and (not who.admin or who.client):
-        raise Forbidden(
-            "This address is for admins.",
-            hint="Sign in through the app as a user with the role admin; OAuth clients are none.",
-        )
-
-
 def _where(exchange: _Exchange) -> dict[str, Any]:
-    client = exchange.scope.get("client")
     return {
         "request_id": exchange.id,
         "method": exchange.scope["method"],
         "route": exchange.where.path if exchange.where is not None else None,
-        "client": client[0] if client else None,
+        "client": exchange.peer or None,
     }
 
 
@@ -605,10 +502,6 @@ def _fields(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
             if names.count(name) > 1:
                 raise BadRequest(f"The header {name.decode()!r} is given twice.")
     return fields
-
-
-def _token(fields: Mapping[bytes, bytes]) -> str:
-    return fields[b"authorization"].partition(b" ")[2].decode("ascii").strip(" ")
 
 
 def _answered(result: Any, route: Route) -> Response | Stream:
