@@ -20,6 +20,7 @@ from lowtide import (
     Set,
     Text,
     Timestamp,
+    anyone,
     everyone,
     me,
     owner,
@@ -52,6 +53,12 @@ class Record(Model):
     steps = List(default=["one", 2])
     votes = Counter()
     price = Integer(server_only=True, default=3)
+    # What generated code calls its own things.
+    writer = Text(optional=True)
+    row = Text(optional=True)
+    uuid = Text(optional=True)
+    init = Text(optional=True)
+    arguments = Json(optional=True)
     write = owner("owner_id")
 
 
@@ -63,8 +70,24 @@ class City(Model):
     twin = Reference("City", optional=True)
 
 
+@app.model
+class Package(Model):
+    """Nothing of it is a device's to give; its name is a keyword."""
+
+    total = Integer(server_only=True, default=0)
+    write = anyone
+
+
+@app.model
+class Date(Model):
+    """A type of every language."""
+
+    day = Text(default="")
+    write = anyone
+
+
 app.stream("mine", carries={Record: "owner_id"}, keys=me)
-app.stream("cities", carries=[City], keys=everyone)
+app.stream("cities", carries=[City, Package, Date], keys=everyone)
 
 
 @app.function
@@ -77,6 +100,8 @@ async def import_(
     is_it: bool = False,
     note: str | None = None,
     options: dict[str, Any] | None = None,
+    writer: str = "",
+    arguments: int | str = 5,
 ) -> None:
     """Every kind of argument."""
 

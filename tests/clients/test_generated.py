@@ -103,6 +103,37 @@ def test_what_devices_may_not_write_has_no_insert(platform: str) -> None:
     assert "NewCity" not in text
 
 
+@pytest.mark.parametrize("platform", GRAMMARS)
+def test_a_field_that_is_called_like_our_own_is_what_is_written(platform: str) -> None:
+    """``writer`` is the database in an insert, and ``arguments`` a list in a call: the app's come first."""
+    text = next(iter(generate(platform, describe(odd_app.app.compile())).values()))
+    mine = {"swift": "self.", "kotlin": "this.", "dart": "this."}[platform]
+    insert = text.split("INSERT INTO")[1].split("VALUES")[1].split("\n\n")[0]
+    for name in ("id", "writer", "row", "uuid", "veryLongName"):
+        assert f"{mine}{name}," in insert
+        assert f" {name}," not in insert
+    assert 'INSERT INTO "package"(id) VALUES (?)' in text.replace("\\", "")
+    assert "DateRecord" in text
+    given = {
+        "swift": "in writer_: any ConnectionContext",
+        "kotlin": "fun import(writer_: ConnectionContext",
+        "dart": "import_(SqliteWriteContext writer_",
+    }[platform]
+    assert given in text
+
+
+@pytest.mark.parametrize("platform", GRAMMARS)
+def test_a_proxys_page_judges_no_change(platform: str) -> None:
+    """400 and 422 count only with a code of ours: else a portal's page would spoil what waits."""
+    connector = list(generate(platform, describe(odd_app.app.compile())).values())[1]
+    rule = {
+        "swift": "(400, _) where !answer.code.isEmpty",
+        "kotlin": "status in listOf(400, 422) && code.isNotEmpty()",
+        "dart": "const [400, 422].contains(status) && code is String",
+    }[platform]
+    assert rule in connector
+
+
 def test_two_names_that_are_one_elsewhere_are_told() -> None:
     """``due_on`` and ``dueOn`` are two columns, and one property."""
     app = App("twins")

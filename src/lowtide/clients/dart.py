@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from lowtide.clients.described import Attribute, Call, Described, Record, Shape, camel, pascal
+from lowtide.clients.described import Attribute, Call, Described, Record, Shape, camel, type_name
 
 _TYPES: dict[Shape, str] = {
     "text": "String",
@@ -38,12 +38,16 @@ _KEYWORDS = frozenset(
 )
 _TAKEN = frozenset(
     """
-    Schema Table Column Index String Object List Map DateTime Record
+    LowtideCommands LowtideConnector LowtideRefusal LowtideUploadException Schema Table Column Index IndexedColumn
+    TrackPreviousValuesOptions CrudEntry CrudBatch CrudTransaction PowerSyncDatabase SqliteWriteContext Row Uuid
+    String Object List Map Set DateTime Record Future Stream Iterable Function Type Null Never
     """.split()
 )
 _COLUMNS = {"TEXT": "text", "INTEGER": "integer", "REAL": "real"}
 
 _END = """
+String _newId() => uuid.v4();
+
 String _moment(DateTime moment) =>
     DateTime.fromMillisecondsSinceEpoch(moment.millisecondsSinceEpoch, isUtc: true).toIso8601String();
 """
@@ -87,8 +91,8 @@ def _schema(app: Described) -> str:
 
 
 def _record(record: Record) -> str:
-    name = _type_name(record)
-    parameters, initial = ["String? id"], ["id = id ?? uuid.v4()"]
+    name = type_name(record, _TAKEN)
+    parameters, initial = ["String? id"], ["id = id ?? _newId()"]
     for one in record.attributes:
         if not one.left_out:
             parameters.append(f"required this.{_name(one)}")
@@ -116,14 +120,12 @@ def _record(record: Record) -> str:
         f"  final String id;\n{fields}"
     )
     if record.writable:
-        columns = ", ".join(_sql_name(one.name) for one in record.written)
-        marks = ", ".join("?" * (len(record.written) + 1))
-        sql = _quote(f"INSERT INTO {_sql_name(record.name)}(id, {columns}) VALUES ({marks})")
+        sql = _quote(record.insert)
         values = "".join(f"          {_write(one)},\n" for one in record.written)
         text += (
             "\n  /// Adds it, in a transaction or by itself. To change one, update the columns that changed.\n"
             "  Future<void> insert(SqliteWriteContext writer) => writer.execute(\n"
-            f"        {sql},\n        [\n          id,\n{values}        ],\n      );\n"
+            f"        {sql},\n        [\n          this.id,\n{values}        ],\n      );\n"
         )
     return text + "}\n"
 
@@ -135,20 +137,24 @@ def _calls(calls: tuple[Call, ...]) -> str:
         listed = f", {{{', '.join(named)}}}" if named else ""
         members = "".join(
             "        "
-            + (f"if ({_name(one)} != null) " if one.optional and one.shape != "json" else "")
+            + (
+                f"if ({_name(one)} != null) "
+                if one.optional and (one.left_out or one.shape != "json")
+                else ""
+            )
             + f"{_quote(one.name)}: {_argument(one)},\n"
             for one in call.arguments
         )
         functions.append(
-            f"  static Future<String> {_escaped(camel(call.name))}(SqliteWriteContext writer{listed}) =>\n"
-            f"      _give(writer, {_quote(call.name)}, {{\n{members}      }});\n"
+            f"  static Future<String> {_escaped(camel(call.name))}(SqliteWriteContext writer_{listed}) =>\n"
+            f"      _give(writer_, {_quote(call.name)}, {{\n{members}      }});\n"
         )
     return (
         "/// Calls of the app's functions that need no network: each runs exactly once when it arrives, and its\n"
         "/// outcome comes back in `lowtide_commands` under the id that is returned.\n"
         "abstract final class LowtideCommands {\n" + "\n".join(functions) + "\n"
         "  static Future<String> _give(SqliteWriteContext writer, String name, Map<String, Object?> arguments) async {\n"
-        "    final id = uuid.v4();\n"
+        "    final id = _newId();\n"
         "    await writer.execute(\n"
         "      'INSERT INTO lowtide_commands(id, name, args) VALUES (?, ?, ?)',\n"
         "      [id, name, jsonEncode(arguments)],\n"
@@ -180,7 +186,7 @@ def _read(one: Attribute) -> str:
 
 
 def _write(one: Attribute) -> str:
-    name = _name(one)
+    name = f"this.{_name(one)}"  # a field may be called like a parameter
     if one.shape == "boolean":
         return f"{name} == null ? null : ({name}! ? 1 : 0)" if one.optional else f"{name} ? 1 : 0"
     if one.shape == "timestamp":
@@ -219,21 +225,12 @@ def _type(one: Attribute) -> str:
     return _TYPES[one.shape] + ("?" if one.optional and one.shape != "json" else "")
 
 
-def _type_name(record: Record) -> str:
-    name = pascal(record.name)
-    return f"{name}Record" if name in _TAKEN else name
-
-
 def _name(one: Attribute) -> str:
     return _escaped(camel(one.name))
 
 
 def _escaped(name: str) -> str:
     return f"{name}_" if name in _KEYWORDS else name
-
-
-def _sql_name(name: str) -> str:
-    return '"' + name + '"'
 
 
 def _quote(text: str) -> str:

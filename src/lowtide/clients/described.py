@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import msgspec
@@ -46,6 +47,12 @@ class Record(msgspec.Struct, frozen=True):
     def written(self) -> tuple[Attribute, ...]:
         """What a device gives a new record."""
         return tuple(one for one in self.attributes if not one.server)
+
+    @property
+    def insert(self) -> str:
+        """SQL that adds one, with a mark for the id and one for each of ``written``."""
+        names = ["id", *(f'"{one.name}"' for one in self.written)]
+        return f'INSERT INTO "{self.name}"({", ".join(names)}) VALUES ({", ".join("?" * len(names))})'
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -142,6 +149,12 @@ def camel(name: str) -> str:
     """``todoList``: the name of a value."""
     named = pascal(name)
     return named[:1].lower() + named[1:]
+
+
+def type_name(record: Record, taken: Collection[str]) -> str:
+    """The name of a record's type, where a language, the SDK or our own code has ``taken`` some."""
+    name = pascal(record.name)
+    return f"{name}Record" if name in taken else name
 
 
 def _record(model: Model) -> Record:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from lowtide.clients.described import Attribute, Call, Described, Record, Shape, camel, pascal, words
+from lowtide.clients.described import Attribute, Call, Described, Record, Shape, camel, type_name, words
 
 _TYPES: dict[Shape, str] = {
     "text": "String",
@@ -40,7 +40,10 @@ _KEYWORDS = frozenset(
 )
 _TAKEN = frozenset(
     """
-    LowtideCommands Schema Table Column Index String Long Instant
+    LowtideCommands LowtideConnector LowtideRefusal LowtideUploadException Schema Table Column Index
+    TrackPreviousValuesOptions SqlCursor ConnectionContext PowerSyncDatabase String Long Int Double Boolean
+    Instant Uuid ExperimentalTime ExperimentalUuidApi Json JsonArray JsonElement JsonNull JsonObject JsonPrimitive
+    Map List Any Unit Exception
     """.split()
 )
 _COLUMNS = {"TEXT": "text", "INTEGER": "integer", "REAL": "real"}
@@ -132,7 +135,7 @@ def _schema(app: Described) -> str:
 
 
 def _record(record: Record) -> str:
-    name = _type_name(record)
+    name = type_name(record, _TAKEN)
     fields = ["    val id: String = newId(),"]
     for one in record.attributes:
         note = f"    /** {one.note} */\n" if one.note else ""
@@ -143,15 +146,13 @@ def _record(record: Record) -> str:
     ]
     text = f"public data class {name}(\n" + "\n".join(fields) + "\n) {\n"
     if record.writable:
-        columns = ", ".join(_sql_name(one.name) for one in record.written)
-        marks = ", ".join("?" * (len(record.written) + 1))
-        sql = _quote(f"INSERT INTO {_sql_name(record.name)}(id, {columns}) VALUES ({marks})")
+        sql = _quote(record.insert)
         values = "".join(f"                {_write(one)},\n" for one in record.written)
         text += (
             "    /** Adds it, in a transaction or by itself. To change one, update the columns that changed. */\n"
             "    public fun insert(writer: ConnectionContext) {\n"
             f"        writer.execute(\n            {sql},\n"
-            f"            listOf(\n                id,\n{values}            ),\n        )\n    }}\n\n"
+            f"            listOf(\n                this.id,\n{values}            ),\n        )\n    }}\n\n"
             "    public suspend fun insert(database: PowerSyncDatabase) {\n"
             "        database.writeTransaction { insert(it) }\n    }\n\n"
         )
@@ -176,10 +177,10 @@ def _calls(calls: tuple[Call, ...]) -> str:
             if one.optional:
                 put = f"if ({_name(one)} != null) {put}"
             puts.append(f"                {put}\n")
-        listed = ", ".join(["writer: ConnectionContext", *parameters])
+        listed = ", ".join(["writer_: ConnectionContext", *parameters])
         functions.append(
             f"    public fun {_escaped(camel(call.name))}({listed}): String =\n"
-            f"        give(\n            writer,\n            {_quote(call.name)},\n"
+            f"        give(\n            writer_,\n            {_quote(call.name)},\n"
             "            buildMap<String, JsonElement> {\n" + "".join(puts) + "            },\n        )\n"
         )
     return (
@@ -219,7 +220,7 @@ def _read(one: Attribute) -> str:
 
 
 def _write(one: Attribute) -> str:
-    name = _name(one)
+    name = f"this.{_name(one)}"  # a field may be called like a parameter
     if one.shape in _GETTERS:
         return name
     if one.shape == "timestamp":
@@ -252,21 +253,12 @@ def _type(one: Attribute) -> str:
     return _TYPES[one.shape] + ("?" if one.optional else "")
 
 
-def _type_name(record: Record) -> str:
-    name = pascal(record.name)
-    return f"{name}Record" if name in _TAKEN else name
-
-
 def _name(one: Attribute) -> str:
     return _escaped(camel(one.name))
 
 
 def _escaped(name: str) -> str:
     return f"`{name}`" if name in _KEYWORDS else name
-
-
-def _sql_name(name: str) -> str:
-    return '"' + name + '"'
 
 
 def _quote(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from lowtide.clients.described import Attribute, Call, Described, Record, Shape, camel, pascal
+from lowtide.clients.described import Attribute, Call, Described, Record, Shape, camel, type_name
 
 _TYPES: dict[Shape, str] = {
     "text": "String",
@@ -42,7 +42,11 @@ _KEYWORDS = frozenset(
 )
 _TAKEN = frozenset(
     """
-    LowtideSchema LowtideCommands LowtideCoding Lowtide Schema Table Column
+    LowtideSchema LowtideCommands LowtideCoding LowtideConnector LowtideRefusal LowtideUploadError Schema Table
+    Column Index TrackPreviousValuesOptions SqlCursor ConnectionContext Transaction JsonValue CrudEntry CrudBatch
+    CrudTransaction SyncStatus Queries Date Data String Bool Double Int Int64 Int32 UUID URL Error Encodable
+    Decodable Identifiable Equatable Sendable Type Protocol Optional Array Dictionary Set Result Never Void
+    JSONDecoder JSONEncoder
     """.split()
 )
 
@@ -116,17 +120,17 @@ _COLUMNS = {"TEXT": "text", "INTEGER": "integer", "REAL": "real"}
 
 
 def _record(record: Record) -> str:
-    name = _type_name(record)
+    name = type_name(record, _TAKEN)
     fields = [f"    {_note(one)}public var {_name(one)}: {_type(one)}" for one in record.attributes]
     parameters = ["id: String = UUID().uuidString.lowercased()"] + [
         f"{_name(one)}: {_type(one)}" + (f" = {_default(one)}" if one.left_out else "")
         for one in record.attributes
     ]
     assigned = ["        self.id = id"] + [
-        f"        self.{_bare(one)} = {_name(one)}" for one in record.attributes
+        f"        self.{_name(one)} = {_name(one)}" for one in record.attributes
     ]
-    read = ['        id = try row.getString(name: "id")'] + [
-        f"        {_name(one)} = {_read(one)}" for one in record.attributes
+    read = ['        self.id = try row.getString(name: "id")'] + [
+        f"        self.{_name(one)} = {_read(one)}" for one in record.attributes
     ]
     text = (
         f"public struct {name}: Identifiable, Equatable, Sendable {{\n"
@@ -138,15 +142,13 @@ def _record(record: Record) -> str:
         "    @Sendable public init(row: any SqlCursor) throws {\n" + "\n".join(read) + "\n    }\n"
     )
     if record.writable:
-        columns = ", ".join(_sql_name(one.name) for one in record.written)
-        marks = ", ".join("?" * (len(record.written) + 1))
         values = "".join(f"                {_write(one)},\n" for one in record.written)
         text += (
             "\n    /// Adds it, in a transaction or by itself. To change one, update the columns that changed.\n"
             "    public func insert(_ writer: any ConnectionContext) throws {\n"
             "        try writer.execute(\n"
-            f"            sql: {_quote(f'INSERT INTO {_sql_name(record.name)}(id, {columns}) VALUES ({marks})')},\n"
-            f"            parameters: [\n                id,\n{values}            ]\n"
+            f"            sql: {_quote(record.insert)},\n"
+            f"            parameters: [\n                self.id,\n{values}            ]\n"
             "        )\n    }\n\n"
             "    public func insert(_ database: any PowerSyncDatabaseProtocol) async throws {\n"
             "        let record = self\n"
@@ -163,7 +165,7 @@ def _calls(calls: tuple[Call, ...]) -> str:
         )
         puts = []
         for one in call.arguments:
-            put = f"arguments[{_quote(one.name)}] = {_argument(one)}"
+            put = f"arguments_[{_quote(one.name)}] = {_argument(one)}"
             if one.optional:
                 put = f"if let {_name(one)} {{ {put} }}"
             puts.append(f"        {put}")
@@ -171,10 +173,10 @@ def _calls(calls: tuple[Call, ...]) -> str:
         functions.append(
             f"    public static func {_escaped(camel(call.name))}("
             + (f"{parameters}, " if parameters else "")
-            + "in writer: any ConnectionContext) throws -> String {\n"
-            f"        {keyword} arguments: [String: JsonValue] = [:]\n"
+            + "in writer_: any ConnectionContext) throws -> String {\n"
+            f"        {keyword} arguments_: [String: JsonValue] = [:]\n"
             + "".join(f"{put}\n" for put in puts)
-            + f"        return try give({_quote(call.name)}, arguments, writer)\n    }}\n"
+            + f"        return try give({_quote(call.name)}, arguments_, writer_)\n    }}\n"
         )
     return (
         "/// Calls of the app's functions that need no network: each runs exactly once when it arrives, and its\n"
@@ -220,7 +222,7 @@ def _read(one: Attribute) -> str:
 
 
 def _write(one: Attribute) -> str:
-    name = _name(one)
+    name = f"self.{_name(one)}"  # a field may be called like a parameter
     if one.shape in _GETTERS:
         return name
     if not one.optional:
@@ -261,15 +263,6 @@ def _type(one: Attribute) -> str:
     return _TYPES[one.shape] + ("?" if one.optional else "")
 
 
-def _type_name(record: Record) -> str:
-    name = pascal(record.name)
-    return f"{name}Record" if name in _TAKEN or name in _KEYWORDS else name
-
-
-def _bare(one: Attribute) -> str:
-    return camel(one.name)
-
-
 def _name(one: Attribute) -> str:
     return _escaped(camel(one.name))
 
@@ -280,10 +273,6 @@ def _escaped(name: str) -> str:
 
 def _note(one: Attribute) -> str:
     return f"/// {one.note}\n    " if one.note else ""
-
-
-def _sql_name(name: str) -> str:
-    return '"' + name + '"'
 
 
 def _quote(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from lowtide.clients.described import Attribute, Call, Described, Record, Shape, camel, pascal
+from lowtide.clients.described import Attribute, Call, Described, Record, Shape, camel, type_name
 
 _TYPES: dict[Shape, str] = {
     "text": "string",
@@ -28,7 +28,7 @@ _RESERVED = frozenset(
     schema records record read write column Schema Table functions give break case catch class const
     continue debugger default delete do else enum export extends false finally for function if
     import in instanceof new null return super switch this throw true try typeof var void while with
-    yield let static await
+    yield let static await implements interface package private protected public eval arguments tracked
     """.split()
 )
 
@@ -145,7 +145,7 @@ def _schema(app: Described) -> str:
 
 
 def _record(record: Record) -> str:
-    name = _type_name(record)
+    name = type_name(record, _TAKEN)
     fields = "".join(
         (f"  /** {one.note} */\n" if one.note else "") + f"  {one.name}: {_type(one)};\n"
         for one in record.attributes
@@ -219,11 +219,6 @@ def _fallback(one: Attribute) -> object:
 
 def _type(one: Attribute) -> str:
     return f"{_TYPES[one.shape]}{' | null' if one.optional and one.shape != 'json' else ''}"
-
-
-def _type_name(record: Record) -> str:
-    name = pascal(record.name)
-    return f"{name}Record" if name in _TAKEN else name
 
 
 def _escaped(name: str) -> str:

@@ -82,6 +82,8 @@ class LowtideConnector extends PowerSyncBackendConnector {
       if (batch == null) return;
       final (status, answer) = await _post(batch.body);
       final code = answer['code'];
+      // A page of a portal or a proxy says nothing about what was sent; a proxy's bound of size does.
+      final unreadable = status == 413 || (const [400, 422].contains(status) && code is String);
       if (status == 200 && _number(answer, 'last') >= batch.last) {
         await batch.transaction.complete(); // only now do the changes leave the queue
         _most = _most * 2 > _maxMutations ? _maxMutations : _most * 2;
@@ -99,9 +101,9 @@ class LowtideConnector extends PowerSyncBackendConnector {
         // then may have been uploaded by the other, and is not sent again.
         await _forget(database, _number(answer, 'known'));
         await database.execute(_lineage);
-      } else if (const [400, 413, 422].contains(status) && batch.count > 1) {
+      } else if (unreadable && batch.count > 1) {
         _most = batch.count ~/ 2; // find the one that is beyond the server
-      } else if (const [400, 413, 422].contains(status) && _times(batch.first) < 2) {
+      } else if (unreadable && _times(batch.first) < 2) {
         _spoiltTimes = _times(batch.first) + 1;
         _spoiltFirst = batch.first;
       } else {

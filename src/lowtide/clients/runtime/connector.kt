@@ -92,10 +92,10 @@ public class LowtideConnector(
                     forget(database, answer.known)
                     database.execute(LINEAGE)
                 }
-                answer.status in UNREADABLE_STATUS && batch.count > 1 -> {
+                answer.unreadable && batch.count > 1 -> {
                     most = batch.count / 2 // find the one that is beyond the server
                 }
-                answer.status in UNREADABLE_STATUS && times(batch.first) < 2 -> {
+                answer.unreadable && times(batch.first) < 2 -> {
                     spoiltTimes = times(batch.first) + 1
                     spoiltFirst = batch.first
                 }
@@ -119,7 +119,10 @@ public class LowtideConnector(
         val last: Long,
         val known: Long,
         val refusals: List<LowtideRefusal>,
-    )
+    ) {
+        /** A page of a portal or a proxy says nothing about what was sent; a proxy's bound of size does. */
+        val unreadable: Boolean get() = status == 413 || (status in listOf(400, 422) && code.isNotEmpty())
+    }
 
     /** As many whole transactions as go into one request, in order. Sending them twice is harmless. */
     private suspend fun nextBatch(database: PowerSyncDatabase, gap: Boolean): Batch? {
@@ -212,7 +215,6 @@ public class LowtideConnector(
         const val MAX_BYTES = 15 * 1024 * 1024 // in one batch
         const val MAX_ATTEMPTS = 24 // in one call: halving 5,000 takes 13
         const val DEADLINE_MS = 60_000L
-        val UNREADABLE_STATUS = setOf(400, 413, 422)
 
         val SETUP =
             listOf(

@@ -88,7 +88,10 @@ public actor LowtideConnector: PowerSyncBackendConnectorProtocol {
                 // it held then may have been uploaded by the other, and is not sent again.
                 try await forget(database, through: answer.known)
                 try await database.execute(sql: Sql.lineage, parameters: [])
-            case (400, _), (413, _), (422, _):
+            // A page of a portal or a proxy says nothing about what was sent; a proxy's bound of size does.
+            case (413, _),
+                 (400, _) where !answer.code.isEmpty,
+                 (422, _) where !answer.code.isEmpty:
                 if batch.count > 1 {
                     most = batch.count / 2 // find the one that is beyond the server
                 } else if times(batch.first) < 2 {
