@@ -95,6 +95,11 @@ async def nothing(_: Lowtide) -> None:
     """The first start, which makes the database."""
 
 
+async def switch_on(lowtide: Lowtide, id: str) -> None:
+    """As an admin does over HTTP."""
+    await lowtide.database.write(lambda tx: lowtide.webhooks.enable(tx, id, True))
+
+
 def test_it_is_listed_tried_and_replayed(told: Told, receiver: int) -> None:
     """What it hears of, why it is off, what came back how soon, what to do; a replay is audited."""
     with_backend(*open_project(), nothing)
@@ -119,6 +124,10 @@ def test_it_is_listed_tried_and_replayed(told: Told, receiver: int) -> None:
     assert "\x1b" not in out
     assert "no ?[31m!" in out
     assert "this endpoint's secret" in out
+    code, _, err = told("webhooks", "replay", one.id)
+    assert (code, "Switch it on first." in err) == (1, True)
+    assert "records: 0 waiting, 1 dead" in told("webhooks")[1]
+    with_backend(*open_project(), lambda lowtide: switch_on(lowtide, one.id))
     assert told("webhooks", "replay", one.id)[:2] == (0, "1 messages wait to be sent again.\n")
     assert "records: 1 waiting, 0 dead" in told("webhooks")[1]
     assert "webhook.replay" in told("audit", "list")[1]

@@ -14,14 +14,14 @@ import pytest
 from lowtide.app import Lowtide
 from lowtide.audit.store import Search, search
 from lowtide.kernel.clock import SystemClock
-from lowtide.kernel.errors import Malformed
+from lowtide.kernel.errors import Conflict, Malformed
 from lowtide.kernel.ids import SystemIds
 from lowtide.settings import Settings
 from lowtide.storage.db import Dialect, Query, Row, Tx
 from lowtide.storage.jobs import store
-from lowtide.webhooks import RECORDS_QUEUE, RecordChange
+from lowtide.webhooks import QUEUE, RECORDS_QUEUE, RecordChange
 from lowtide.webhooks.records import MAX_ATTEMPTS, MAX_BODY, WINDOW
-from lowtide.webhooks.service import DISABLE_AFTER, Endpoint
+from lowtide.webhooks.service import DISABLE_AFTER, KIND, Endpoint
 from tests.api.client import Client
 from tests.contract.conftest import running
 from tests.contract.shop import app as shop
@@ -36,6 +36,12 @@ __all__ = ["world"]
 
 COUNT = Query(
     name="count", sqlite="SELECT COUNT(*) FROM webhook_record", postgres="SELECT COUNT(*) FROM webhook_record"
+)
+
+OFF = Query(
+    name="off",
+    sqlite="UPDATE webhook_endpoint SET enabled = 0",
+    postgres="UPDATE webhook_endpoint SET enabled = 0",
 )
 
 
@@ -260,6 +266,43 @@ class TestFaults:
         await records.patiently(0.1)
         assert (await records.endpoint()).dead == (await records.endpoint()).waiting == 0
         assert len(records.world.outside.requests) == tries + WINDOW + 49
+
+    async def test_an_endpoint_that_is_off_keeps_its_dead(self, records: Records) -> None:
+        """A replay is refused while it is off, and loses nothing: switched on, every message is sent."""
+        endpoint, _ = await records.add(events=["*"])
+        webhooks, database = records.world.webhooks, records.world.database
+        await records.world.happens("user.create")
+        await records.happen(change("a", 1))
+
+        async def die(tx: Tx) -> None:
+            now = records.world.clock.now()
+            (job,) = await store.claim(tx, QUEUE, [KIND], 9, now=now, until=now + 1, worker="w")
+            await store.bury(tx, (job.id, job.fence), now, "It was tried for a day.")
+
+        await database.write(die)
+        await database.write(lambda tx: webhooks.enable(tx, endpoint.id, False))
+        with pytest.raises(Conflict) as refused:
+            await database.write(lambda tx: webhooks.replay(tx, endpoint.id))
+        assert refused.value.hint == "Switch it on first."
+        await records.work()
+        assert await records.world.deliver() == []
+        assert records.world.outside.requests == []
+        await database.write(lambda tx: webhooks.enable(tx, endpoint.id, True))
+        assert await database.write(lambda tx: webhooks.replay(tx, endpoint.id)) == 2
+        await records.work()
+        assert await records.world.deliver() == [True]
+        assert len(records.world.outside.requests) == 2
+
+    async def test_switching_on_sends_what_waits(self, records: Records) -> None:
+        """A message that waits while its endpoint is off, and whose job is done, goes out."""
+        endpoint, _ = await records.add()
+        await records.happen(change("a", 1))
+        await records.world.database.write(lambda tx: tx.execute(OFF))
+        assert await records.work() == 1
+        assert records.sent == []
+        await records.world.database.write(lambda tx: records.world.webhooks.enable(tx, endpoint.id, True))
+        await records.work()
+        assert records.sent == [("a", "1")]
 
     async def test_who_is_gone_is_asked_no_more(self, records: Records) -> None:
         """410 at once; and nothing of a deleted endpoint is left."""

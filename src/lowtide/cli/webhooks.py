@@ -61,7 +61,10 @@ def test(arguments: argparse.Namespace) -> int:
 
 
 def replay(arguments: argparse.Namespace) -> None:
-    """Send an endpoint's dead messages again. Raises ``NotFound``, ``AlreadyRunning`` as ``test`` does."""
+    """Send an endpoint's dead messages again.
+
+    Raises ``NotFound``, ``Conflict`` if it is off, ``AlreadyRunning`` as ``test`` does.
+    """
     settings, app = open_project()
 
     async def again(lowtide: Lowtide) -> int:

@@ -110,6 +110,7 @@ def webhook_routes(webhooks: Webhooks, audit: Audit, wake: Callable[[], None]) -
         """What happens while it is off is not sent later."""
         id, on = request.params["id"], request.body.enabled
         await change(request, "webhook.switch", id, lambda tx: webhooks.enable(tx, id, on))
+        wake()
 
     async def delete(request: Request[None, None]) -> None:
         """What waits to be sent to it is not sent."""
@@ -129,7 +130,7 @@ def webhook_routes(webhooks: Webhooks, audit: Audit, wake: Callable[[], None]) -
         return Sent(message)
 
     async def replay(request: Request[None, None]) -> Replayed:
-        """What was given up, or waited when the endpoint was switched off, is sent again."""
+        """What was given up, or waited when the endpoint was switched off. Switch it on first."""
         id = request.params["id"]
         count = await change(request, "webhook.replay", id, lambda tx: webhooks.replay(tx, id))
         wake()
@@ -149,6 +150,9 @@ def webhook_routes(webhooks: Webhooks, audit: Audit, wake: Callable[[], None]) -
         route("DELETE", one, delete, "Delete a webhook", errors=missing),
         route("POST", f"{one}/secret", rotate, "Make a new secret", response=NewSecret, errors=missing),
         route("GET", f"{one}/tries", tries, "List the last tries", response=TryList, errors=missing),
-        route("POST", f"{one}/replay", replay, "Send dead messages again", response=Replayed, errors=missing),
+        route(
+            "POST", f"{one}/replay", replay, "Send dead messages again", response=Replayed,
+            errors=(Conflict, NotFound),
+        ),
         route("POST", f"{one}/test", test, "Send a message to try it", response=Sent, errors=missing),
     ]  # fmt: skip

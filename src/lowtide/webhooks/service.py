@@ -190,13 +190,16 @@ class Webhooks:
     async def enable(self, tx: Tx, id: str, on: bool) -> None:
         """Switch an endpoint on or off. What comes while it is off is not sent later; what waits is dead.
 
-        Raises ``NotFound``.
+        Call the jobs' ``wake`` after the commit. Raises ``NotFound``.
         """
         await self._row(tx, id)
         await tx.execute(_SQL["enable"], id, int(on), "" if on else "by an admin")
         # First: a group that still tells of it has then written its messages.
         await self._watch(tx)
-        if not on:
+        if on:
+            # A message may wait for it all the same, and its job found the endpoint off.
+            await self._records.wake(tx, id)
+        else:
             await self._records.bury(tx, id, "The endpoint was switched off.")
 
     async def delete(self, tx: Tx, id: str) -> None:
@@ -243,11 +246,14 @@ class Webhooks:
         return await self._records.heard(tx, now, changes)
 
     async def replay(self, tx: Tx, id: str) -> int:
-        """Send an endpoint's dead messages again; how many. Raises ``NotFound``.
+        """Send an endpoint's dead messages again; how many.
 
-        Messages about accounts that died are jobs, and waited a day for a receiver: those, too.
+        Messages about accounts that died are jobs, and waited a day for a receiver: those, too. Raises
+        ``NotFound``, and ``Conflict`` if the endpoint is off.
         """
-        await self._row(tx, id)
+        if not _endpoint(await self._row(tx, id)).enabled:
+            # A job that meets an endpoint that is off ends, and its message with it.
+            raise Conflict("The webhook is off: nothing can be sent to it.", hint="Switch it on first.")
         count = await self._records.revive(tx, id)
         for job in await self._jobs.dead(tx, 1000):
             if job.kind == KIND and msgspec.json.decode(job.payload, type=Message).endpoint == id:
