@@ -113,7 +113,7 @@ def test_a_field_that_is_called_like_our_own_is_what_is_written(platform: str) -
         assert f"{mine}{name}," in insert
         assert f" {name}," not in insert
     assert 'INSERT INTO "package"(id) VALUES (?)' in text.replace("\\", "")
-    assert "DateRecord" in text
+    assert ("DateRecord" in text) is (platform == "swift")  # Foundation has a Date
     given = {
         "swift": "in writer_: any ConnectionContext",
         "kotlin": "fun import(writer_: ConnectionContext",
