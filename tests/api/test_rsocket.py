@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.frames import BINARY
+from websockets.frames import BINARY, CONT
 from websockets.frames import Frame as Message
 
 from lowtide.api import Limits, WireLimits
@@ -168,6 +168,71 @@ async def test_what_swells_when_inflated_is_cut_short(first: str) -> None:
         assert sum(seen) < MAX_REQUEST + 2000
         assert len(seen) < 3
     assert handlers.asked == []
+
+
+def packed(size: int, *, fin: bool = True) -> bytes:
+    """A masked message of ``size`` zeros, compressed, or its first part."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    flat = packer.compress(b"\0" * size) + packer.flush(zlib.Z_SYNC_FLUSH)
+    made = bytearray(Message(BINARY, flat[:-4] if fin else flat, fin=fin).serialize(mask=True))
+    made[0] |= 0x40
+    return bytes(made)
+
+
+@pytest.mark.parametrize("parts", ["swollen", "many", "plain"])
+async def test_nobody_takes_the_room_of_those_who_are_known(parts: str) -> None:
+    """Before the SETUP a message without an end is held to what a SETUP may be, however it is cut."""
+    server = edge(Numbers(), limits=Limits(buffered=40_000))
+    part = Message(BINARY, b"x" * 15_000, fin=False).serialize(mask=True)
+    rest = Message(CONT, b"x" * 2_000, fin=False).serialize(mask=True)
+    async with served(server) as port:
+        compression = None if parts == "plain" else "deflate"
+        async with phone(port, compression=compression) as ann, phone(port) as ben:
+            sent = {"swollen": packed(4_000_000, fin=False), "many": packed(16_500, fin=False)}
+            ann.socket.transport.write(sent.get(parts, part))
+            if parts == "plain":
+                ann.socket.transport.write(rest)
+            assert (await ann.closed())[0] == (1009 if parts == "swollen" else 1008)
+            assert server.load.buffered == 0
+            await ben.say(setup(), ask(items=1, filling="x" * 20_000))
+            assert await ben.items(1) == [0]
+
+
+async def test_what_waits_before_the_setup_is_refused_first() -> None:
+    """Two thirds of the room taken, nobody gets more of it; who has a token does."""
+    server = edge(Numbers(), limits=Limits(buffered=300_000))
+    server.load.buffered += 250_000
+    async with served(server) as port, phone(port) as ann, phone(port) as ben:
+        half = Message(BINARY, b"x" * 60_000).serialize(mask=True)[:40_000]
+        await ben.say(setup())
+        assert await ben.silent()
+        ann.socket.transport.write(half)
+        await ann.closed()
+        assert server.load.refused == 1
+        ben.socket.transport.write(half)
+        async with asyncio.timeout(5):
+            while server.load.buffered < 289_000:
+                await asyncio.sleep(0)
+        assert server.load.refused == 1
+    server.load.buffered -= 250_000
+
+
+async def test_a_large_request_may_come_with_its_setup() -> None:
+    """The bound of nobody ends with the SETUP, in the same packet too."""
+    handlers = Numbers()
+    async with served(edge(handlers)) as port, phone(port, compression="deflate") as ann:
+        ann.socket.transport.pause_reading()
+        said = b"".join(
+            Message(BINARY, frames.encode(one)).serialize(
+                mask=True, extensions=ann.socket.protocol.extensions
+            )
+            for one in (setup(), ask(items=1, filling="x" * 3_000_000))
+        )
+        assert len(said) < 20_000
+        ann.socket.transport.write(said)
+        ann.socket.transport.resume_reading()
+        assert await ann.items(1) == [0]
+    assert len(handlers.bodies[0].filling) == 3_000_000
 
 
 @pytest.mark.parametrize(

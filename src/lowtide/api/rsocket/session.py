@@ -78,7 +78,8 @@ class Session:
         self._scope = scope
         self._paths = paths
         self._times = times
-        self._known = False
+        self.known = False
+        """Has a SETUP said who is there?"""
         self._lifetime = 0.0
         self._types = (JSON, JSON)
         """Of metadata and data."""
@@ -88,7 +89,9 @@ class Session:
         self._refused = 0
         self._received = 0
         self._since = self._heard = now
-        self._draining = self._over = False
+        self._draining = False
+        self.over = False
+        """Nothing is heard any more."""
 
     # -- what the client says ---------------------------------------------------------------------
 
@@ -97,26 +100,31 @@ class Session:
         """Bytes of a request whose end has not come."""
         return 0 if self._stream is None else self._stream.held
 
+    @property
+    def sent(self) -> int:
+        """Bytes that have come since the connection's start, or the last stream's end."""
+        return self._received
+
     def count(self, size: int, now: float) -> None:
         """``size`` bytes have come; the whole frames in them were ``received``."""
         self._heard = now
         self._received += size
-        if not self._known and self._received > MAX_SETUP and not self._over:
+        if not self.known and self._received > MAX_SETUP and not self.over:
             self.fail(frames.INVALID_SETUP, TooLarge(f"A SETUP is at most {MAX_SETUP} bytes."))
 
     def received(self, message: bytes, now: float) -> None:
         """Act upon one frame."""
-        if self._over:
+        if self.over:
             return
-        if not self._known and len(message) > MAX_SETUP:
+        if not self.known and len(message) > MAX_SETUP:
             self.fail(frames.INVALID_SETUP, TooLarge(f"A SETUP is at most {MAX_SETUP} bytes."))
             return
         try:
             frame = frames.decode(message)
         except Malformed as error:
-            self.fail(frames.CONNECTION_ERROR if self._known else frames.INVALID_SETUP, error)
+            self.fail(frames.CONNECTION_ERROR if self.known else frames.INVALID_SETUP, error)
             return
-        if not self._known:
+        if not self.known:
             self._begin(frame, now)
             return
         stream = self._stream
@@ -158,7 +166,7 @@ class Session:
         except LowtideError as error:
             self.fail(frames.REJECTED_SETUP, error)
             return
-        self._known = True
+        self.known = True
         self._lifetime = min(frame.lifetime / 1000, self._times.lifetime)
         self._types = (frame.metadata_type, frame.data_type)
         self._wait_again(now)
@@ -272,8 +280,8 @@ class Session:
 
     def lost(self) -> None:
         """The connection is gone. A repeat does nothing."""
-        if not self._over:
-            self._over = True
+        if not self.over:
+            self.over = True
             if self._stream is not None:
                 self._end(self._stream)
 
@@ -287,7 +295,7 @@ class Session:
         """End a connection that has been silent for too long."""
         times, stream = self._times, self._stream
         late = ""
-        if not self._known:
+        if not self.known:
             if now - self._since > times.setup:
                 late = "no SETUP came"
         elif stream is None or not stream.running:
@@ -306,7 +314,7 @@ class Session:
         self._since, self._received = now, 0
 
     def _say(self, frame: Frame) -> None:
-        if not self._over:
+        if not self.over:
             self._line.send([frames.encode(frame)])
 
 

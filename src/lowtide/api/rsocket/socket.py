@@ -1,15 +1,16 @@
 """The WebSocket below an RSocket connection: an asyncio protocol around the ``websockets`` library.
 
 The library reads frames (RFC 6455) and has its say in the handshake; here are the bounds. What is read and
-not yet understood counts as a body does; what is inflated at a time is no more than a request may be; while
-the client takes nothing of what we write, nothing is read from it.
+not yet understood counts as a body does, before the SETUP as one of nobody's and no more than a SETUP may be;
+what is inflated is a request, and from there on so much a second; while the client takes nothing of what we
+write, nothing is read from it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 from uvicorn.server import ServerState
@@ -20,18 +21,21 @@ from websockets.http11 import Request, Response
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 
-from lowtide.api.rsocket.frames import CONNECTION_ERROR
+from lowtide.api.limits import FIRST, LAST
+from lowtide.api.rsocket.frames import CONNECTION_ERROR, INVALID_SETUP
 from lowtide.api.rsocket.packing import OFFER, SHARED_BYTES, Inflate, message, pack
-from lowtide.api.rsocket.session import Door, Session
+from lowtide.api.rsocket.session import MAX_SETUP, Door, Session
 from lowtide.api.rsocket.stream import MAX_REQUEST, Asgi, Scope
 from lowtide.api.wire import SessionTimes
-from lowtide.kernel.errors import LowtideError
-from lowtide.kernel.http import KIB
+from lowtide.kernel.errors import LowtideError, TooLarge
+from lowtide.kernel.http import KIB, MIB
 
 KEPT = (b"host", b"origin", b"x-app-version")
 """Headers of the upgraded request that its streams are asked with."""
 SMALL = 16 * KIB
 """Bytes in wait that are not worth counting."""
+INFLATED = MIB
+"""Bytes a second that a connection may have inflated, besides one request at once."""
 REASON = 123
 """Bytes of a closing's reason (RFC 6455 section 5.5)."""
 
@@ -57,6 +61,23 @@ def handshake(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Handshake |
         return None
     agreed = [one for one in protocol.extensions if isinstance(one, PerMessageDeflate)]
     return Handshake(answer.serialize(), Inflate.agreed(agreed[0]) if agreed else None)
+
+
+class Messages(Protocol):
+    """The library's reader, which hands over each frame before it looks at the next.
+
+    So what a frame says about who is there holds for the one behind it, also in the same packet.
+    """
+
+    def __init__(self, take: Callable[[Frame], None]):
+        super().__init__(SERVER, state=OPEN, max_size=MAX_REQUEST + KIB)
+        self._take = take
+
+    def recv_frame(self, frame: Frame) -> None:
+        """As the library's."""
+        super().recv_frame(frame)
+        self.events_received()  # they are taken here
+        self._take(frame)
 
 
 class RSocket(asyncio.Protocol):
@@ -86,13 +107,15 @@ class RSocket(asyncio.Protocol):
         self._paused = False
         self._room: asyncio.Future[None] | None = None
         self._stall: asyncio.TimerHandle | None = None
-        self._protocol = Protocol(SERVER, state=OPEN, max_size=MAX_REQUEST + KIB)
+        self._protocol = Messages(self._take)
         self._inflate = inflate
         self._deflate = inflate is not None and inflate.compresses
         if inflate is not None:
             self._protocol.extensions = [inflate]
+            inflate.budget = MAX_SETUP + KIB
         kept = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] in KEPT]}
-        self._session = Session(self, app, door, kept, paths, times, self._loop.time())
+        self._now = self._loop.time()
+        self._session = Session(self, app, door, kept, paths, times, self._now)
         self._look = self._loop.call_later(times.look, self._check)
         state.connections.add(self)  # type: ignore[arg-type]
 
@@ -100,12 +123,14 @@ class RSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = self._loop.time()
-        if self._inflate is not None:
-            self._inflate.budget = MAX_REQUEST + KIB
+        if self._session.over and not self._session.known and self._session.sent > MAX_SETUP:
+            self.transport.abort()  # nobody's, told so, and still sending
+            return
+        if self._inflate is not None and self._session.known:
+            more = int((now - self._now) * INFLATED)
+            self._inflate.budget = min(self._inflate.budget + more, MAX_REQUEST + KIB)
+        self._now = now
         self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
-            if isinstance(event, Frame):
-                self._take(event, now)
         self._session.count(len(data), now)
         self._account()
         self._flush()
@@ -172,17 +197,28 @@ class RSocket(asyncio.Protocol):
 
     # -- the rest ---------------------------------------------------------------------------------
 
-    def _take(self, frame: Frame, now: float) -> None:
+    def _take(self, frame: Frame) -> None:
+        if self._session.over:
+            return
         if frame.opcode is Opcode.TEXT:
             self._session.close(1003, "RSocket frames are binary")
         elif frame.opcode is Opcode.BINARY or frame.opcode is Opcode.CONT:
             if frame.fin and not self._parts:
-                self._session.received(bytes(frame.data), now)
+                self._receive(bytes(frame.data))
                 return
             self._parts += frame.data
             if frame.fin:
                 message, self._parts = bytes(self._parts), bytearray()
-                self._session.received(message, now)
+                self._receive(message)
+            elif not self._session.known and len(self._parts) > MAX_SETUP:
+                self._parts = bytearray()
+                self._session.fail(INVALID_SETUP, TooLarge(f"A SETUP is at most {MAX_SETUP} bytes."))
+
+    def _receive(self, message: bytes) -> None:
+        known = self._session.known
+        self._session.received(message, self._now)
+        if self._inflate is not None and self._session.known and not known:
+            self._inflate.budget = MAX_REQUEST + KIB
 
     def _account(self) -> None:
         held = len(self._protocol.reader.buffer) + len(self._parts) + self._session.held
@@ -192,7 +228,7 @@ class RSocket(asyncio.Protocol):
             self._counted += more
             return
         try:
-            self._load.buffer(more)
+            self._load.buffer(more, LAST if self._session.known else FIRST)
             self._counted += more
         except LowtideError as error:
             self._session.fail(CONNECTION_ERROR, error)
