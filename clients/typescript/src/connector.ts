@@ -147,13 +147,15 @@ export class LowtideConnector implements PowerSyncBackendConnector {
 
   /** The database is this user's, or nobody's, whoever's it was: after it was emptied. */
   async disown(db: CommonPowerSyncDatabase, user: string): Promise<void> {
+    this.begin();
     await new Notes(db).set('owner', user);
     this.#owner = user || null;
   }
 
-  /** A new connection begins: the SDK knows no token. */
+  /** A new connection begins, or another user: no token of before is used again. */
   begin(): void {
     this.#given = undefined;
+    this.#tokens.forget?.();
   }
 
   async fetchCredentials(): Promise<PowerSyncCredentials | null> {
@@ -284,7 +286,20 @@ export class LowtideConnector implements PowerSyncBackendConnector {
 }
 
 /** The app's own function as a source of tokens. */
-function called(token: () => Promise<string | null>): TokenSource {
+function called(ask: () => Promise<string | null>): TokenSource {
   let last: string | null = null;
-  return { token: async (refused) => (refused === undefined && last ? last : (last = await token())) };
+  let times = 0; // that it was forgotten: an answer to a question of before is not kept
+  return {
+    async token(refused) {
+      if (refused === undefined && last) return last;
+      const before = times;
+      const token = await ask();
+      if (times === before) last = token;
+      return token;
+    },
+    forget() {
+      times++;
+      last = null;
+    }
+  };
 }

@@ -48,6 +48,8 @@ export interface TokenSource {
    * signs nobody out.
    */
   token(refused?: string): Promise<string | null>;
+  /** Somebody else may be signed in from now on: a token that was kept to be given again is dropped. */
+  forget?(): void;
   /** Whom tokens are of, with the ids that they had before accounts were merged. */
   readonly identity?: { readonly user: string; readonly former: readonly string[] } | null;
 }

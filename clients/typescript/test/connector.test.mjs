@@ -202,3 +202,39 @@ test("one user's changes are never sent with another's token, unless the account
   await again.connector.prepare(again.db);
   assert.equal(await again.connector.claim(again.db), false);
 });
+
+test("the app's own token is asked for anew by a new connection, and by another user", async () => {
+  let [user, asked, answers] = ['anna', 0, null];
+  const tokens = async () => {
+    asked++;
+    const mine = `of ${user}`;
+    await answers;
+    return mine;
+  };
+  const phone = device(1, [], { tokens });
+  const again = async () => {
+    phone.queue = [1];
+    assert.equal(await phone.upload(), 'ok');
+    return phone.sent.at(-1).token;
+  };
+  await phone.connector.prepare(phone.db);
+  assert.equal(await again(), 'Bearer of anna');
+  assert.equal(await again(), 'Bearer of anna');
+  assert.equal(asked, 1, 'a token that is good is used again');
+  user = 'ben';
+  await phone.connector.disown(phone.db, ''); // signed out
+  assert.equal(await again(), 'Bearer of ben');
+  user = 'zoe';
+  phone.connector.begin();
+  assert.equal(await again(), 'Bearer of zoe');
+  // An answer that was asked for before is nobody's after.
+  let give;
+  answers = new Promise((resolve) => (give = resolve));
+  phone.connector.begin();
+  const late = phone.connector.fetchCredentials();
+  user = 'anna';
+  phone.connector.begin();
+  give();
+  assert.equal((await late).token, 'of zoe');
+  assert.equal(await again(), 'Bearer of anna');
+});

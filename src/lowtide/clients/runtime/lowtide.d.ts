@@ -264,6 +264,8 @@ interface TokenSource {
      * signs nobody out.
      */
     token(refused?: string): Promise<string | null>;
+    /** Somebody else may be signed in from now on: a token that was kept to be given again is dropped. */
+    forget?(): void;
     /** Whom tokens are of, with the ids that they had before accounts were merged. */
     readonly identity?: {
         readonly user: string;
@@ -400,7 +402,7 @@ declare class LowtideConnector implements PowerSyncBackendConnector {
     claim(db: CommonPowerSyncDatabase): Promise<boolean>;
     /** The database is this user's, or nobody's, whoever's it was: after it was emptied. */
     disown(db: CommonPowerSyncDatabase, user: string): Promise<void>;
-    /** A new connection begins: the SDK knows no token. */
+    /** A new connection begins, or another user: no token of before is used again. */
     begin(): void;
     fetchCredentials(): Promise<PowerSyncCredentials | null>;
     /** Called by the SDK while there is something to upload. Throws to be called again after a pause. */

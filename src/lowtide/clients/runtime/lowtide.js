@@ -447,12 +447,14 @@ var LowtideConnector = class {
   }
   /** The database is this user's, or nobody's, whoever's it was: after it was emptied. */
   async disown(db, user) {
+    this.begin();
     await new Notes(db).set("owner", user);
     this.#owner = user || null;
   }
-  /** A new connection begins: the SDK knows no token. */
+  /** A new connection begins, or another user: no token of before is used again. */
   begin() {
     this.#given = void 0;
+    this.#tokens.forget?.();
   }
   async fetchCredentials() {
     const token2 = await this.#tokens.token(this.#given);
@@ -584,9 +586,24 @@ var LowtideConnector = class {
     });
   }
 };
-function called(token2) {
+function called(ask) {
   let last = null;
-  return { token: async (refused) => refused === void 0 && last ? last : last = await token2() };
+  let times = 0;
+  return {
+    async token(refused) {
+      if (refused === void 0 && last)
+        return last;
+      const before = times;
+      const token2 = await ask();
+      if (times === before)
+        last = token2;
+      return token2;
+    },
+    forget() {
+      times++;
+      last = null;
+    }
+  };
 }
 
 // dist/feeds.js
