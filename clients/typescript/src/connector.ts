@@ -4,6 +4,7 @@ import type { CommonPowerSyncDatabase, PowerSyncBackendConnector, PowerSyncCrede
 import { type Batch, beginLineage, MAX_MUTATIONS, nextBatch, Notes, type Spoilt } from './batch.js';
 import { isError, LowtideError } from './errors.js';
 import { type Fetch, Http, type Method, type Sending } from './http.js';
+import { token as random } from './random.js';
 import type { TokenSource } from './session.js';
 
 const MAX_ATTEMPTS = 24; // in one call: halving 5,000 takes 13
@@ -209,11 +210,12 @@ export class LowtideConnector implements PowerSyncBackendConnector {
   /** One request as the user, repeated once with a new token if the first was refused. */
   async request<T>(method: Method, path: string, sending: Omit<Sending, 'token'> = {}): Promise<T> {
     const token = await this.#token();
+    const call = { key: random(), ...sending }; // one call, however many requests: the first may have run unheard
     try {
-      return await this.#http.send<T>(method, path, { ...sending, token });
+      return await this.#http.send<T>(method, path, { ...call, token });
     } catch (error) {
       if (!isError(error) || error.status !== 401) throw error;
-      return this.#http.send<T>(method, path, { ...sending, token: await this.#token(token) });
+      return this.#http.send<T>(method, path, { ...call, token: await this.#token(token) });
     }
   }
 

@@ -23,6 +23,8 @@ export interface Sending {
   readonly signal?: AbortSignal | undefined;
   /** How often a request without an answer is sent, in all; a POST then carries an Idempotency-Key. */
   readonly attempts?: number | undefined;
+  /** That key, where the same call is sent by several requests: it is done once. */
+  readonly key?: string | undefined;
 }
 
 const PAUSE = 400; // milliseconds before the second attempt; the third waits four times as long
@@ -41,7 +43,7 @@ export class Http {
   /** The answer's body; undefined for an empty one. Throws a `LowtideError` for anything but success. */
   async send<T>(method: Method, path: string, sending: Sending = {}): Promise<T> {
     const attempts = sending.attempts ?? 1;
-    const key = attempts > 1 && method === 'POST' ? random() : undefined;
+    const key = attempts > 1 && method === 'POST' ? (sending.key ?? random()) : undefined;
     for (let attempt = 1; ; attempt++) {
       try {
         return (await this.#once(method, path, sending, key)) as T;

@@ -178,7 +178,7 @@ export class Session implements TokenSource {
 
   /** One request as the user. A token that is refused is renewed, and the request sent again. */
   async request<T = unknown>(method: Method, path: string, body?: unknown, sending: Sending = {}): Promise<T> {
-    return this.authorised(true, (token) => this.send<T>(method, path, { ...sending, body, token }));
+    return this.authorised(true, (token, key) => this.send<T>(method, path, { key, ...sending, body, token }));
   }
 
   /** Sign out here. The server hears of it if it can be reached. What the device holds is `Lowtide.signOut`'s. */
@@ -225,13 +225,14 @@ export class Session implements TokenSource {
     return { device: { installation, ...this.#device }, space: this.#kept?.space ?? this.#space };
   }
 
-  /** @internal `run` with the user's token, and again with a new one if it was refused. */
-  async authorised<T>(needed: boolean, run: (token: string | null) => Promise<T>): Promise<T> {
+  /** @internal `run` with the user's token, and again with a new one, and the same key, if it was refused. */
+  async authorised<T>(needed: boolean, run: (token: string | null, key: string) => Promise<T>): Promise<T> {
+    const key = random(); // the first request may have been done unheard, before a repeat of it was refused
     let token = await this.token();
     for (let attempt = 0; ; attempt++) {
       if (!token && needed) throw new LowtideError('not_signed_in', 'Nobody is signed in.');
       try {
-        return await run(token);
+        return await run(token, key);
       } catch (error) {
         const stale = isError(error, 'token_expired', 'unauthorized', 'session_revoked') && error.status === 401;
         if (!stale || !token || attempt > 0) throw error;

@@ -169,9 +169,9 @@ export class SignIn {
   }
 
   async #enter(path: string, given: object, signal?: AbortSignal, attempts = ATTEMPTS): Promise<SignInResult> {
-    const answer = await this.#session.authorised(false, async (token) => {
+    const answer = await this.#session.authorised(false, async (token, key) => {
       const body = { ...given, ...(await this.#session.facts()) };
-      return this.#session.send<SignedIn | SecondFactorNeeded>('POST', path, { body, token, signal, attempts });
+      return this.#session.send<SignedIn | SecondFactorNeeded>('POST', path, { body, token, signal, attempts, key });
     });
     return answer.status === 'second_factor_needed' ? answer : this.#welcome(answer);
   }

@@ -238,3 +238,20 @@ test("the app's own token is asked for anew by a new connection, and by another 
   assert.equal((await late).token, 'of zoe');
   assert.equal(await again(), 'Bearer of anna');
 });
+
+test('a call whose answer is lost, and whose repeat meets an expired token, is one call to the server', async () => {
+  const keys = [];
+  const faults = [() => Promise.reject(new TypeError('fetch failed')), () => problem(401, 'token_expired')];
+  const fetch = async (_, { headers }) => {
+    keys.push([headers.authorization, headers['idempotency-key']]);
+    return faults.shift()?.() ?? Response.json({ result: 1 });
+  };
+  const phone = device(1, [], { fetch });
+  await phone.connector.request('POST', '/v1/functions/pay', { body: {}, attempts: 3 });
+  assert.deepEqual(keys.map(([token]) => token), ['Bearer token 1', 'Bearer token 1', 'Bearer token 2']);
+  assert.ok(keys[0][1].length >= 16);
+  assert.equal(new Set(keys.map(([, key]) => key)).size, 1);
+  // Another call is another one.
+  await phone.connector.request('POST', '/v1/functions/pay', { body: {}, attempts: 3 });
+  assert.notEqual(keys[3][1], keys[0][1]);
+});

@@ -299,3 +299,22 @@ test('an installation has one name by chance, over sign-outs and starts, in the 
   assert.ok(heard[0].length >= 16);
   assert.notEqual(heard[2], heard[0]);
 });
+
+test('a request whose answer is lost, and whose repeat meets an expired token, is one request to the server', async () => {
+  const server = new Server();
+  const good = fetching(server);
+  const keys = [];
+  const faults = [() => Promise.reject(new TypeError('fetch failed')), () => Response.json({ code: 'token_expired' }, { status: 401 })];
+  const fetch = async (address, init) => {
+    if (!address.endsWith('/v1/auth/passkeys')) return good(address, init);
+    keys.push(init.headers['idempotency-key']);
+    return faults.shift()?.() ?? Response.json({});
+  };
+  const { session } = await signedIn(fetch);
+  await session.request('POST', '/v1/auth/passkeys', {}, { attempts: 3 });
+  assert.equal(keys.length, 3);
+  assert.ok(keys[0].length >= 16);
+  assert.equal(new Set(keys).size, 1);
+  assert.equal(server.counter, 1, 'the token was renewed');
+  session.close();
+});

@@ -122,6 +122,8 @@ interface Sending {
     readonly signal?: AbortSignal | undefined;
     /** How often a request without an answer is sent, in all; a POST then carries an Idempotency-Key. */
     readonly attempts?: number | undefined;
+    /** That key, where the same call is sent by several requests: it is done once. */
+    readonly key?: string | undefined;
 }
 declare class Http {
     #private;

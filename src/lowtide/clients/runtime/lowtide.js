@@ -246,7 +246,7 @@ var Http = class {
   /** The answer's body; undefined for an empty one. Throws a `LowtideError` for anything but success. */
   async send(method, path, sending = {}) {
     const attempts = sending.attempts ?? 1;
-    const key = attempts > 1 && method === "POST" ? token() : void 0;
+    const key = attempts > 1 && method === "POST" ? sending.key ?? token() : void 0;
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#once(method, path, sending, key);
@@ -503,12 +503,13 @@ var LowtideConnector = class {
   /** One request as the user, repeated once with a new token if the first was refused. */
   async request(method, path, sending = {}) {
     const token2 = await this.#token();
+    const call = { key: token(), ...sending };
     try {
-      return await this.#http.send(method, path, { ...sending, token: token2 });
+      return await this.#http.send(method, path, { ...call, token: token2 });
     } catch (error) {
       if (!isError(error) || error.status !== 401)
         throw error;
-      return this.#http.send(method, path, { ...sending, token: await this.#token(token2) });
+      return this.#http.send(method, path, { ...call, token: await this.#token(token2) });
     }
   }
   async #token(refused) {
@@ -1281,9 +1282,9 @@ var SignIn = class {
     return this.#session.send("POST", path, { body, attempts: ATTEMPTS2 });
   }
   async #enter(path, given, signal, attempts = ATTEMPTS2) {
-    const answer = await this.#session.authorised(false, async (token2) => {
+    const answer = await this.#session.authorised(false, async (token2, key) => {
       const body = { ...given, ...await this.#session.facts() };
-      return this.#session.send("POST", path, { body, token: token2, signal, attempts });
+      return this.#session.send("POST", path, { body, token: token2, signal, attempts, key });
     });
     return answer.status === "second_factor_needed" ? answer : this.#welcome(answer);
   }
@@ -1512,7 +1513,7 @@ var Session = class {
   }
   /** One request as the user. A token that is refused is renewed, and the request sent again. */
   async request(method, path, body, sending = {}) {
-    return this.authorised(true, (token2) => this.send(method, path, { ...sending, body, token: token2 }));
+    return this.authorised(true, (token2, key) => this.send(method, path, { key, ...sending, body, token: token2 }));
   }
   /** Sign out here. The server hears of it if it can be reached. What the device holds is `Lowtide.signOut`'s. */
   async signOut() {
@@ -1557,14 +1558,15 @@ var Session = class {
     const installation = this.#device.installation ?? await this.#installation();
     return { device: { installation, ...this.#device }, space: this.#kept?.space ?? this.#space };
   }
-  /** @internal `run` with the user's token, and again with a new one if it was refused. */
+  /** @internal `run` with the user's token, and again with a new one, and the same key, if it was refused. */
   async authorised(needed, run) {
+    const key = token();
     let token2 = await this.token();
     for (let attempt = 0; ; attempt++) {
       if (!token2 && needed)
         throw new LowtideError("not_signed_in", "Nobody is signed in.");
       try {
-        return await run(token2);
+        return await run(token2, key);
       } catch (error) {
         const stale = isError(error, "token_expired", "unauthorized", "session_revoked") && error.status === 401;
         if (!stale || !token2 || attempt > 0)
