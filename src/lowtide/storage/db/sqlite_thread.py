@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -34,7 +35,7 @@ READ_SECONDS = 0.001
 log = logging.getLogger("lowtide.storage")
 
 
-class SqliteThread(threading.Thread):
+class SqliteThread(threading.Thread, ABC):
     """One connection, one thread, functions in the order of their arrival from a shared queue.
 
     A failure outside of a function ends the thread: ``ended`` then holds the error. ``None`` on
@@ -102,9 +103,9 @@ class SqliteThread(threading.Thread):
         self._cursor = connection.cursor()
         self._control = connection.cursor()
 
+    @abstractmethod
     def serve(self, first: Item) -> None:
         """Run ``first`` and others that are waiting, keep them in ``_taken``, tell their outcomes."""
-        raise NotImplementedError
 
     def shut(self) -> None:
         """Disconnect."""
