@@ -20,8 +20,8 @@ from lowtide.settings import Settings
 from lowtide.storage.db import Dialect, Query, Row, Tx
 from lowtide.storage.jobs import store
 from lowtide.webhooks import QUEUE, RECORDS_QUEUE, RecordChange
-from lowtide.webhooks.records import MAX_ATTEMPTS, MAX_BODY, WINDOW
-from lowtide.webhooks.service import DISABLE_AFTER, KIND, Endpoint
+from lowtide.webhooks.records import AGAIN, MAX_ATTEMPTS, MAX_BODY, WINDOW
+from lowtide.webhooks.service import DISABLE_AFTER, KIND, Endpoint, Try
 from tests.api.client import Client
 from tests.contract.conftest import running
 from tests.contract.shop import app as shop
@@ -94,6 +94,10 @@ class Records:
         """The record and version of each request, in order."""
         told = [json.loads(body)["data"] for _, body in self.world.outside.requests]
         return [(one["id"], one["version"]) for one in told]
+
+    async def tries(self) -> list[Try]:
+        one = await self.endpoint()
+        return await self.world.database.read(lambda tx: self.world.webhooks.tries(tx, one.id))
 
     async def endpoint(self) -> Endpoint:
         (found,) = await self.world.database.read(self.world.webhooks.endpoints)
@@ -328,6 +332,21 @@ class TestFaults:
             await sweep(None, None)  # type: ignore[arg-type]
             found = await records.endpoint()
             assert (found.waiting, found.dead) == (1, dead)
+
+    async def test_what_cannot_be_tried_is_tried_later(self, records: Records) -> None:
+        """Where others use all of a host's places: no job fails, no try counts, all arrive once."""
+        await records.add()
+        await records.happen(*(change(str(number), number) for number in range(1, 9)))
+        egress = records.world.webhooks._sender._egress
+        egress._per_host = 0
+        assert await records.work() == 1
+        assert records.sent == []
+        records.world.clock.advance(AGAIN[1])
+        egress._per_host = 1  # One of several finds a place, and what it did is kept.
+        assert await records.work() == 1
+        assert sorted(records.sent) == [(str(number), str(number)) for number in range(1, 9)]
+        assert [one.attempt for one in await records.tries()] == [1] * 8
+        assert (await records.endpoint()).waiting == 0
 
     async def test_two_jobs_do_not_overtake_each_other(self, records: Records) -> None:
         """While one empties an outbox another lets it be, and the first sees what came meanwhile."""

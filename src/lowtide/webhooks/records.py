@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import Unavailable
 from lowtide.kernel.ids import Ids
 from lowtide.storage.db import Database, Queries, Row, Tx
 from lowtide.storage.jobs import Job, Jobs
@@ -22,8 +23,11 @@ from lowtide.webhooks.sending import Sender, Tried
 
 KIND = "webhooks.records"
 QUEUE = "webhook-records"
-AT_ONCE = 8
-"""Messages on their way to one endpoint: each about another record."""
+AT_ONCE = 4
+"""Messages on their way to one endpoint: each about another record. Half of what egress
+lets go to one host."""
+AGAIN = (1.0, 5.0)
+"""Seconds, from and to: a pause after which is tried again what could not be tried."""
 WINDOW = 256
 """Messages that are looked at together, the oldest."""
 AT_ONE_GO = 1000
@@ -184,6 +188,9 @@ class RecordMessages:
                 self._jobs.wake()
                 return
             tries = await self._send(id, messages)
+            if not tries:
+                await self._database.write(lambda tx: self._later(tx, job.id, id))
+                return
             await self._database.write(lambda tx, tries=tries: self._note(tx, id, tries))  # type: ignore[misc]
 
     async def _take(self, tx: Tx, job: str, endpoint: str, over: bool) -> list[Waiting]:
@@ -214,8 +221,17 @@ class RecordMessages:
             await self.wake(tx, endpoint, max(retry_at, now if due else min(later)))
         return []
 
+    async def _later(self, tx: Tx, job: str, endpoint: str) -> None:
+        """Let the endpoint go for a few seconds: nothing could be tried now."""
+        await tx.execute(self._sql["let_go"], endpoint, job)
+        pause = self._ids.jitter(*AGAIN)
+        await self.wake(tx, endpoint, self._clock.now() + int(pause * 1000))
+
     async def _send(self, endpoint: str, messages: Sequence[Waiting]) -> list[Tried]:
-        """Send what is due, the messages of a record in their order, until one fails."""
+        """Send what is due, the messages of a record in their order, until one fails.
+
+        What could not be tried is in no answer: it waits as it did.
+        """
         chains: dict[str, list[Waiting]] = {}
         for message in messages:
             chains.setdefault(message.record, []).append(message)
@@ -230,9 +246,12 @@ class RecordMessages:
                 for message in chain:
                     if failed or self._clock.monotonic() > ends:
                         return
-                    tried = await self._sender.send(
-                        endpoint, message.id, message.event, message.body, message.attempt + 1
-                    )
+                    try:
+                        tried = await self._sender.send(
+                            endpoint, message.id, message.event, message.body, message.attempt + 1
+                        )
+                    except Unavailable:
+                        return  # Too much is under way, or the database is away. The others' tries count.
                     if tried is None:
                         failed = True  # It was switched off or deleted meanwhile.
                         return

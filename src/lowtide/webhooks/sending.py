@@ -47,7 +47,8 @@ class Sender:
     ) -> Tried | None:
         """Send one message once; None: the endpoint is gone, or off. ``off``: send even then.
 
-        ``DEADLINE`` seconds at most. It never raises for what the receiver does.
+        ``DEADLINE`` seconds at most. It never raises for what the receiver does. Raises ``Unavailable``, and
+        nothing was sent: ``Busy`` while too many requests are under way, or the database's.
         """
         rows = await self._database.read(lambda tx: tx.fetch(self._sql["endpoint"], endpoint))
         if not rows or not (rows[0][6] or off):
