@@ -3,6 +3,7 @@
 import type { CommonPowerSyncDatabase, PowerSyncBackendConnector, PowerSyncCredentials } from '@powersync/common';
 import { type Batch, beginLineage, MAX_MUTATIONS, nextBatch, Notes, type Spoilt } from './batch.js';
 import { isError, LowtideError } from './errors.js';
+import { Events } from './events.js';
 import { type Fetch, Http, type Method, type Sending } from './http.js';
 import { token as random } from './random.js';
 import type { TokenSource } from './session.js';
@@ -43,6 +44,14 @@ export interface MergedChange {
   readonly fields: readonly string[];
 }
 
+/** What a connector tells. A listener that throws keeps nothing back. */
+interface Told {
+  refused: readonly Refusal[];
+  merged: readonly MergedChange[];
+  upload: { readonly status: number; readonly code: string };
+  error: unknown;
+}
+
 export interface ConnectorOptions {
   readonly endpoint: string;
   /** A `Session`, or any other source of tokens. */
@@ -74,7 +83,8 @@ interface Answer {
 export class LowtideConnector implements PowerSyncBackendConnector {
   readonly #http: Http;
   readonly #tokens: TokenSource;
-  readonly #options: ConnectorOptions;
+  readonly #auditEvery: number;
+  readonly #events = new Events<Told>();
   #given: string | undefined; // the token that the SDK has
   #owner: string | null = null; // whose data the database holds
   #most = MAX_MUTATIONS; // transactions in the next batch
@@ -88,7 +98,11 @@ export class LowtideConnector implements PowerSyncBackendConnector {
 
   constructor(options: ConnectorOptions) {
     this.#http = new Http(options);
-    this.#options = options;
+    this.#auditEvery = options.auditEvery ?? AUDIT_EVERY;
+    this.#events.on('refused', (event) => options.onRefused?.(event));
+    this.#events.on('merged', (event) => options.onMerged?.(event));
+    this.#events.on('upload', (event) => options.onUpload?.(event));
+    this.#events.on('error', (event) => options.onError?.(event));
     this.#tokens = typeof options.tokens === 'function' ? called(options.tokens) : options.tokens;
   }
 
@@ -99,16 +113,15 @@ export class LowtideConnector implements PowerSyncBackendConnector {
     if ((await notes.get('audited')) === null) await notes.set('audited', String(Date.now()));
     this.#audited = Number(await notes.get('audited'));
     this.#owner = (await notes.get('owner')) || null;
-    const every = this.#options.auditEvery ?? AUDIT_EVERY;
     let before = false;
     this.#quiet?.();
     this.#quiet = db.registerListener({
       statusChanged: ({ connected, downloading }) => {
         if (connected && !before) this.hurry();
         before = connected;
-        if (!connected || downloading || Date.now() - this.#audited < every) return;
+        if (!connected || downloading || Date.now() - this.#audited < this.#auditEvery) return;
         this.#audited = Date.now(); // one at a time; one that fails is tried again tomorrow
-        void this.audit(db).catch((error: unknown) => this.#options.onError?.(error));
+        void this.audit(db).catch((error: unknown) => this.#events.emit('error', error));
       }
     });
   }
@@ -238,14 +251,14 @@ export class LowtideConnector implements PowerSyncBackendConnector {
           signal
         });
         if (!(answer.last >= batch.last)) throw new LowtideError('not_lowtide', 'The upload was answered with less.');
-        this.#options.onUpload?.({ status: 200, code: '' });
+        this.#events.emit('upload', { status: 200, code: '' });
         await batch.complete(); // only now do the changes leave the queue
         this.#most = Math.min(MAX_MUTATIONS, this.#most * 2);
         this.#tell(batch, answer);
         return;
       } catch (error) {
         if (!isError(error)) throw error;
-        this.#options.onUpload?.({ status: error.status, code: error.code });
+        this.#events.emit('upload', { status: error.status, code: error.code });
         // A proxy's own bound is one, too.
         const ours = error.code !== 'not_lowtide' || error.status === 413;
         const unreadable = ours && UNREADABLE.includes(error.status);
@@ -269,8 +282,8 @@ export class LowtideConnector implements PowerSyncBackendConnector {
       // (A command that is dismissed as it runs is nobody's conflict.)
       if (status === 'merged' && !of(n).model.startsWith('lowtide_')) merged.push({ ...of(n), fields: conflicts });
     }
-    if (refused.length > 0) this.#options.onRefused?.(refused);
-    if (merged.length > 0) this.#options.onMerged?.(merged);
+    if (refused.length > 0) this.#events.emit('refused', refused);
+    if (merged.length > 0) this.#events.emit('merged', merged);
   }
 
   #mine(): boolean {

@@ -255,3 +255,29 @@ test('a call whose answer is lost, and whose repeat meets an expired token, is o
   await phone.connector.request('POST', '/v1/functions/pay', { body: {}, attempts: 3 });
   assert.notEqual(keys[3][1], keys[0][1]);
 });
+
+test('a listener that throws keeps no change in the queue, and is reported', async (t) => {
+  const { setTimeout } = globalThis;
+  const reported = [];
+  // What a listener throws is thrown again by itself: here it is caught on its way.
+  t.after(() => (globalThis.setTimeout = setTimeout));
+  globalThis.setTimeout = (run, wait, ...more) => (wait === undefined ? reported.push(run) : setTimeout(run, wait, ...more));
+  const broken = (name) => () => {
+    throw new Error(name);
+  };
+  const results = [
+    { n: 1, status: 'refused', code: 'forbidden' },
+    { n: 2, status: 'merged', conflicts: ['title'] }
+  ];
+  const phone = device(2, [problem(503, 'unavailable'), Response.json({ last: 2, results })], {
+    onUpload: broken('upload'),
+    onRefused: broken('refused'),
+    onMerged: broken('merged')
+  });
+  assert.equal(await phone.upload(), 'unavailable');
+  phone.connector.hurry();
+  assert.equal(await phone.upload(), 'ok');
+  assert.deepEqual(phone.queue, []);
+  assert.equal(reported.length, 4);
+  for (const [i, name] of ['upload', 'upload', 'refused', 'merged'].entries()) assert.throws(reported[i], { message: name });
+});

@@ -146,6 +146,30 @@ function isTransient(status) {
   return status === 408 || status === 429 || status >= 500 && status !== 501;
 }
 
+// dist/events.js
+var Events = class {
+  #listeners = /* @__PURE__ */ new Set();
+  /** Hear of `name`, until the function that is returned is called. */
+  on(name, listener) {
+    const entry = { name, listener };
+    this.#listeners.add(entry);
+    return () => void this.#listeners.delete(entry);
+  }
+  emit(name, event) {
+    for (const entry of [...this.#listeners]) {
+      if (entry.name !== name)
+        continue;
+      try {
+        entry.listener(event);
+      } catch (error) {
+        setTimeout(() => {
+          throw error;
+        });
+      }
+    }
+  }
+};
+
 // dist/random.js
 var DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 function token(bytes = 16) {
@@ -370,7 +394,8 @@ var AUDIT = `
 var LowtideConnector = class {
   #http;
   #tokens;
-  #options;
+  #auditEvery;
+  #events = new Events();
   #given;
   // the token that the SDK has
   #owner = null;
@@ -386,7 +411,11 @@ var LowtideConnector = class {
   #quiet = null;
   constructor(options) {
     this.#http = new Http(options);
-    this.#options = options;
+    this.#auditEvery = options.auditEvery ?? AUDIT_EVERY;
+    this.#events.on("refused", (event) => options.onRefused?.(event));
+    this.#events.on("merged", (event) => options.onMerged?.(event));
+    this.#events.on("upload", (event) => options.onUpload?.(event));
+    this.#events.on("error", (event) => options.onError?.(event));
     this.#tokens = typeof options.tokens === "function" ? called(options.tokens) : options.tokens;
   }
   /** Before the first write: notes when each change is made from now on. */
@@ -397,7 +426,6 @@ var LowtideConnector = class {
       await notes.set("audited", String(Date.now()));
     this.#audited = Number(await notes.get("audited"));
     this.#owner = await notes.get("owner") || null;
-    const every = this.#options.auditEvery ?? AUDIT_EVERY;
     let before = false;
     this.#quiet?.();
     this.#quiet = db.registerListener({
@@ -405,10 +433,10 @@ var LowtideConnector = class {
         if (connected && !before)
           this.hurry();
         before = connected;
-        if (!connected || downloading || Date.now() - this.#audited < every)
+        if (!connected || downloading || Date.now() - this.#audited < this.#auditEvery)
           return;
         this.#audited = Date.now();
-        void this.audit(db).catch((error) => this.#options.onError?.(error));
+        void this.audit(db).catch((error) => this.#events.emit("error", error));
       }
     });
   }
@@ -533,7 +561,7 @@ var LowtideConnector = class {
         });
         if (!(answer.last >= batch.last))
           throw new LowtideError("not_lowtide", "The upload was answered with less.");
-        this.#options.onUpload?.({ status: 200, code: "" });
+        this.#events.emit("upload", { status: 200, code: "" });
         await batch.complete();
         this.#most = Math.min(MAX_MUTATIONS, this.#most * 2);
         this.#tell(batch, answer);
@@ -541,7 +569,7 @@ var LowtideConnector = class {
       } catch (error) {
         if (!isError(error))
           throw error;
-        this.#options.onUpload?.({ status: error.status, code: error.code });
+        this.#events.emit("upload", { status: error.status, code: error.code });
         const ours = error.code !== "not_lowtide" || error.status === 413;
         const unreadable2 = ours && UNREADABLE.includes(error.status);
         const times = this.#spoilt.first === batch.first ? this.#spoilt.times : 0;
@@ -570,9 +598,9 @@ var LowtideConnector = class {
         merged.push({ ...of(n), fields: conflicts });
     }
     if (refused.length > 0)
-      this.#options.onRefused?.(refused);
+      this.#events.emit("refused", refused);
     if (merged.length > 0)
-      this.#options.onMerged?.(merged);
+      this.#events.emit("merged", merged);
   }
   #mine() {
     const identity = this.#tokens.identity;
@@ -942,30 +970,6 @@ var Connection = class {
       ...sync,
       params
     });
-  }
-};
-
-// dist/events.js
-var Events = class {
-  #listeners = /* @__PURE__ */ new Set();
-  /** Hear of `name`, until the function that is returned is called. */
-  on(name, listener) {
-    const entry = { name, listener };
-    this.#listeners.add(entry);
-    return () => void this.#listeners.delete(entry);
-  }
-  emit(name, event) {
-    for (const entry of [...this.#listeners]) {
-      if (entry.name !== name)
-        continue;
-      try {
-        entry.listener(event);
-      } catch (error) {
-        setTimeout(() => {
-          throw error;
-        });
-      }
-    }
   }
 };
 
