@@ -86,7 +86,8 @@ export class LowtideConnector implements PowerSyncBackendConnector {
   readonly #auditEvery: number;
   readonly #events = new Events<Told>();
   #given: string | undefined; // the token that the SDK has
-  #owner: string | null = null; // whose data the database holds
+  #owner: string | null = null; // whose data the database holds, when it was last looked
+  #notes: Notes | null = null;
   #most = MAX_MUTATIONS; // transactions in the next batch
   #spoilt: Spoilt = { first: 0, times: 0 };
   #failures = 0;
@@ -106,13 +107,17 @@ export class LowtideConnector implements PowerSyncBackendConnector {
     this.#tokens = typeof options.tokens === 'function' ? called(options.tokens) : options.tokens;
   }
 
+  get endpoint(): string {
+    return this.#http.endpoint;
+  }
+
   /** Before the first write: notes when each change is made from now on. */
   async prepare(db: CommonPowerSyncDatabase): Promise<void> {
     const notes = new Notes(db);
     await notes.setUp();
     if ((await notes.get('audited')) === null) await notes.set('audited', String(Date.now()));
     this.#audited = Number(await notes.get('audited'));
-    this.#owner = (await notes.get('owner')) || null;
+    this.#notes = notes;
     let before = false;
     this.#quiet?.();
     this.#quiet = db.registerListener({
@@ -154,7 +159,7 @@ export class LowtideConnector implements PowerSyncBackendConnector {
   async claim(db: CommonPowerSyncDatabase): Promise<boolean> {
     const { user } = this.#tokens.identity ?? {};
     if (user === undefined) return true;
-    if (this.#owner !== null && !this.#mine()) return false;
+    if (!(await this.#mine(new Notes(db)))) return false;
     if (this.#owner !== user) await this.disown(db, user);
     return true;
   }
@@ -163,7 +168,6 @@ export class LowtideConnector implements PowerSyncBackendConnector {
   async disown(db: CommonPowerSyncDatabase, user: string): Promise<void> {
     this.begin();
     await new Notes(db).set('owner', user);
-    this.#owner = user || null;
   }
 
   /** A new connection begins, or another user: no token of before is used again. */
@@ -177,7 +181,7 @@ export class LowtideConnector implements PowerSyncBackendConnector {
     const token = await this.#tokens.token(this.#given);
     this.#given = token ?? undefined;
     if (token === null) return null;
-    this.#check();
+    if (this.#notes) await this.#check(this.#notes);
     return { endpoint: this.#http.endpoint, token };
   }
 
@@ -244,7 +248,7 @@ export class LowtideConnector implements PowerSyncBackendConnector {
       const batch = await nextBatch(notes, this.#most, this.#spoilt);
       if (!batch) return;
       try {
-        this.#check();
+        await this.#check(notes);
         const answer = await this.request<Answer>('POST', '/v1/sync/batches', {
           body: { ...batch.body, ...(gap && { gap }) },
           deadline: DEADLINE,
@@ -286,14 +290,17 @@ export class LowtideConnector implements PowerSyncBackendConnector {
     if (merged.length > 0) this.#events.emit('merged', merged);
   }
 
-  #mine(): boolean {
+  /** Is the database the present user's, or nobody's? Another tab may have emptied it: it is looked at each time. */
+  async #mine(notes: Notes): Promise<boolean> {
+    this.#owner = (await notes.get('owner')) || null;
     const identity = this.#tokens.identity;
-    return !identity || this.#owner === identity.user || identity.former.includes(this.#owner ?? '');
+    if (!identity || this.#owner === null) return true;
+    return this.#owner === identity.user || identity.former.includes(this.#owner);
   }
 
   /** What one user wrote is never sent as another's. */
-  #check(): void {
-    if (this.#owner === null || this.#mine()) return;
+  async #check(notes: Notes): Promise<void> {
+    if (await this.#mine(notes)) return;
     throw new LowtideError('other_user', 'The database holds the data of another user.', {
       hint: 'Merge the accounts, sign in as that user, or throw away what was not sent.'
     });

@@ -9,6 +9,7 @@ import { Events } from './events.js';
 import { Conflicts, Rejections } from './feeds.js';
 import { type AnyFunctions, type ArgsOf, type Command, type ResultOf, ServerFunctions } from './functions.js';
 import type { Fetch } from './http.js';
+import { locked } from './lock.js';
 import { Session, type TokenSource } from './session.js';
 import { surroundings, type Watch } from './surroundings.js';
 
@@ -178,14 +179,16 @@ export class Lowtide<Functions extends object = AnyFunctions> {
   async #start(): Promise<void> {
     const user = this.#session?.user?.id ?? null;
     if (this.#session && user === null) return; // begins with the sign-in
-    if (!(await this.connector.claim(this.#db))) {
+    await this.#alone(async () => {
+      if (await this.connector.claim(this.#db)) return;
       if ((await new Notes(this.#db).waiting()) > 0) {
         throw new LowtideError('other_user', 'The database holds changes of another user that were not sent.', {
           hint: 'Merge the accounts, sign in as that user, or call discardOther().'
         });
       }
       await this.#empty();
-    }
+      await this.connector.claim(this.#db);
+    });
     this.#user = user;
     if (this.#wanted) await this.#connection.connect(this.#wanted);
   }
@@ -219,6 +222,11 @@ export class Lowtide<Functions extends object = AnyFunctions> {
     await this.#empty();
     await this.#session?.wiped();
     this.#events.emit('wiped', { user: state.ended.user });
+  }
+
+  /** One tab at a time: the second finds what the first has left. */
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    return locked(`lowtide.data@${this.connector.endpoint}`, work);
   }
 
   async #empty(): Promise<void> {

@@ -388,6 +388,7 @@ interface ConnectorOptions {
 declare class LowtideConnector implements PowerSyncBackendConnector {
     #private;
     constructor(options: ConnectorOptions);
+    get endpoint(): string;
     /** Before the first write: notes when each change is made from now on. */
     prepare(db: CommonPowerSyncDatabase): Promise<void>;
     /** Let go of the database. */

@@ -399,7 +399,8 @@ var LowtideConnector = class {
   #given;
   // the token that the SDK has
   #owner = null;
-  // whose data the database holds
+  // whose data the database holds, when it was last looked
+  #notes = null;
   #most = MAX_MUTATIONS;
   // transactions in the next batch
   #spoilt = { first: 0, times: 0 };
@@ -418,6 +419,9 @@ var LowtideConnector = class {
     this.#events.on("error", (event) => options.onError?.(event));
     this.#tokens = typeof options.tokens === "function" ? called(options.tokens) : options.tokens;
   }
+  get endpoint() {
+    return this.#http.endpoint;
+  }
   /** Before the first write: notes when each change is made from now on. */
   async prepare(db) {
     const notes = new Notes(db);
@@ -425,7 +429,7 @@ var LowtideConnector = class {
     if (await notes.get("audited") === null)
       await notes.set("audited", String(Date.now()));
     this.#audited = Number(await notes.get("audited"));
-    this.#owner = await notes.get("owner") || null;
+    this.#notes = notes;
     let before = false;
     this.#quiet?.();
     this.#quiet = db.registerListener({
@@ -467,7 +471,7 @@ var LowtideConnector = class {
     const { user } = this.#tokens.identity ?? {};
     if (user === void 0)
       return true;
-    if (this.#owner !== null && !this.#mine())
+    if (!await this.#mine(new Notes(db)))
       return false;
     if (this.#owner !== user)
       await this.disown(db, user);
@@ -477,7 +481,6 @@ var LowtideConnector = class {
   async disown(db, user) {
     this.begin();
     await new Notes(db).set("owner", user);
-    this.#owner = user || null;
   }
   /** A new connection begins, or another user: no token of before is used again. */
   begin() {
@@ -489,7 +492,8 @@ var LowtideConnector = class {
     this.#given = token2 ?? void 0;
     if (token2 === null)
       return null;
-    this.#check();
+    if (this.#notes)
+      await this.#check(this.#notes);
     return { endpoint: this.#http.endpoint, token: token2 };
   }
   /** Called by the SDK while there is something to upload. Throws to be called again after a pause. */
@@ -553,7 +557,7 @@ var LowtideConnector = class {
       if (!batch)
         return;
       try {
-        this.#check();
+        await this.#check(notes);
         const answer = await this.request("POST", "/v1/sync/batches", {
           body: { ...batch.body, ...gap && { gap } },
           deadline: DEADLINE,
@@ -602,13 +606,17 @@ var LowtideConnector = class {
     if (merged.length > 0)
       this.#events.emit("merged", merged);
   }
-  #mine() {
+  /** Is the database the present user's, or nobody's? Another tab may have emptied it: it is looked at each time. */
+  async #mine(notes) {
+    this.#owner = await notes.get("owner") || null;
     const identity = this.#tokens.identity;
-    return !identity || this.#owner === identity.user || identity.former.includes(this.#owner ?? "");
+    if (!identity || this.#owner === null)
+      return true;
+    return this.#owner === identity.user || identity.former.includes(this.#owner);
   }
   /** What one user wrote is never sent as another's. */
-  #check() {
-    if (this.#owner === null || this.#mine())
+  async #check(notes) {
+    if (await this.#mine(notes))
       return;
     throw new LowtideError("other_user", "The database holds the data of another user.", {
       hint: "Merge the accounts, sign in as that user, or throw away what was not sent."
@@ -973,6 +981,27 @@ var Connection = class {
   }
 };
 
+// dist/lock.js
+var waiting = /* @__PURE__ */ new Map();
+async function locked(name, work) {
+  const locks = globalThis.navigator?.locks;
+  if (locks)
+    return await locks.request(name, work);
+  const before = waiting.get(name);
+  const mine = (async () => {
+    await before?.catch(() => {
+    });
+    return work();
+  })();
+  waiting.set(name, mine);
+  try {
+    return await mine;
+  } finally {
+    if (waiting.get(name) === mine)
+      waiting.delete(name);
+  }
+}
+
 // dist/passkeys.js
 function chosen(credential) {
   if (!credential)
@@ -1126,27 +1155,6 @@ var OwnAccount = class {
     return (await this.#session.request("POST", path, body)).recovery_codes;
   }
 };
-
-// dist/lock.js
-var waiting = /* @__PURE__ */ new Map();
-async function locked(name, work) {
-  const locks = globalThis.navigator?.locks;
-  if (locks)
-    return await locks.request(name, work);
-  const before = waiting.get(name);
-  const mine = (async () => {
-    await before?.catch(() => {
-    });
-    return work();
-  })();
-  waiting.set(name, mine);
-  try {
-    return await mine;
-  } finally {
-    if (waiting.get(name) === mine)
-      waiting.delete(name);
-  }
-}
 
 // dist/sign-in.js
 var ATTEMPTS2 = 3;
@@ -1887,14 +1895,17 @@ var Lowtide = class {
     const user = this.#session?.user?.id ?? null;
     if (this.#session && user === null)
       return;
-    if (!await this.connector.claim(this.#db)) {
+    await this.#alone(async () => {
+      if (await this.connector.claim(this.#db))
+        return;
       if (await new Notes(this.#db).waiting() > 0) {
         throw new LowtideError("other_user", "The database holds changes of another user that were not sent.", {
           hint: "Merge the accounts, sign in as that user, or call discardOther()."
         });
       }
       await this.#empty();
-    }
+      await this.connector.claim(this.#db);
+    });
     this.#user = user;
     if (this.#wanted)
       await this.#connection.connect(this.#wanted);
@@ -1928,6 +1939,10 @@ var Lowtide = class {
     await this.#empty();
     await this.#session?.wiped();
     this.#events.emit("wiped", { user: state.ended.user });
+  }
+  /** One tab at a time: the second finds what the first has left. */
+  #alone(work) {
+    return locked(`lowtide.data@${this.connector.endpoint}`, work);
   }
   async #empty() {
     await this.#db.disconnectAndClear();
