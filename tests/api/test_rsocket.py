@@ -9,15 +9,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from uvicorn.server import ServerState
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.frames import BINARY, CONT
+from websockets.frames import BINARY, CLOSE, CONT
 from websockets.frames import Frame as Message
 
 from lowtide.api import Limits, WireLimits
 from lowtide.api.rsocket import frames
 from lowtide.api.rsocket.frames import Ask, Cancel, Failure, Frame, Keepalive, Other, Payload, RequestN
 from lowtide.api.rsocket.packing import Inflate
-from lowtide.api.rsocket.session import MAX_REFUSED, MAX_SETUP
+from lowtide.api.rsocket.session import MAX_KEEPALIVE, MAX_REFUSED, MAX_SETUP
+from lowtide.api.rsocket.socket import INFLATED, RSocket
 from lowtide.api.rsocket.stream import MAX_REQUEST
 from lowtide.api.wire import SessionTimes
 from lowtide.kernel.codec import decode_bson, encode_bson
@@ -378,6 +380,79 @@ async def test_what_is_no_frame_of_the_protocol_ends_the_connection(message: byt
             await ben.say(setup(), ask(items=1))
             assert await ben.items(1) == [0]
     assert handlers.ended[0] == "left"
+
+
+@pytest.mark.parametrize("respond", [True, False])
+async def test_a_sign_of_life_carries_little(respond: bool) -> None:
+    """Its data come back up to the bound; beyond it the connection ends, answered or not."""
+    async with served(edge(Numbers())) as port, phone(port) as ann:
+        await ann.say(setup(), Keepalive(True, 0, b"x" * MAX_KEEPALIVE))
+        assert await ann.hear() == Keepalive(False, 0, b"x" * MAX_KEEPALIVE)
+        await ann.say(Keepalive(respond, 0, b"x" * (MAX_KEEPALIVE + 1)))
+        ended = await ann.hear()
+        assert isinstance(ended, Failure)
+        assert (ended.stream, ended.code) == (0, frames.CONNECTION_ERROR)
+        await ann.closed()
+
+
+async def test_what_is_inflated_is_bounded_by_the_second() -> None:
+    """Frames that nobody answers cost a request's worth, then so much a second: no packet renews it."""
+    seen: list[int] = []
+    inflate = Inflate.decode
+
+    def watched(self: Inflate, frame: Message, *, max_size: int | None = None) -> Message:
+        decoded = inflate(self, frame, max_size=max_size)
+        seen.append(len(decoded.data))
+        return decoded
+
+    forgotten = frames.encode(Ask(kind=frames.REQUEST_FNF, stream=1, data=b"x" * 900_000))
+    async with served(edge(Numbers())) as port, phone(port, compression="deflate") as ann:
+        start = asyncio.get_running_loop().time()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Inflate, "decode", watched)
+            await ann.say(setup())
+            packed = Message(BINARY, forgotten).serialize(
+                mask=True, extensions=ann.socket.protocol.extensions
+            )
+            with contextlib.suppress(ConnectionClosed):
+                while sum(seen) < 10 * MAX_REQUEST:  # each in a packet of its own
+                    ann.socket.transport.write(packed)
+                    await (await ann.socket.ping())
+            assert (await ann.closed())[0] == 1009
+        passed = asyncio.get_running_loop().time() - start
+        assert MAX_REQUEST - 900_000 < sum(seen) < MAX_REQUEST + 2048 + passed * INFLATED
+
+
+async def test_a_goodbye_that_is_not_taken_ends_in_time() -> None:
+    """After its closing a client that reads nothing is hung up on: nothing waits for it for ever."""
+
+    class Deaf(asyncio.Transport):
+        def __init__(self) -> None:
+            super().__init__()
+            self.closing = False
+            self.aborted = asyncio.Event()
+
+        def is_closing(self) -> bool:
+            return self.closing
+
+        def write(self, data: object) -> None:
+            pass
+
+        def close(self) -> None:
+            self.closing = True
+
+        def abort(self) -> None:
+            self.aborted.set()
+
+    deaf, server = Deaf(), edge(Numbers())
+    scope = {"path": "/docs", "headers": []}
+    times = SessionTimes(goodbye=0.01)
+    socket = RSocket(deaf, ServerState(), server, server, scope, frozenset({"/docs"}), times, 60.0)
+    socket.data_received(Message(CLOSE, b"").serialize(mask=True))
+    assert deaf.closing
+    async with asyncio.timeout(5):
+        await deaf.aborted.wait()
+    socket.connection_lost(None)
 
 
 async def test_what_makes_no_sense_is_passed_by() -> None:

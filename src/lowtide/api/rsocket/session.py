@@ -28,6 +28,8 @@ OWN = (b"authorization", b"content-type", b"content-length", b"accept")
 
 MAX_SETUP = 16 * KIB
 """Bytes of the SETUP: nobody is known before it."""
+MAX_KEEPALIVE = KIB
+"""Bytes of data of a KEEPALIVE: they are sent back."""
 MAX_REFUSED = 32
 """Requests that one connection may be refused before it is closed."""
 
@@ -49,7 +51,6 @@ class Hello(msgspec.Struct, frozen=True):
 
     token: str
     """The value of an Authorization header."""
-    user_agent: str = ""
 
 
 class Where(msgspec.Struct, frozen=True):
@@ -131,6 +132,9 @@ class Session:
         match frame:
             case RequestN() if stream is not None and frame.stream == stream.id:
                 self._more(stream, frame)
+            case Keepalive() if len(frame.data) > MAX_KEEPALIVE:
+                large = TooLarge(f"A KEEPALIVE carries at most {MAX_KEEPALIVE} bytes.", limit=MAX_KEEPALIVE)
+                self.fail(frames.CONNECTION_ERROR, large)
             case Keepalive() if frame.respond:
                 self._say(Keepalive(False, 0, frame.data))
             case Ask():

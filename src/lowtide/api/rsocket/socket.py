@@ -245,6 +245,8 @@ class RSocket(asyncio.Protocol):
         self.transport.writelines(writes)
         if ended:
             self.transport.close()
+            # It waits for a client to take what was written: one that takes nothing would keep it for ever.
+            self._loop.call_later(self._times.goodbye, self.transport.abort)
 
     def _check(self) -> None:
         self._look = self._loop.call_later(self._times.look, self._check)
