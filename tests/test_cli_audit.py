@@ -191,7 +191,7 @@ def test_each_command_that_changes_something_is_written_down(told: Told, project
     sql("INSERT INTO job VALUES ('j1', 'q', 'k', NULL, 'null', 'dead', 0, 1, 1, 1, NULL, 'x', 0, 0)")
     sql(
         "INSERT INTO webhook_endpoint (id, url, events, secret, enabled, created_at)"
-        " VALUES ('w1', 'https://example.com/', '[]', '', 0, 0)"
+        " VALUES ('w1', 'https://example.com/', '[]', '', 1, 0)"
     )
     for name, (action, words) in WRITES.items():
         before = len(entries())

@@ -558,6 +558,20 @@ async def test_clocks_that_are_wrong_by_decades_order_writes_as_well(open_engine
     assert (await engine.rows("ann"))[("task", "1")]["title"] == "5 s ago"
 
 
+async def test_a_slow_network_makes_no_write_later(open_engine: Open) -> None:
+    """Two phones whose clocks are right: the later edit wins, although the other one's upload took longer."""
+    engine = await open_engine(SCHEMA)
+    await crew(engine)
+    await engine.upload("ann", task("1", "first"))
+    base = {"op": "patch", "model": "task", "id": "1", "base": {"title": "first"}}
+    engine.clock.advance(60)
+    wrote = engine.clock.now()
+    engine.clock.advance(9)
+    await engine.upload("ann", {**base, "data": {"title": "earlier"}, "at": wrote}, sent_at=wrote)
+    await engine.upload("bob", {**base, "data": {"title": "later"}, "at": wrote + 50}, sent_at=wrote + 8_900)
+    assert (await engine.rows("ann"))[("task", "1")]["title"] == "later"
+
+
 async def test_a_refused_function_says_so(open_engine: Open) -> None:
     """What the merge will not take is the caller's conflict."""
     engine = await open_engine(BAD)

@@ -16,6 +16,10 @@ Stamp = tuple[int, str]
 FIRST: Stamp = (0, "")
 """Before every stamp."""
 
+TRAVEL = 10_000
+"""Milliseconds that an upload may be on its way: a connection, its TLS and a few lost packets over EDGE.
+A phone's network sets its clock more exactly than that."""
+
 
 class Clock(Protocol):
     """Where time comes from."""
@@ -62,12 +66,15 @@ def corrected(written: int | None, sent: int | None, now: int) -> int:
     """When a device's write happened, on the server's clock.
 
     ``written`` and ``sent`` are the device's own clock at the write and at the upload, ``now`` the
-    server's at the arrival, all in milliseconds. Only the difference of the device's two times is
-    believed: a phone that thinks it is 1970 or 2100 orders its writes as well as any other. The
-    result is never later than ``now``, and a write without a time happened now.
+    server's at the arrival, all in milliseconds. An upload that seems to come from up to ``TRAVEL``
+    ago is one that travelled so long, and the device's clock is believed as it is; else two phones
+    side by side would be ordered by whose network was slower. For any other only the difference of
+    the device's two times is believed: a phone that thinks it is 1970 or 2100 orders its writes as
+    well as any other. The result is never later than ``now``, and a write without a time happened now.
     """
     if written is None:
         return now
     if sent is None:
         return max(0, min(written, now))
-    return max(0, now - max(0, sent - written))
+    arrived = sent if 0 <= now - sent <= TRAVEL else now
+    return max(0, arrived - max(0, sent - written))
