@@ -33,7 +33,7 @@ export interface LowtideEvents {
   merged: readonly MergedChange[];
   /** An upload was answered; status 0: it was not. */
   upload: { readonly status: number; readonly code: string };
-  /** The database was emptied, because the session ended with a wipe. */
+  /** The database was emptied, because the session was ended with a wipe; not by the user's own `signOut()`. */
   wiped: { readonly user: string };
   /** Something failed that nobody waits for. */
   error: LowtideError;
@@ -146,8 +146,8 @@ export class Lowtide<Functions extends object = AnyFunctions> {
   }
 
   /**
-   * Sign out, and empty the database. Throws `unsent_changes`, and does nothing, while changes wait that were not
-   * sent, unless `discard` throws them away.
+   * Sign out, and empty the database; if the app is closed in the middle of it, the next `open()` does. Throws
+   * `unsent_changes`, and does nothing, while changes wait that were not sent, unless `discard` throws them away.
    */
   async signOut({ discard = false } = {}): Promise<void> {
     const waiting = await this.waiting();
@@ -157,8 +157,9 @@ export class Lowtide<Functions extends object = AnyFunctions> {
       });
     }
     await this.#connection.disconnect();
-    await this.#session?.signOut();
-    await this.#empty();
+    // Kept before anything is deleted: should the app end in between, open() finishes it.
+    await this.#session?.signOut({ wipe: true });
+    if (!(await this.#wipe())) await this.#empty();
   }
 
   /** Empty the database for the user who is signed in now; what another one had not sent is lost. */
@@ -216,12 +217,19 @@ export class Lowtide<Functions extends object = AnyFunctions> {
     this.#events.emit('error', told);
   }
 
-  async #wipe(): Promise<void> {
-    const state = this.#session?.state;
-    if (state?.status !== 'signed_out' || !state.ended?.wipe) return;
-    await this.#empty();
-    await this.#session?.wiped();
-    this.#events.emit('wiped', { user: state.ended.user });
+  /** Empty the database if the session ended so; says whether it did. */
+  async #wipe(): Promise<boolean> {
+    const wanted = (state = this.#session?.state) => (state?.status === 'signed_out' && state.ended?.wipe ? state.ended : null);
+    if (!wanted()) return false;
+    return this.#alone(async () => {
+      const ended = wanted(await this.#session?.look()); // another tab may have done it
+      if (!ended) return false;
+      await this.#empty();
+      await this.#session?.wiped();
+      // (Who signs out knows.)
+      if (ended.code !== 'signed_out') this.#events.emit('wiped', { user: ended.user });
+      return true;
+    });
   }
 
   /** One tab at a time: the second finds what the first has left. */

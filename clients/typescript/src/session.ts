@@ -181,14 +181,23 @@ export class Session implements TokenSource {
     return this.authorised(true, (token, key) => this.send<T>(method, path, { key, ...sending, body, token }));
   }
 
-  /** Sign out here. The server hears of it if it can be reached. What the device holds is `Lowtide.signOut`'s. */
-  async signOut(): Promise<void> {
+  /**
+   * Sign out here. The server hears of it if it can be reached. What the device holds is `Lowtide.signOut`'s: with
+   * `wipe` it is to be deleted, now or, after a crash, when it is opened again.
+   */
+  async signOut({ wipe = false } = {}): Promise<void> {
     await this.restore();
     await this.request('POST', '/v1/auth/sign-out', undefined, { deadline: 5_000 }).catch(() => {});
     await this.#locked(async () => {
       const kept = await this.#load();
-      if (kept) await this.#end({ code: 'signed_out', reason: '', wipe: false, user: kept.user.id });
+      if (kept) await this.#end({ code: 'signed_out', reason: '', wipe, user: kept.user.id });
     });
+  }
+
+  /** @internal What is kept now: another tab may have changed it. */
+  async look(): Promise<SessionState> {
+    await this.#locked(() => this.#load());
+    return this.state;
   }
 
   /** The wipe that was asked for is done. */

@@ -301,8 +301,13 @@ declare class Session implements TokenSource {
     refresh(space?: string): Promise<SessionState>;
     /** One request as the user. A token that is refused is renewed, and the request sent again. */
     request<T = unknown>(method: Method, path: string, body?: unknown, sending?: Sending): Promise<T>;
-    /** Sign out here. The server hears of it if it can be reached. What the device holds is `Lowtide.signOut`'s. */
-    signOut(): Promise<void>;
+    /**
+     * Sign out here. The server hears of it if it can be reached. What the device holds is `Lowtide.signOut`'s: with
+     * `wipe` it is to be deleted, now or, after a crash, when it is opened again.
+     */
+    signOut({ wipe }?: {
+        wipe?: boolean | undefined;
+    }): Promise<void>;
     /** The wipe that was asked for is done. */
     wiped(): Promise<void>;
     /** Stop listening to other tabs. */
@@ -642,7 +647,7 @@ interface LowtideEvents {
         readonly status: number;
         readonly code: string;
     };
-    /** The database was emptied, because the session ended with a wipe. */
+    /** The database was emptied, because the session was ended with a wipe; not by the user's own `signOut()`. */
     wiped: {
         readonly user: string;
     };
@@ -680,8 +685,8 @@ declare class Lowtide<Functions extends object = AnyFunctions> {
     /** Have a function of the server run when the network allows. */
     command<Name extends keyof Functions & string>(name: Name, args: ArgsOf<Functions, Name>): Promise<Command<ResultOf<Functions, Name>>>;
     /**
-     * Sign out, and empty the database. Throws `unsent_changes`, and does nothing, while changes wait that were not
-     * sent, unless `discard` throws them away.
+     * Sign out, and empty the database; if the app is closed in the middle of it, the next `open()` does. Throws
+     * `unsent_changes`, and does nothing, while changes wait that were not sent, unless `discard` throws them away.
      */
     signOut({ discard }?: {
         discard?: boolean | undefined;

@@ -1527,16 +1527,24 @@ var Session = class {
   async request(method, path, body, sending = {}) {
     return this.authorised(true, (token2, key) => this.send(method, path, { key, ...sending, body, token: token2 }));
   }
-  /** Sign out here. The server hears of it if it can be reached. What the device holds is `Lowtide.signOut`'s. */
-  async signOut() {
+  /**
+   * Sign out here. The server hears of it if it can be reached. What the device holds is `Lowtide.signOut`'s: with
+   * `wipe` it is to be deleted, now or, after a crash, when it is opened again.
+   */
+  async signOut({ wipe = false } = {}) {
     await this.restore();
     await this.request("POST", "/v1/auth/sign-out", void 0, { deadline: 5e3 }).catch(() => {
     });
     await this.#locked(async () => {
       const kept = await this.#load();
       if (kept)
-        await this.#end({ code: "signed_out", reason: "", wipe: false, user: kept.user.id });
+        await this.#end({ code: "signed_out", reason: "", wipe, user: kept.user.id });
     });
+  }
+  /** @internal What is kept now: another tab may have changed it. */
+  async look() {
+    await this.#locked(() => this.#load());
+    return this.state;
   }
   /** The wipe that was asked for is done. */
   async wiped() {
@@ -1863,8 +1871,8 @@ var Lowtide = class {
     return this.functions.command(name, args);
   }
   /**
-   * Sign out, and empty the database. Throws `unsent_changes`, and does nothing, while changes wait that were not
-   * sent, unless `discard` throws them away.
+   * Sign out, and empty the database; if the app is closed in the middle of it, the next `open()` does. Throws
+   * `unsent_changes`, and does nothing, while changes wait that were not sent, unless `discard` throws them away.
    */
   async signOut({ discard = false } = {}) {
     const waiting2 = await this.waiting();
@@ -1874,8 +1882,9 @@ var Lowtide = class {
       });
     }
     await this.#connection.disconnect();
-    await this.#session?.signOut();
-    await this.#empty();
+    await this.#session?.signOut({ wipe: true });
+    if (!await this.#wipe())
+      await this.#empty();
   }
   /** Empty the database for the user who is signed in now; what another one had not sent is lost. */
   async discardOther() {
@@ -1932,13 +1941,21 @@ var Lowtide = class {
     const told = isError(error) ? error : new LowtideError("storage", "The database failed.", { cause: error });
     this.#events.emit("error", told);
   }
+  /** Empty the database if the session ended so; says whether it did. */
   async #wipe() {
-    const state = this.#session?.state;
-    if (state?.status !== "signed_out" || !state.ended?.wipe)
-      return;
-    await this.#empty();
-    await this.#session?.wiped();
-    this.#events.emit("wiped", { user: state.ended.user });
+    const wanted = (state = this.#session?.state) => state?.status === "signed_out" && state.ended?.wipe ? state.ended : null;
+    if (!wanted())
+      return false;
+    return this.#alone(async () => {
+      const ended = wanted(await this.#session?.look());
+      if (!ended)
+        return false;
+      await this.#empty();
+      await this.#session?.wiped();
+      if (ended.code !== "signed_out")
+        this.#events.emit("wiped", { user: ended.user });
+      return true;
+    });
   }
   /** One tab at a time: the second finds what the first has left. */
   #alone(work) {
