@@ -4,7 +4,7 @@ import type { CommonPowerSyncDatabase, SyncOptions } from '@powersync/common';
 import { Notes } from './batch.js';
 import type { LowtideConnector } from './connector.js';
 import { isError } from './errors.js';
-import { pause } from './http.js';
+import { inTime, pause } from './http.js';
 import type { Watch } from './surroundings.js';
 
 export interface ConnectionOptions {
@@ -66,28 +66,30 @@ export class Connection {
     await this.#settle();
   }
 
-  /** Sends what waits, for `deadline` milliseconds at most, connected or not. Says whether everything has gone. */
-  async flush(deadline = GRACE, signal?: AbortSignal): Promise<boolean> {
+  /**
+   * Sends what waits, connected or not. Says whether everything has gone, after `deadline` milliseconds at the
+   * latest, whatever hangs: the network, the database, or `open`, which is waited for first.
+   */
+  flush(deadline = GRACE, signal?: AbortSignal, open: () => Promise<void> = async () => {}): Promise<boolean> {
+    return inTime(deadline, false, signal, async (end) => {
+      await open();
+      return this.#send(end);
+    });
+  }
+
+  async #send(end: AbortSignal): Promise<boolean> {
     const notes = new Notes(this.#db);
-    const end = new AbortController();
-    const stop = () => end.abort();
-    const timer = setTimeout(stop, deadline);
-    signal?.addEventListener('abort', stop, { once: true });
-    try {
-      while ((await notes.waiting()) > 0 && !end.signal.aborted) {
-        this.#connector.hurry();
-        try {
-          await this.#connector.upload(this.#db, end.signal);
-        } catch (error) {
-          if (!isError(error) || !error.retryable) return false;
-          await pause(RETRY / 5, end.signal).catch(() => {});
-        }
+    while ((await notes.waiting()) > 0) {
+      if (end.aborted) return false;
+      this.#connector.hurry();
+      try {
+        await this.#connector.upload(this.#db, end);
+      } catch (error) {
+        if (!isError(error) || !error.retryable) return false;
+        await pause(RETRY / 5, end).catch(() => {});
       }
-      return (await notes.waiting()) === 0;
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', stop);
     }
+    return true;
   }
 
   #changed(): void {

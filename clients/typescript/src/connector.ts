@@ -4,7 +4,7 @@ import type { CommonPowerSyncDatabase, PowerSyncBackendConnector, PowerSyncCrede
 import { type Batch, beginLineage, MAX_MUTATIONS, nextBatch, Notes, type Spoilt } from './batch.js';
 import { isError, LowtideError } from './errors.js';
 import { Events } from './events.js';
-import { type Fetch, Http, type Method, type Sending } from './http.js';
+import { type Fetch, Http, type Method, type Sending, settled } from './http.js';
 import { token as random } from './random.js';
 import type { TokenSource } from './session.js';
 
@@ -198,6 +198,7 @@ export class LowtideConnector implements PowerSyncBackendConnector {
   }
 
   async #try(db: CommonPowerSyncDatabase, signal: AbortSignal | undefined): Promise<void> {
+    if (signal?.aborted) throw new LowtideError('aborted', 'The upload was given up before its turn.');
     if (Date.now() < this.#notBefore && this.#notBefore - Date.now() <= 2 * LONGEST_PAUSE) {
       throw new LowtideError('waiting', 'The upload waits before it tries again.', {
         retryable: true,
@@ -226,13 +227,13 @@ export class LowtideConnector implements PowerSyncBackendConnector {
 
   /** One request as the user, repeated once with a new token if the first was refused. */
   async request<T>(method: Method, path: string, sending: Omit<Sending, 'token'> = {}): Promise<T> {
-    const token = await this.#token();
+    const token = await settled(this.#token(), sending.signal);
     const call = { key: random(), ...sending }; // one call, however many requests: the first may have run unheard
     try {
       return await this.#http.send<T>(method, path, { ...call, token });
     } catch (error) {
       if (!isError(error) || error.status !== 401) throw error;
-      return this.#http.send<T>(method, path, { ...call, token: await this.#token(token) });
+      return this.#http.send<T>(method, path, { ...call, token: await settled(this.#token(token), sending.signal) });
     }
   }
 

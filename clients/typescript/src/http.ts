@@ -139,3 +139,45 @@ export function pause(milliseconds: number, signal?: AbortSignal): Promise<void>
     else signal?.addEventListener('abort', end, { once: true });
   });
 }
+
+/**
+ * What `work` comes to, or `late` once `deadline` milliseconds are over or `signal` says so. Work that hangs is told by
+ * the signal that it is given, and nobody waits for it any more.
+ */
+export async function inTime<T>(
+  deadline: number,
+  late: T,
+  signal: AbortSignal | undefined,
+  work: (end: AbortSignal) => Promise<T>
+): Promise<T> {
+  const end = new AbortController();
+  const stop = () => end.abort();
+  const timer = setTimeout(stop, deadline);
+  signal?.addEventListener('abort', stop, { once: true });
+  if (signal?.aborted) stop();
+  try {
+    return await settled(work(end.signal), end.signal);
+  } catch (error) {
+    if (end.signal.aborted) return late;
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', stop);
+  }
+}
+
+/** The same promise, or `aborted` as soon as `signal` says so. */
+export async function settled<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return work;
+  let stop = () => {};
+  const given = new Promise<never>((_, reject) => {
+    stop = () => reject(new LowtideError('aborted', 'The wait was given up.'));
+    if (signal.aborted) stop();
+    else signal.addEventListener('abort', stop, { once: true });
+  });
+  try {
+    return await Promise.race([work, given]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}

@@ -118,9 +118,8 @@ export class Lowtide<Functions extends object = AnyFunctions> {
   }
 
   /** Sends what waits, for `deadline` milliseconds at most: for a task in the background. Has everything gone? */
-  async flush(deadline?: number): Promise<boolean> {
-    await this.open();
-    return this.#connection.flush(deadline);
+  flush(deadline?: number): Promise<boolean> {
+    return this.#connection.flush(deadline, undefined, () => this.open());
   }
 
   /** How many changes wait to be sent. */

@@ -134,6 +134,35 @@ test('flush tries again after what passes, and gives up on what does not', async
   assert.equal(await device().connection.flush(), true);
 });
 
+test('flush has its answer by its deadline, whatever hangs, and does nothing after it', async () => {
+  const never = () => new Promise(() => {});
+  const timed = async (work) => {
+    const began = Date.now();
+    const gone = await work;
+    assert.ok(Date.now() - began < 1_000);
+    return gone;
+  };
+  let [asked, free] = [0, null];
+  const stuck = device({ waiting: 1, upload: never });
+  assert.equal(await timed(stuck.connection.flush(50)), false);
+  assert.equal(await timed(device({ waiting: 1 }).connection.flush(50, undefined, never)), false);
+  // The database is locked by somebody else, and free again when it is too late.
+  const locked = device({ waiting: 1, upload: async () => asked++ });
+  locked.db.get = () => new Promise((resolve) => (free = resolve));
+  assert.equal(await timed(locked.connection.flush(50)), false);
+  free({ n: 1 });
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal(asked, 0);
+  // What fails before is told, and what fails later is nobody's any more: a rejection would end this process.
+  const broken = async () => Promise.reject(new LowtideError('storage', ''));
+  await assert.rejects(device().connection.flush(50, undefined, broken), { code: 'storage' });
+  let fail = null;
+  const late = () => new Promise((_, reject) => (fail = reject));
+  assert.equal(await timed(device().connection.flush(50, undefined, late)), false);
+  fail(new Error('late'));
+  await new Promise((resolve) => setTimeout(resolve, 20));
+});
+
 test('a network that comes back is used soon, and not by all in the same moment', async () => {
   const phone = device();
   await phone.connection.connect();

@@ -281,3 +281,17 @@ test('a listener that throws keeps no change in the queue, and is reported', asy
   assert.equal(reported.length, 4);
   for (const [i, name] of ['upload', 'upload', 'refused', 'merged'].entries()) assert.throws(reported[i], { message: name });
 });
+
+test('who gives an upload up holds up nobody: not with its turn, not with a token that never comes', async () => {
+  let hangs = true;
+  const phone = device(1, [], { tokens: () => (hangs ? new Promise(() => {}) : Promise.resolve('token')) });
+  const [first, second] = [new AbortController(), new AbortController()];
+  const given = [first, second].map(({ signal }) => phone.connector.upload(phone.db, signal).catch(({ code }) => code));
+  const last = phone.upload();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  hangs = false;
+  second.abort(); // before its turn
+  first.abort();
+  assert.deepEqual([...(await Promise.all(given)), await last], ['aborted', 'aborted', 'ok']);
+  assert.equal(phone.sent.length, 1);
+});

@@ -135,6 +135,13 @@ declare class Http {
 }
 /** Wait; throws `aborted` when `signal` says so. */
 declare function pause(milliseconds: number, signal?: AbortSignal): Promise<void>;
+/**
+ * What `work` comes to, or `late` once `deadline` milliseconds are over or `signal` says so. Work that hangs is told by
+ * the signal that it is given, and nobody waits for it any more.
+ */
+declare function inTime<T>(deadline: number, late: T, signal: AbortSignal | undefined, work: (end: AbortSignal) => Promise<T>): Promise<T>;
+/** The same promise, or `aborted` as soon as `signal` says so. */
+declare function settled<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T>;
 
 declare class SignIn {
     #private;
@@ -483,8 +490,11 @@ declare class Connection {
     get active(): boolean;
     connect(options?: ConnectionOptions): Promise<void>;
     disconnect(): Promise<void>;
-    /** Sends what waits, for `deadline` milliseconds at most, connected or not. Says whether everything has gone. */
-    flush(deadline?: number, signal?: AbortSignal): Promise<boolean>;
+    /**
+     * Sends what waits, connected or not. Says whether everything has gone, after `deadline` milliseconds at the
+     * latest, whatever hangs: the network, the database, or `open`, which is waited for first.
+     */
+    flush(deadline?: number, signal?: AbortSignal, open?: () => Promise<void>): Promise<boolean>;
 }
 
 /** A problem as the server tells it (RFC 9457); members beside these depend on `code`. */

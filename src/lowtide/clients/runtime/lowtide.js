@@ -375,6 +375,42 @@ function pause(milliseconds, signal) {
       signal?.addEventListener("abort", end, { once: true });
   });
 }
+async function inTime(deadline, late, signal, work) {
+  const end = new AbortController();
+  const stop = () => end.abort();
+  const timer = setTimeout(stop, deadline);
+  signal?.addEventListener("abort", stop, { once: true });
+  if (signal?.aborted)
+    stop();
+  try {
+    return await settled(work(end.signal), end.signal);
+  } catch (error) {
+    if (end.signal.aborted)
+      return late;
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", stop);
+  }
+}
+async function settled(work, signal) {
+  if (!signal)
+    return work;
+  let stop = () => {
+  };
+  const given = new Promise((_, reject) => {
+    stop = () => reject(new LowtideError("aborted", "The wait was given up."));
+    if (signal.aborted)
+      stop();
+    else
+      signal.addEventListener("abort", stop, { once: true });
+  });
+  try {
+    return await Promise.race([work, given]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}
 
 // dist/connector.js
 var MAX_ATTEMPTS = 24;
@@ -508,6 +544,8 @@ var LowtideConnector = class {
     return mine;
   }
   async #try(db, signal) {
+    if (signal?.aborted)
+      throw new LowtideError("aborted", "The upload was given up before its turn.");
     if (Date.now() < this.#notBefore && this.#notBefore - Date.now() <= 2 * LONGEST_PAUSE) {
       throw new LowtideError("waiting", "The upload waits before it tries again.", {
         retryable: true,
@@ -534,14 +572,14 @@ var LowtideConnector = class {
   }
   /** One request as the user, repeated once with a new token if the first was refused. */
   async request(method, path, sending = {}) {
-    const token2 = await this.#token();
+    const token2 = await settled(this.#token(), sending.signal);
     const call = { key: token(), ...sending };
     try {
       return await this.#http.send(method, path, { ...call, token: token2 });
     } catch (error) {
       if (!isError(error) || error.status !== 401)
         throw error;
-      return this.#http.send(method, path, { ...call, token: await this.#token(token2) });
+      return this.#http.send(method, path, { ...call, token: await settled(this.#token(token2), sending.signal) });
     }
   }
   async #token(refused) {
@@ -877,30 +915,33 @@ var Connection = class {
     this.#rest();
     await this.#settle();
   }
-  /** Sends what waits, for `deadline` milliseconds at most, connected or not. Says whether everything has gone. */
-  async flush(deadline = GRACE, signal) {
+  /**
+   * Sends what waits, connected or not. Says whether everything has gone, after `deadline` milliseconds at the
+   * latest, whatever hangs: the network, the database, or `open`, which is waited for first.
+   */
+  flush(deadline = GRACE, signal, open = async () => {
+  }) {
+    return inTime(deadline, false, signal, async (end) => {
+      await open();
+      return this.#send(end);
+    });
+  }
+  async #send(end) {
     const notes = new Notes(this.#db);
-    const end = new AbortController();
-    const stop = () => end.abort();
-    const timer = setTimeout(stop, deadline);
-    signal?.addEventListener("abort", stop, { once: true });
-    try {
-      while (await notes.waiting() > 0 && !end.signal.aborted) {
-        this.#connector.hurry();
-        try {
-          await this.#connector.upload(this.#db, end.signal);
-        } catch (error) {
-          if (!isError(error) || !error.retryable)
-            return false;
-          await pause(RETRY / 5, end.signal).catch(() => {
-          });
-        }
+    while (await notes.waiting() > 0) {
+      if (end.aborted)
+        return false;
+      this.#connector.hurry();
+      try {
+        await this.#connector.upload(this.#db, end);
+      } catch (error) {
+        if (!isError(error) || !error.retryable)
+          return false;
+        await pause(RETRY / 5, end).catch(() => {
+        });
       }
-      return await notes.waiting() === 0;
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", stop);
     }
+    return true;
   }
   #changed() {
     const { online, visible } = this.#watch.now();
@@ -1853,9 +1894,8 @@ var Lowtide = class {
     await this.#connection.disconnect();
   }
   /** Sends what waits, for `deadline` milliseconds at most: for a task in the background. Has everything gone? */
-  async flush(deadline) {
-    await this.open();
-    return this.#connection.flush(deadline);
+  flush(deadline) {
+    return this.#connection.flush(deadline, void 0, () => this.open());
   }
   /** How many changes wait to be sent. */
   async waiting() {
