@@ -20,7 +20,7 @@ from lowtide.settings import Settings
 from lowtide.storage.db import Dialect, Query, Row, Tx
 from lowtide.storage.jobs import store
 from lowtide.webhooks import QUEUE, RECORDS_QUEUE, RecordChange
-from lowtide.webhooks.records import AGAIN, MAX_ATTEMPTS, MAX_BODY, WINDOW
+from lowtide.webhooks.records import AGAIN, HOLD, MAX_ATTEMPTS, MAX_BODY, WINDOW
 from lowtide.webhooks.service import DISABLE_AFTER, KIND, Endpoint, Try
 from tests.api.client import Client
 from tests.contract.conftest import running
@@ -38,6 +38,7 @@ COUNT = Query(
     name="count", sqlite="SELECT COUNT(*) FROM webhook_record", postgres="SELECT COUNT(*) FROM webhook_record"
 )
 
+NO_JOBS = Query(name="no_jobs", sqlite="DELETE FROM job", postgres="DELETE FROM job")
 OFF = Query(
     name="off",
     sqlite="UPDATE webhook_endpoint SET enabled = 0",
@@ -369,6 +370,61 @@ class TestFaults:
             go.set()
             await first
         assert records.sent == [("a", "1"), ("a", "2")]
+
+    @pytest.mark.parametrize("dialect", ["postgres"])  # SQLite has one writer: there is no such moment.
+    async def test_what_comes_while_a_job_ends_is_sent(self, records: Records) -> None:
+        """One job has seen that nothing is left, and has not let go: a message of that moment has its own."""
+        endpoint, _ = await records.add()
+        messages, database = records.world.webhooks._records, records.world.database
+        seen, go = asyncio.Event(), asyncio.Event()
+        await database.write(lambda tx: messages._take(tx, "first", endpoint.id, False))
+        hold = messages._sql["hold"]
+        until = records.world.clock.now() + HOLD
+        await database.write(lambda tx: tx.execute(hold, endpoint.id, "first", 0, until))
+
+        class Slow(Counting):
+            async def execute(self, query: Query, *values: Any) -> None:
+                if query.name == "let_go":
+                    seen.set()
+                    await go.wait()
+                await super().execute(query, *values)
+
+        async def meanwhile() -> None:
+            await records.happen(change("a", 1))
+            await records.work()
+
+        async def end(tx: Tx) -> list[Any]:
+            slow: Any = Slow(tx)
+            return list(await messages._take(slow, "first", endpoint.id, False))
+
+        first = asyncio.create_task(database.write(end))
+        async with asyncio.timeout(10):
+            await seen.wait()
+            second = asyncio.create_task(meanwhile())
+            await asyncio.wait([second], timeout=0.5)
+            go.set()
+            assert await first == []
+            await second
+        assert records.sent == [("a", "1")]
+
+    async def test_a_job_that_died_holds_up_nothing_for_long(self, records: Records) -> None:
+        """Whoever finds its hold comes back when that is over; and the sweep wakes what has no job at all."""
+        endpoint, _ = await records.add()
+        hold = records.world.webhooks._records._sql["hold"]
+        now = records.world.clock.now()
+        await records.world.database.write(lambda tx: tx.execute(hold, endpoint.id, "dead", now, now + HOLD))
+        await records.happen(change("a", 1))
+        assert await records.work() == 1
+        assert records.sent == []
+        records.world.clock.advance(HOLD / 1000 + 1)
+        assert await records.work() == 1
+        assert records.sent == [("a", "1")]
+        await records.happen(change("b", 2))
+        await records.world.database.write(lambda tx: tx.execute(NO_JOBS))
+        assert await records.work() == 0
+        await records.world.jobs.handler("webhooks.sweep").call(None, None)  # type: ignore[arg-type]
+        await records.work()
+        assert records.sent[1:] == [("b", "2")]
 
 
 @pytest.fixture

@@ -62,8 +62,11 @@ INSERT INTO webhook_record (endpoint, op, id, record, event, body)
 SELECT j ->> 0, (j ->> 1)::bigint, j ->> 2, j ->> 3, j ->> 4, j ->> 5 FROM json_array_elements($1::json) j
 
 -- name: hold
-UPDATE webhook_endpoint SET held_by = $2, held_until = $4
-WHERE id = $1 AND enabled = 1 AND (held_by = '' OR held_by = $2 OR held_until < $3) RETURNING retry_at
+-- The row is written whoever holds it: on PostgreSQL who asks waits for a holder that is letting go just now.
+UPDATE webhook_endpoint SET
+held_by = CASE WHEN held_by IN ('', $2) OR held_until < $3 THEN $2 ELSE held_by END,
+held_until = CASE WHEN held_by IN ('', $2) OR held_until < $3 THEN $4 ELSE held_until END
+WHERE id = $1 AND enabled = 1 RETURNING held_by, held_until, retry_at
 
 -- name: let_go
 UPDATE webhook_endpoint SET held_by = '', held_until = 0 WHERE id = $1 AND held_by = $2
@@ -97,6 +100,10 @@ UPDATE webhook_record SET dead_at = $2, error = $3 WHERE endpoint = $1 AND dead_
 -- name: revive_records
 UPDATE webhook_record SET dead_at = NULL, attempt = 0, due_at = 0
 WHERE endpoint = $1 AND dead_at IS NOT NULL RETURNING op
+
+-- name: owed
+SELECT id, retry_at FROM webhook_endpoint WHERE enabled = 1 AND EXISTS (
+SELECT 1 FROM webhook_record AS one WHERE one.endpoint = webhook_endpoint.id AND one.dead_at IS NULL) ORDER BY id
 
 -- name: count_waiting
 SELECT COUNT(*) FROM (

@@ -159,8 +159,13 @@ class RecordMessages:
         return len(found)
 
     async def sweep(self, tx: Tx) -> None:
-        """Forget what has been dead for long, and what is for nobody."""
+        """Forget what has been dead for long, and what is for nobody; what waits has a job.
+
+        It has one anyway, unless that failed so often that it is dead.
+        """
         await tx.execute(self._sql["sweep_records"], self._clock.now() - DEAD_DAYS * 86_400_000)
+        for endpoint, retry_at in await tx.fetch(self._sql["owed"]):
+            await self.wake(tx, endpoint, max(int(retry_at), self._clock.now()))
 
     def _row(self, wish: Wish, change: RecordChange, now: int) -> tuple[Any, ...]:
         data: dict[str, Any] = {
@@ -194,14 +199,22 @@ class RecordMessages:
             await self._database.write(lambda tx, tries=tries: self._note(tx, id, tries))  # type: ignore[misc]
 
     async def _take(self, tx: Tx, job: str, endpoint: str, over: bool) -> list[Waiting]:
-        """Hold the endpoint, and say what is due. Nothing: it is let go, and what is left has a job."""
+        """Hold the endpoint, and say what is due. Nothing: it is let go, and what is left has a job.
+
+        All of it under the lock of the endpoint's row. Who finds it held knows that the holder looks
+        again, and sees all that this job was to send; in case the holder has died, this job comes back when
+        the hold ends.
+        """
         now = self._clock.now()
-        held = await tx.fetch(self._sql["hold"], endpoint, job, now, now + HOLD)
-        if not held:
-            return []  # It is off or gone, or another job holds it, which sees what this one would.
+        found = await tx.fetch(self._sql["hold"], endpoint, job, now, now + HOLD)
+        if not found:
+            return []  # It is off or gone. Who switches it on wakes it.
+        holder, until, retry_at = found[0]
+        if holder != job:
+            await self.wake(tx, endpoint, int(until) + 1)
+            return []
         rows = await tx.fetch(self._sql["waiting"], endpoint, WINDOW)
         messages = [Waiting(*row) for row in rows]
-        retry_at = int(held[0][0])
         due: list[Waiting] = []
         later: list[int] = []
         blocked: set[str] = set()

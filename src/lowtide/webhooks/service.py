@@ -124,7 +124,7 @@ class Webhooks:
         )
         jobs.register(KIND, Message, self._deliver, deadline=30)
         jobs.register(SWEEP, type(None), self._sweep)
-        jobs.every(86_400, SWEEP)
+        jobs.every(3_600, SWEEP)
 
     # -- endpoints -------------------------------------------------------------------------------------
 
