@@ -20,7 +20,8 @@ from lowtide.settings import Settings
 from lowtide.storage.db import Dialect, Query, Row, Tx
 from lowtide.storage.jobs import store
 from lowtide.webhooks import QUEUE, RECORDS_QUEUE, RecordChange
-from lowtide.webhooks.records import AGAIN, HOLD, MAX_ATTEMPTS, MAX_BODY, WINDOW
+from lowtide.webhooks import records as outbox
+from lowtide.webhooks.records import AGAIN, AT_ONCE, HOLD, MAX_ATTEMPTS, MAX_BODY, WINDOW
 from lowtide.webhooks.service import DISABLE_AFTER, KIND, Endpoint, Try
 from tests.api.client import Client
 from tests.contract.conftest import running
@@ -39,6 +40,11 @@ COUNT = Query(
 )
 
 NO_JOBS = Query(name="no_jobs", sqlite="DELETE FROM job", postgres="DELETE FROM job")
+RETRY_AT = Query(
+    name="retry_at",
+    sqlite="SELECT retry_at FROM webhook_endpoint",
+    postgres="SELECT retry_at FROM webhook_endpoint",
+)
 OFF = Query(
     name="off",
     sqlite="UPDATE webhook_endpoint SET enabled = 0",
@@ -82,6 +88,20 @@ class Records:
             await handler.call(job, handler.decode(job.payload))
             await self.world.database.write(lambda tx, job=job: store.complete(tx, (job.id, job.fence), now))  # type: ignore[misc]
         return len(found)
+
+    def refuse(self, *bad: str) -> None:
+        """Answer 500 to messages about these records, and to no other."""
+
+        async def picky(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            _, body = self.world.outside.requests[-1]
+            writer.write(FAILS if json.loads(body)["data"]["id"] in bad else OK)
+
+        self.world.outside.answer = picky
+
+    async def retry_at(self) -> int:
+        """Until when the endpoint is left alone."""
+        ((found,),) = await self.world.database.read(lambda tx: tx.fetch(RETRY_AT))
+        return int(found)
 
     async def patiently(self, days: float = 3) -> None:
         """Work until nothing is left to do, or so long."""
@@ -219,6 +239,84 @@ class TestFaults:
         assert {id for id, _ in records.sent} == {str(number) for number in range(1, 20)} | {"bad", "good"}
         assert len({re.findall(rb"webhook-id: (\S+)", head)[0] for head in heads}) == 1
         assert (await records.endpoint()).waiting == 0
+
+    async def test_a_record_that_fails_holds_up_no_other(self, records: Records) -> None:
+        """Neither those behind all that waits for it, nor, where it fails alone, what comes then."""
+        await records.add()
+        records.refuse("bad")
+        await records.happen(*(change("bad", number) for number in range(1, 2 * WINDOW)))
+        await records.happen(change("good", 1000))
+        await records.work()
+        assert records.sent == [("bad", "1"), ("good", "1000")]
+        await records.patiently(0.1)
+        assert {version for id, version in records.sent if id == "bad"} == {"1"}
+        tried = len(records.sent)
+        await records.happen(change("better", 1001))
+        await records.work()
+        assert records.sent[tried] == ("better", "1001")
+
+    async def test_records_that_fail_one_after_the_other_are_a_dead_end(self, records: Records) -> None:
+        """It is left alone for a while; then what never failed goes first, and all is well again."""
+        await records.add()
+        bad = [str(number) for number in range(AT_ONCE)]
+        records.refuse(*bad)
+        for number, id in enumerate(bad[:-1]):
+            await records.happen(change(id, number + 1))
+            await records.work()
+        assert await records.retry_at() == 0
+        await records.happen(change(bad[-1], AT_ONCE))
+        await records.work()
+        tried = len(records.sent)
+        assert await records.retry_at() > records.world.clock.now()
+        await records.happen(change("good", 50))
+        await records.work()
+        assert len(records.sent) == tried, "it was not left alone"
+        records.world.clock.advance(3600)
+        await records.work()
+        assert records.sent[tried] == ("good", "50")
+        assert await records.retry_at() == 0
+        assert (await records.endpoint()).waiting == AT_ONCE
+
+    async def test_what_was_given_up_goes_before_what_fails_now(self, records: Records) -> None:
+        """A replay while a later message of the same record waits for its next try: the order holds."""
+        endpoint, _ = await records.add()
+        await records.happen(change("a", 1))
+        webhooks, database = records.world.webhooks, records.world.database
+        await database.write(lambda tx: webhooks._records.bury(tx, endpoint.id, "given up"))
+        records.refuse("a")
+        await records.happen(change("a", 2))
+        await records.work()
+        records.refuse()
+        assert await database.write(lambda tx: webhooks.replay(tx, endpoint.id)) == 1
+        records.world.clock.advance(3600)
+        await records.happen(change("a", 3))
+        await records.patiently(0.1)
+        assert records.sent == [("a", "2"), ("a", "1"), ("a", "2"), ("a", "3")]
+
+    async def test_an_outbox_has_an_end(self, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What waits for a record that fails is dead beyond it; a dead end, and who is too slow, are off."""
+        monkeypatch.setattr(outbox, "MAX_WAITING", 20)
+        monkeypatch.setattr(outbox, "MAX_BEHIND", 100)
+        monkeypatch.setattr(outbox, "WINDOW", 10)
+        endpoint, _ = await records.add()
+        records.refuse("bad")
+        await records.happen(*(change("bad", number) for number in range(1, 22)), change("good", 22))
+        await records.work()
+        found = await records.endpoint()
+        assert (found.enabled, found.waiting, found.dead) == (True, 0, 21)
+        await records.happen(*(change(str(number), number) for number in range(100, 199)))
+        await records.work()
+        assert ((await records.endpoint()).enabled, (await records.endpoint()).waiting) == (True, 0)
+        await records.happen(*(change(str(number), number) for number in range(200, 320)))
+        await records.work()
+        found = await records.endpoint()
+        assert (found.enabled, found.reason) == (False, "more than 100 messages waited")
+        await records.world.database.write(lambda tx: records.world.webhooks.enable(tx, endpoint.id, True))
+        records.world.outside.answer = FAILS
+        await records.happen(*(change(str(number), number) for number in range(400, 430)))
+        await records.work()
+        found = await records.endpoint()
+        assert (found.enabled, found.reason) == (False, "more than 20 messages waited")
 
     async def test_a_poisoned_message_is_given_up_and_can_be_sent_again(self, records: Records) -> None:
         """After its last try it is dead, and what follows it goes out; a replay sends it."""

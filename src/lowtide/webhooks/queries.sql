@@ -71,9 +71,22 @@ WHERE id = $1 AND enabled = 1 RETURNING held_by, held_until, retry_at
 -- name: let_go
 UPDATE webhook_endpoint SET held_by = '', held_until = 0 WHERE id = $1 AND held_by = $2
 
--- name: waiting
-SELECT op, id, record, event, body, attempt, due_at FROM webhook_record
-WHERE endpoint = $1 AND dead_at IS NULL ORDER BY op LIMIT $2
+-- name: fresh
+-- Nothing of the same record that failed comes before them.
+SELECT op, id, record, event, body, attempt FROM webhook_record AS one
+WHERE endpoint = $1 AND dead_at IS NULL AND NOT EXISTS (
+SELECT 1 FROM webhook_record AS failed WHERE failed.endpoint = one.endpoint AND failed.record = one.record
+AND failed.dead_at IS NULL AND failed.op <= one.op AND failed.due_at > 0) ORDER BY op LIMIT $2
+
+-- name: again
+-- They failed, and nothing of the same record comes before them: unless it was dead meanwhile.
+SELECT op, id, record, event, body, attempt FROM webhook_record AS one
+WHERE endpoint = $1 AND dead_at IS NULL AND due_at > 0 AND due_at <= $2 AND NOT EXISTS (
+SELECT 1 FROM webhook_record AS before WHERE before.endpoint = one.endpoint AND before.record = one.record
+AND before.dead_at IS NULL AND before.op < one.op) ORDER BY due_at, op LIMIT $3
+
+-- name: next_due
+SELECT MIN(due_at) FROM webhook_record WHERE endpoint = $1 AND dead_at IS NULL AND due_at > 0 AND due_at > $2
 
 -- name: arrived
 DELETE FROM webhook_record WHERE endpoint = $1 AND op IN (SELECT value FROM json_each($2))
@@ -83,10 +96,10 @@ WHERE endpoint = $1 AND op IN (SELECT json_array_elements_text($2::json)::bigint
 
 -- name: failed
 UPDATE webhook_record SET attempt = attempt + 1, due_at = $3, error = $4, dead_at = $5
-WHERE endpoint = $1 AND op = $2
+WHERE endpoint = $1 AND op = $2 AND dead_at IS NULL
 
 -- name: failing_again
-UPDATE webhook_endpoint SET failures = failures + 1 WHERE id = $1 RETURNING failures
+UPDATE webhook_endpoint SET failures = failures + $2 WHERE id = $1 RETURNING failures
 
 -- name: pause
 UPDATE webhook_endpoint SET retry_at = $2 WHERE id = $1
@@ -96,6 +109,16 @@ UPDATE webhook_endpoint SET failures = 0, retry_at = 0 WHERE id = $1
 
 -- name: bury_records
 UPDATE webhook_record SET dead_at = $2, error = $3 WHERE endpoint = $1 AND dead_at IS NULL
+
+-- name: count_stuck
+SELECT COUNT(*) FROM webhook_record AS one WHERE endpoint = $1 AND dead_at IS NULL AND EXISTS (
+SELECT 1 FROM webhook_record AS failed WHERE failed.endpoint = one.endpoint AND failed.record = one.record
+AND failed.dead_at IS NULL AND failed.op <= one.op AND failed.due_at > 0)
+
+-- name: bury_stuck
+UPDATE webhook_record SET dead_at = $2, error = $3 WHERE endpoint = $1 AND dead_at IS NULL AND record IN (
+SELECT record FROM webhook_record AS failed
+WHERE failed.endpoint = $1 AND failed.dead_at IS NULL AND failed.due_at > 0)
 
 -- name: revive_records
 UPDATE webhook_record SET dead_at = NULL, attempt = 0, due_at = 0

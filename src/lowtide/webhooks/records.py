@@ -1,8 +1,9 @@
 """Messages about changed records: written by the transaction that changes them, delivered in their order.
 
 An endpoint has an outbox, and one job at a time that empties it. Messages about one record go out one after
-the other; those about different records several at once. What fails holds up its own record, and an endpoint
-where nothing arrives holds up nobody else: it waits, longer each time, while its outbox grows.
+the other; those about different records several at once. What fails holds up its own record and no other.
+Where several records fail one after the other and nothing arrives, it is the endpoint that fails: it waits,
+longer each time, while its outbox grows, and holds up nobody else.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ lets go to one host."""
 AGAIN = (1.0, 5.0)
 """Seconds, from and to: a pause after which is tried again what could not be tried."""
 WINDOW = 256
-"""Messages that are looked at together, the oldest."""
+"""Messages that are read together, the oldest."""
+RETRIES = WINDOW // 4
+"""Of them at most: what failed before. The rest is of records of which nothing has failed."""
 AT_ONE_GO = 1000
 """Messages that a statement writes."""
 RUN_SECONDS = 60.0
@@ -39,7 +42,10 @@ HOLD = 300_000
 MAX_ATTEMPTS = 40
 """Tries of one message: about a day. Then it is dead, and can be sent again by hand."""
 MAX_WAITING = 50_000
-"""Messages that wait for an endpoint; beyond it the endpoint is switched off, and they are dead."""
+"""Messages that wait for an endpoint where nothing arrives; beyond it it is switched off, and they are dead.
+So many may wait for records that fail where others arrive; beyond it those are dead."""
+MAX_BEHIND = 500_000
+"""Messages that wait for an endpoint which works and is too slow; beyond it it is switched off, too."""
 MAX_BODY = 256 * 1024
 """Bytes of a message; one that would be longer goes without the record's data."""
 DEAD_DAYS = 30
@@ -99,7 +105,6 @@ class Waiting(msgspec.Struct, frozen=True):
     event: str
     body: str
     attempt: int
-    due_at: int
 
 
 Settle = Callable[[Tx, str, Sequence[Tried]], Awaitable[bool]]
@@ -153,8 +158,8 @@ class RecordMessages:
 
     async def revive(self, tx: Tx, endpoint: str) -> int:
         """Let the endpoint's dead messages wait again, before all that came later; how many."""
-        found = await tx.fetch(self._sql["revive_records"], endpoint)
         await tx.execute(self._sql["hurry"], endpoint)
+        found = await tx.fetch(self._sql["revive_records"], endpoint)
         await self.wake(tx, endpoint)
         return len(found)
 
@@ -208,30 +213,22 @@ class RecordMessages:
         now = self._clock.now()
         found = await tx.fetch(self._sql["hold"], endpoint, job, now, now + HOLD)
         if not found:
-            return []  # It is off or gone. Who switches it on wakes it.
+            # It is off or gone. Who switches it on wakes it.
+            await tx.execute(self._sql["let_go"], endpoint, job)
+            return []
         holder, until, retry_at = found[0]
         if holder != job:
             await self.wake(tx, endpoint, int(until) + 1)
             return []
-        rows = await tx.fetch(self._sql["waiting"], endpoint, WINDOW)
-        messages = [Waiting(*row) for row in rows]
-        due: list[Waiting] = []
-        later: list[int] = []
-        blocked: set[str] = set()
-        for message in messages:
-            if message.record in blocked:
-                continue
-            if message.due_at > now:
-                # What comes after it is about the same record: it must not overtake.
-                blocked.add(message.record)
-                later.append(message.due_at)
-                continue
-            due.append(message)
-        if due and retry_at <= now and not over:
-            return due
+        again = await tx.fetch(self._sql["again"], endpoint, now, RETRIES)
+        # First what never failed: what did may do so again, and take its time for it.
+        rows = [*await tx.fetch(self._sql["fresh"], endpoint, WINDOW - len(again)), *again]
+        if rows and int(retry_at) <= now and not over:
+            return [Waiting(*row) for row in rows]
         await tx.execute(self._sql["let_go"], endpoint, job)
-        if messages:
-            await self.wake(tx, endpoint, max(retry_at, now if due else min(later)))
+        ((later,),) = await tx.fetch(self._sql["next_due"], endpoint, now)
+        if rows or later is not None:
+            await self.wake(tx, endpoint, max(int(retry_at), now if rows else int(later)))
         return []
 
     async def _later(self, tx: Tx, job: str, endpoint: str) -> None:
@@ -243,21 +240,20 @@ class RecordMessages:
     async def _send(self, endpoint: str, messages: Sequence[Waiting]) -> list[Tried]:
         """Send what is due, the messages of a record in their order, until one fails.
 
-        What could not be tried is in no answer: it waits as it did.
+        Until as many have failed as are sent at once: then the rest is better looked at again. What was not
+        tried is in no answer: it waits as it did.
         """
         chains: dict[str, list[Waiting]] = {}
         for message in messages:
             chains.setdefault(message.record, []).append(message)
         waiting = iter(chains.values())
         tries: list[Tried] = []
-        failed = False
         ends = self._clock.monotonic() + RUN_SECONDS
 
         async def carry() -> None:
-            nonlocal failed
             for chain in waiting:
                 for message in chain:
-                    if failed or self._clock.monotonic() > ends:
+                    if self._clock.monotonic() > ends:
                         return
                     try:
                         tried = await self._sender.send(
@@ -266,11 +262,9 @@ class RecordMessages:
                     except Unavailable:
                         return  # Too much is under way, or the database is away. The others' tries count.
                     if tried is None:
-                        failed = True  # It was switched off or deleted meanwhile.
-                        return
+                        return  # It was switched off or deleted meanwhile: the others see it, too.
                     tries.append(msgspec.structs.replace(tried, op=message.op))
                     if tried.failure:
-                        failed = True
                         return
 
         async with asyncio.TaskGroup() as group:
@@ -281,6 +275,18 @@ class RecordMessages:
     async def _note(self, tx: Tx, endpoint: str, tries: Sequence[Tried]) -> None:
         now = self._clock.now()
         arrived = [one.op for one in tries if not one.failure]
+        # The endpoint's row first, as everywhere: who switches it off then waits, and nobody deadlocks.
+        failing = False
+        if arrived:
+            await tx.execute(self._sql["hurry"], endpoint)
+        else:
+            # A record fails for the first time once: so many records failed since something arrived.
+            new = sum(one.attempt == 1 for one in tries)
+            for (count,) in await tx.fetch(self._sql["failing_again"], endpoint, new):
+                failing = int(count) >= AT_ONCE
+                if failing:
+                    pause = backoff(int(count) // AT_ONCE, self._ids)
+                    await tx.execute(self._sql["pause"], endpoint, now + int(pause * 1000))
         if arrived:
             await tx.execute(self._sql["arrived"], endpoint, msgspec.json.encode(arrived).decode())
         for one in tries:
@@ -288,18 +294,20 @@ class RecordMessages:
                 due = now + int(backoff(one.attempt, self._ids) * 1000)
                 dead = now if one.attempt >= MAX_ATTEMPTS else None
                 await tx.execute(self._sql["failed"], endpoint, one.op, due, one.failure[:500], dead)
-        if tries and not arrived:
-            rows = await tx.fetch(self._sql["failing_again"], endpoint)
-            if rows:
-                pause = backoff(int(rows[0][0]), self._ids)
-                await tx.execute(self._sql["pause"], endpoint, now + int(pause * 1000))
-        elif arrived:
-            await tx.execute(self._sql["hurry"], endpoint)
-        on = await self._settle(tx, endpoint, tries)
-        if on and not arrived:
-            count = await tx.fetch(self._sql["count_waiting"], endpoint, MAX_WAITING + 1)
-            if int(count[0][0]) > MAX_WAITING:
-                await self._switch_off(tx, endpoint, f"more than {MAX_WAITING} messages waited")
+        if await self._settle(tx, endpoint, tries):
+            await self._bound(tx, endpoint, failing)
+
+    async def _bound(self, tx: Tx, endpoint: str, failing: bool) -> None:
+        """Keep the outbox within its bounds. One statement while few wait."""
+        count = int((await tx.fetch(self._sql["count_waiting"], endpoint, MAX_BEHIND + 1))[0][0])
+        limit = MAX_WAITING if failing else MAX_BEHIND
+        if count > limit:
+            await self._switch_off(tx, endpoint, f"more than {limit} messages waited")
+        elif count > MAX_WAITING:
+            stuck = await tx.fetch(self._sql["count_stuck"], endpoint)
+            if int(stuck[0][0]) > MAX_WAITING:
+                why = f"More than {MAX_WAITING} messages waited for records that fail."
+                await tx.execute(self._sql["bury_stuck"], endpoint, self._clock.now(), why)
 
 
 def watched(wishes: Sequence[Row]) -> list[str]:
