@@ -307,6 +307,15 @@ class TestMerge:
         assert (await shop.held(shop.guest))["note/n1"]["owner_id"] == old
         assert (await shop.lowtide.accounts.sessions.refresh(shop.guest.refresh_token)).user.id == old
 
+    async def test_a_merge_counts_what_it_moves(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where the writer's queue has no place for so many changes it is told so, and nothing has moved."""
+        old = shop.guest.user.id
+        notes = [("put", "note", f"n{number}", {"owner_id": old, "title": "x"}) for number in range(5)]
+        await shop.upload(shop.guest, batch("phone", 1, *notes))
+        monkeypatch.setattr("lowtide.sync.writer.MAX_WAITING_MUTATIONS", 4)
+        problem(await shop.merge(), 503, "busy")
+        assert (await shop.held(shop.guest))["note/n1"]["owner_id"] == old
+
 
 class TestDeletion:
     async def test_out_at_once_and_gone_soon(self, shop: Shop) -> None:

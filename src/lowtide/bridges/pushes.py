@@ -162,7 +162,7 @@ class Pushes:
             await store.write_pushed(tx, principal.space, principal.user, client, kept)
 
         alone = f"{principal.space}/{principal.user}/{client}"
-        batch = Batch(prepare=begin, keep=keep, echo=True, alone=alone)
+        batch = Batch(prepare=begin, size=len(claims), keep=keep, echo=True, alone=alone)
         return await self._sync.apply(batch), plans
 
     async def _plan(

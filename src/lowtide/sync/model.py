@@ -115,6 +115,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     prepare: Callable[[Tx], Awaitable[Sequence[Transaction]]] | None = None
     """Run in the group's transaction, before anything is read: its transactions take the place of those here.
     What it raises fails this batch alone. May run more than once."""
+    size: int = 0
+    """How many mutations ``prepare`` makes, at most or about: the writer's bounds count them."""
 
 
 class Resync(msgspec.Struct, frozen=True):

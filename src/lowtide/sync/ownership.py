@@ -111,7 +111,12 @@ class Ownership:
         whose unique values ``new`` already has stays as it is, and is in ``left``. Raises ``TooLarge`` beyond
         ``MAX_OWNED`` records, whatever ``also`` raises, and as ``Writer.apply``; then nothing has happened.
         """
-        seen = await self._database.read(lambda tx: self._look(tx, old, spaces))
+
+        async def look(tx: Tx) -> tuple[list[Owned], int]:
+            seen = await self._look(tx, old, spaces)
+            return seen, len({*await self._find(tx, old, spaces), *seen})
+
+        seen, size = await self._database.read(look)
         moving: list[Owned] = []
 
         async def prepare(tx: Tx) -> list[Transaction]:
@@ -128,7 +133,7 @@ class Ownership:
             moving[:] = await self._still(tx, found)
             return [self._handing(one, old, new) for one in moving]
 
-        applied = await self._apply(Batch(prepare=prepare))
+        applied = await self._apply(Batch(prepare=prepare, size=min(size, MAX_OWNED)))
         left = [
             Left(one.space, one.model, one.id, result.code or "refused")
             for one, result in zip(moving, applied.results, strict=True)

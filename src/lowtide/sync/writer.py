@@ -156,7 +156,7 @@ class Writer:
         Refused mutations are results, not errors. Raises ``BatchGap`` and ``BatchRepeated`` for an
         upload out of order, ``Busy`` when too much waits, and what ``Database.write`` raises.
         """
-        size = sum(len(t.mutations) for t in batch.transactions) or 1
+        size = max(1, batch.size, sum(len(t.mutations) for t in batch.transactions))
         if self._closing or self._waiting_mutations + size > MAX_WAITING_MUTATIONS:
             raise Busy("too many writes are waiting")
         future: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
