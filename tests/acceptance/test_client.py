@@ -113,7 +113,7 @@ def test_what_an_app_does_beside_sql(sessions: Sessions) -> None:
     assert rejections["task"]["data"] == {"approved": 1, "title": "Sailed"}
     heard = [["rude", "handle", "mine"], ["forbidden", "task", "blue"], ["server_only", "task", "task"]]
     assert seen["refused"] == heard
-    assert seen["retried"] == {"left": [], "none": "not_found", "ben": True, "title": True}
+    assert seen["retried"] == {"left": [], "none": "not_found", "ben": True, "title": True, "same": [[], []]}
     conflict = seen["conflict"]
     assert conflict["flushed"] is True
     assert [(one["model"], one["id"], one["fields"]) for one in conflict["merged"]] == [

@@ -1,7 +1,7 @@
 // What an app does with the package beside SQL: functions, commands, refusals, conflicts, finishing, leaving.
 
 import { isError, Lowtide } from '@lowtide/client';
-import { caughtUp, content, given, joinTeam, phone, put, scenario, server, sleep, until, uploaded, url } from './harness.mjs';
+import { caughtUp, content, given, joinTeam, patch, phone, put, scenario, server, sleep, until, uploaded, url } from './harness.mjs';
 import { mailbox } from './mailbox.mjs';
 import { network, open, prove } from './people.mjs';
 
@@ -99,6 +99,28 @@ await scenario(async () => {
     ben: await until(ben.db, 'SELECT name FROM handle', [{ name: 'polite' }]).then(() => true),
     title: await until(ben.db, `SELECT title FROM task WHERE id = 'blue'`, [{ title: 'Not mine' }]).then(() => true)
   };
+
+  // What is made once more is the same change, on what others have left there: also before this device has heard of it.
+  await server(put('task', 'bail', { team_id: 'red', title: 'Bail', votes: 1, tags: '["wind"]', notes: 'one two three' }));
+  await until(db, `SELECT votes FROM task WHERE id = 'bail'`, [{ votes: 1 }]);
+  const long = 'x'.repeat(81);
+  const first = `UPDATE task SET title = ?, votes = votes + 2, tags = '["wind","rain"]', notes = 'one 2 three' WHERE id = 'bail'`;
+  await db.execute(first, [long]);
+  for await (const [one] of lowtide.rejections.watch()) if (one) break;
+  const others = { votes: 10, tags: '["wind","calm"]', notes: 'one two three four' };
+  await server(patch('task', 'bail', others));
+  await until(db, `SELECT votes FROM task WHERE id = 'bail'`, [{ votes: 10 }]);
+  await lowtide.disconnect();
+  await lowtide.rejections.retry((await lowtide.rejections.list())[0].id, { title: 'Bailed' });
+  await db.execute(`UPDATE task SET votes = votes + 1 WHERE id = 'bail'`);
+  await server(patch('task', 'bail', { votes: 20 }));
+  await lowtide.connect(SYNC);
+  const bail = `SELECT title, votes, tags, notes FROM task WHERE id = 'bail'`;
+  const same = { title: 'Bailed', votes: 23, tags: '["wind","calm","rain"]', notes: 'one 2 three four' };
+  await until(ben.db, bail, [same]);
+  await until(db, bail, [same]);
+  report.retried.same = [await lowtide.rejections.list(), await db.getAll(`SELECT * FROM lowtide_upload WHERE key GLOB 'change:*'`)];
+  merged.length = 0;
 
   // A conflict: heard of, looked at, put back.
   await lowtide.disconnect();

@@ -1,6 +1,6 @@
 // The device's queue as numbered batches: what the server reads.
 
-import type { CommonPowerSyncDatabase, CrudEntry, CrudTransaction } from '@powersync/common';
+import type { CommonPowerSyncDatabase, CrudEntry, CrudTransaction, Transaction } from '@powersync/common';
 
 export const MAX_MUTATIONS = 5_000; // in one batch
 const MAX_BYTES = 15 * 1024 * 1024; // in one batch
@@ -14,8 +14,17 @@ const SETUP = [
    END`,
   `CREATE TRIGGER IF NOT EXISTS lowtide_stamp_delete AFTER DELETE ON ps_crud BEGIN
      DELETE FROM lowtide_stamp WHERE crud_id = OLD.id;
+   END`,
+  `CREATE TRIGGER IF NOT EXISTS lowtide_change_delete AFTER DELETE ON ps_crud BEGIN
+     DELETE FROM lowtide_upload WHERE key = 'change:' || OLD.id;
    END`
 ];
+
+/** What a change is sent as, in place of what the SDK has noted of it. */
+export interface Change {
+  readonly data: Readonly<Record<string, unknown>>;
+  readonly base: Readonly<Record<string, unknown>>;
+}
 
 /** What this package remembers in the app's database, by name. */
 export class Notes {
@@ -33,6 +42,23 @@ export class Notes {
 
   async set(name: string, value: string): Promise<void> {
     await this.db.execute('INSERT OR REPLACE INTO lowtide_upload VALUES (?, ?)', [name, value]);
+  }
+
+  /** Run `write`, which changes one row, in `tx`: it is sent as `change`. */
+  static async as(tx: Transaction, change: Change, write: () => Promise<unknown>): Promise<void> {
+    const latest = async () => (await tx.get<{ n: number }>('SELECT coalesce(max(id), 0) AS n FROM ps_crud')).n;
+    const before = await latest();
+    await write();
+    const n = await latest();
+    const sql = 'INSERT OR REPLACE INTO lowtide_upload VALUES (?, ?)';
+    if (n > before) await tx.execute(sql, [`change:${n}`, JSON.stringify(change)]);
+  }
+
+  /** The changes of which this was noted, by their numbers. */
+  async changes(): Promise<ReadonlyMap<number, Change>> {
+    const sql = `SELECT key, value FROM lowtide_upload WHERE key GLOB 'change:*'`;
+    const rows = await this.db.getAll<{ key: string; value: string }>(sql);
+    return new Map(rows.map(({ key, value }) => [Number(key.slice('change:'.length)), JSON.parse(value) as Change]));
   }
 
   /** How many changes wait to be sent. */
@@ -90,8 +116,8 @@ export async function nextBatch(notes: Notes, most: number, bad: Spoilt): Promis
     last = transaction;
   }
   if (!last) return null;
-  // Only now: a change and its time are written together, so whatever was read above has its time. One that was
-  // written after an earlier look would be sent without, and be another change when it is sent again.
+  // Only now: a change and what is noted of it are written together, so whatever was read above has its time. One that
+  // was written after an earlier look would be sent without, and be another change when it is sent again.
   const stamps = await db.getAll<{ crud_id: number; at: number }>(
     'SELECT crud_id, at FROM lowtide_stamp WHERE crud_id BETWEEN ? AND ?',
     [first, last.crud.at(-1)!.clientId]
@@ -99,6 +125,10 @@ export async function nextBatch(notes: Notes, most: number, bad: Spoilt): Promis
   for (const { crud_id, at } of stamps) {
     const change = changes.get(crud_id);
     if (change) change.at = at;
+  }
+  for (const [n, { data, base }] of await notes.changes()) {
+    const change = changes.get(n);
+    if (change) Object.assign(change, { data, base: { ...change.base, ...base } });
   }
   const complete = last.complete;
   return {
@@ -128,6 +158,7 @@ export async function beginLineage(notes: Notes, known: number): Promise<void> {
 
 interface Mutation {
   readonly n: number;
+  readonly base?: object | undefined;
   at?: number;
 }
 

@@ -1,6 +1,7 @@
 // What became of changes: those that were refused, and values that lost a conflict.
 
 import type { CommonPowerSyncDatabase, Transaction } from '@powersync/common';
+import { Notes } from './batch.js';
 import type { LowtideConnector } from './connector.js';
 import { LowtideError } from './errors.js';
 
@@ -65,8 +66,13 @@ export class Rejections {
     await this.#db.execute(`DELETE FROM ${TABLE} WHERE id IN (${ids.map(() => '?').join(', ')})`, ids);
   }
 
-  /** Make the change once more, with what is different in `changed`, and dismiss the refusal: in one transaction. */
+  /**
+   * Make the same change once more, with what is different in `changed`, and dismiss the refusal: in one transaction. It
+   * meets what others did meanwhile as the first try would have: an increment is added to theirs, an element of a set
+   * put beside theirs. Until the server has answered, the record shows here what was refused.
+   */
   async retry(id: string, changed: Readonly<Record<string, unknown>> = {}): Promise<void> {
+    await new Notes(this.#db).setUp();
     await this.#db.writeTransaction(async (tx) => {
       const row = await tx.getOptional<Row>(`SELECT * FROM ${TABLE} WHERE id = ?`, [id]);
       if (!row) throw new LowtideError('not_found', 'There is no such refusal.', { status: 404 });
@@ -97,7 +103,11 @@ async function write(tx: Transaction, table: string, refused: Rejection, changed
   const there = await tx.getOptional(`SELECT 1 FROM ${name} WHERE id = ?`, [refused.record]);
   if (there) {
     const sets = fields.map((field) => `${field} = ?`).join(', ');
-    await tx.execute(`UPDATE ${name} SET ${sets} WHERE id = ?`, [...values, refused.record]);
+    const update = () => tx.execute(`UPDATE ${name} SET ${sets} WHERE id = ?`, [...values, refused.record]);
+    // What was to be created replaced nothing. Of a patch without a base only the SDK knows what it replaces.
+    const nothing = refused.op === 'put' ? Object.fromEntries(data.map(([field]) => [field, null])) : null;
+    const base = refused.base ?? nothing;
+    await (base ? Notes.as(tx, { data: Object.fromEntries(data), base }, update) : update());
   } else if (refused.op === 'put') {
     const sql = `INSERT INTO ${name}(id, ${fields.join(', ')}) VALUES (?${', ?'.repeat(fields.length)})`;
     await tx.execute(sql, [refused.record, ...values]);

@@ -579,7 +579,11 @@ declare class Rejections {
     watch(signal?: AbortSignal): AsyncGenerator<readonly Rejection[], void>;
     /** It is settled: forget it, here and on the server. */
     dismiss(...ids: string[]): Promise<void>;
-    /** Make the change once more, with what is different in `changed`, and dismiss the refusal: in one transaction. */
+    /**
+     * Make the same change once more, with what is different in `changed`, and dismiss the refusal: in one transaction. It
+     * meets what others did meanwhile as the first try would have: an increment is added to theirs, an element of a set
+     * put beside theirs. Until the server has answered, the record shows here what was refused.
+     */
     retry(id: string, changed?: Readonly<Record<string, unknown>>): Promise<void>;
 }
 declare class Conflicts {

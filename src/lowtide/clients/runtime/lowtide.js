@@ -9,6 +9,9 @@ var SETUP = [
    END`,
   `CREATE TRIGGER IF NOT EXISTS lowtide_stamp_delete AFTER DELETE ON ps_crud BEGIN
      DELETE FROM lowtide_stamp WHERE crud_id = OLD.id;
+   END`,
+  `CREATE TRIGGER IF NOT EXISTS lowtide_change_delete AFTER DELETE ON ps_crud BEGIN
+     DELETE FROM lowtide_upload WHERE key = 'change:' || OLD.id;
    END`
 ];
 var Notes = class {
@@ -27,6 +30,22 @@ var Notes = class {
   }
   async set(name, value) {
     await this.db.execute("INSERT OR REPLACE INTO lowtide_upload VALUES (?, ?)", [name, value]);
+  }
+  /** Run `write`, which changes one row, in `tx`: it is sent as `change`. */
+  static async as(tx, change, write2) {
+    const latest = async () => (await tx.get("SELECT coalesce(max(id), 0) AS n FROM ps_crud")).n;
+    const before = await latest();
+    await write2();
+    const n = await latest();
+    const sql = "INSERT OR REPLACE INTO lowtide_upload VALUES (?, ?)";
+    if (n > before)
+      await tx.execute(sql, [`change:${n}`, JSON.stringify(change)]);
+  }
+  /** The changes of which this was noted, by their numbers. */
+  async changes() {
+    const sql = `SELECT key, value FROM lowtide_upload WHERE key GLOB 'change:*'`;
+    const rows = await this.db.getAll(sql);
+    return new Map(rows.map(({ key, value }) => [Number(key.slice("change:".length)), JSON.parse(value)]));
   }
   /** How many changes wait to be sent. */
   async waiting() {
@@ -72,6 +91,11 @@ async function nextBatch(notes, most, bad) {
     const change = changes.get(crud_id);
     if (change)
       change.at = at;
+  }
+  for (const [n, { data, base }] of await notes.changes()) {
+    const change = changes.get(n);
+    if (change)
+      Object.assign(change, { data, base: { ...change.base, ...base } });
   }
   const complete = last.complete;
   return {
@@ -702,8 +726,13 @@ var Rejections = class {
   async dismiss(...ids) {
     await this.#db.execute(`DELETE FROM ${TABLE} WHERE id IN (${ids.map(() => "?").join(", ")})`, ids);
   }
-  /** Make the change once more, with what is different in `changed`, and dismiss the refusal: in one transaction. */
+  /**
+   * Make the same change once more, with what is different in `changed`, and dismiss the refusal: in one transaction. It
+   * meets what others did meanwhile as the first try would have: an increment is added to theirs, an element of a set
+   * put beside theirs. Until the server has answered, the record shows here what was refused.
+   */
   async retry(id, changed = {}) {
+    await new Notes(this.#db).setUp();
     await this.#db.writeTransaction(async (tx) => {
       const row = await tx.getOptional(`SELECT * FROM ${TABLE} WHERE id = ?`, [id]);
       if (!row)
@@ -734,7 +763,10 @@ async function write(tx, table, refused, changed) {
   const there = await tx.getOptional(`SELECT 1 FROM ${name} WHERE id = ?`, [refused.record]);
   if (there) {
     const sets = fields.map((field) => `${field} = ?`).join(", ");
-    await tx.execute(`UPDATE ${name} SET ${sets} WHERE id = ?`, [...values, refused.record]);
+    const update = () => tx.execute(`UPDATE ${name} SET ${sets} WHERE id = ?`, [...values, refused.record]);
+    const nothing = refused.op === "put" ? Object.fromEntries(data.map(([field]) => [field, null])) : null;
+    const base = refused.base ?? nothing;
+    await (base ? Notes.as(tx, { data: Object.fromEntries(data), base }, update) : update());
   } else if (refused.op === "put") {
     const sql = `INSERT INTO ${name}(id, ${fields.join(", ")}) VALUES (?${", ?".repeat(fields.length)})`;
     await tx.execute(sql, [refused.record, ...values]);
