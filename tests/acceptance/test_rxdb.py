@@ -23,6 +23,18 @@ def test_a_phone_survives_refusals_vanishing_records_and_teams(scenario: Scenari
     assert seen["errors"] == 0
 
 
+def test_a_page_that_ends_early_is_filled_with_what_the_app_never_hears_of(scenario: Scenario) -> None:
+    """More than a page's bytes: every document comes once, and what fills the page up is kept once."""
+    seen = scenario("rx_large")
+    assert seen["told"] == sorted(f"card{number}" for number in range(60))
+    first, *others = seen["pages"]
+    assert (first["documents"], first["filled"]) == (100, True)
+    assert first["bytes"] < 11 * 1024 * 1024
+    assert others
+    assert not any(page["filled"] for page in others)
+    assert (seen["kept"], seen["pushed"], seen["errors"]) == ([True], 0, 0)
+
+
 def test_a_phone_that_was_away_too_long_begins_anew_and_keeps_what_it_wrote(own_scenario: Scenario) -> None:
     """After a restored backup what is not there leaves the phone; what was not pushed reaches the server."""
     seen = own_scenario("rx_restored")

@@ -8,16 +8,18 @@ from urllib.parse import quote
 
 import pytest
 
-from lowtide.bridges import rxdb
+from lowtide.bridges import rxdb, walk
 from lowtide.bridges.versions import read_oldest
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import SetupError
-from lowtide.sync import store
+from lowtide.sync import segments, store
 from lowtide.sync.retention import Retention
 from tests.api.client import Answer
 from tests.bridges.conftest import KEPT_DAYS, Doors
 
 pytestmark = pytest.mark.anyio
+
+NOTHING = {"id": rxdb.NO_RECORD, "_deleted": True}
 
 
 class Fork:
@@ -191,18 +193,24 @@ async def test_a_refused_change_is_answered_with_what_is_there(doors: Doors) -> 
 async def test_pages_fit_together_and_are_full_until_the_last(
     doors: Doors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client stops at a page that is not full: whatever else ends a page, it is filled up."""
+    """A client stops at a page that is not full: whatever else ends a page, it is filled up, with little."""
     for n in range(23):
         await doors.put("task", f"t{n:02}", team_id="red", title="x", notes="y" * 500)
     anna = await fork(doors)
     assert len(anna.live()) == 23
     one = Fork(doors, "ben")
     monkeypatch.setattr(rxdb, "BATCH_BYTES", 1_000)
+    monkeypatch.setattr(walk, "PAGE_BYTES", 1_000)
+    monkeypatch.setattr(segments, "PAGE_BYTES", 1_000)
     real, turn = one.pull_once, 0
+    filled: list[int] = []
 
     async def meddle(limit: int = 100) -> list[dict[str, Any]]:
         nonlocal turn
         found = await real(limit)
+        filling = found[found.index(NOTHING) :] if NOTHING in found else []
+        assert filling == [NOTHING] * len(filling)
+        filled.append(len(filling))
         turn += 1
         if turn == 1:
             await doors.delete("task", "t00")
@@ -218,8 +226,17 @@ async def test_pages_fit_together_and_are_full_until_the_last(
     await one.pull(limit=5)
     fresh = await fork(doors, "ben", client="other")
     assert turn > 5
+    assert max(filled) > 0
     assert one.live() == fresh.live()
     assert sorted(one.live()) == [f"t{n:02}" for n in range(1, 23)]
+
+
+async def test_what_never_was_can_be_pushed_and_is_nothing(doors: Doors) -> None:
+    """A phone that was killed at the wrong moment sends it back: no conflict and no rejection."""
+    anna = await fork(doors)
+    assert await anna.push({"newDocumentState": NOTHING}) == []
+    assert await anna.push({"newDocumentState": NOTHING, "assumedMasterState": NOTHING}) == []
+    assert (await fork(doors, model="lowtide_rejections", client="anna-rx")).live() == {}
 
 
 async def test_who_leaves_a_team_loses_its_documents_and_who_joins_gets_them(doors: Doors) -> None:

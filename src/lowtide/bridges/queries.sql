@@ -13,9 +13,6 @@ DELETE FROM bridge_view WHERE space = $1 AND user_id = $2 AND no = $3
 -- name: group_at
 SELECT at FROM head_log WHERE group_no <= $1 ORDER BY group_no DESC LIMIT 1
 
--- name: group_before
-SELECT max(group_no) FROM head_log WHERE at < $1
-
 -- What a bucket holds, with the time of each record's creation; null for a record that is deleted.
 -- name: entries
 SELECT e.op, e.model, e.id,

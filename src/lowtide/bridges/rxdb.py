@@ -34,10 +34,14 @@ MAX_NUMBER = 2**53 - 1
 STALE = 86_400_000
 """Milliseconds after which a quiet client is given a newer checkpoint, so that its own is never too old."""
 
+_encode = msgspec.json.Encoder().encode
+
 NO_RECORD = "\u200blowtide"
 """An id that no record can have."""
 
-_encode = msgspec.json.Encoder().encode
+NOTHING = msgspec.Raw(_encode({"id": NO_RECORD, DELETED: True}))
+"""A document that never was. A client keeps it once, as one that is gone: it tells the app of no change, and
+pushes nothing."""
 
 
 class PullQuery(msgspec.Struct, frozen=True):
@@ -113,11 +117,11 @@ class Rxdb:
             begin = page.place
         if not found and isinstance(begin, Cursor) and await self._is_old(begin):
             # A client keeps a checkpoint only with a document. This one says that nothing is gone.
-            found = [msgspec.Raw(_encode({"id": NO_RECORD, DELETED: True}))]
-        if page.place is not None and found:
+            found = [NOTHING]
+        if page.place is not None:
             # Fewer than were asked for would say that nothing is left: the client counts, and takes the same
             # document twice without harm.
-            found += [min(found, key=lambda one: len(bytes(one)))] * (asked.limit - len(found))
+            found += [NOTHING] * (asked.limit - len(found))
         return Pulled(found, checkpoint_of(page))
 
     async def _is_old(self, cursor: Cursor) -> bool:
@@ -144,6 +148,8 @@ class Rxdb:
         documents = self.documents(model)
         if len(rows) > MAX_SENT:
             raise TooLarge(f"{len(rows)} changes at once; {MAX_SENT} are allowed", limit=MAX_SENT)
+        # A client that was killed while it wrote a page may push what it had not noted as pulled.
+        rows = [row for row in rows if row.new_document_state.get("id") != NO_RECORD]
         claims = [documents.claim(row.assumed_master_state, row.new_document_state) for row in rows]
         outcome = await self._pushes.apply(principal, client, claims, None, self.walks.rows)
         conflicts: dict[str, msgspec.Raw] = {}

@@ -14,6 +14,7 @@ from lowtide.storage.db import Tx
 from lowtide.storage.jobs import Job, Jobs
 from lowtide.sync import Sync
 from lowtide.sync.retention import DAY, ROWS_AT_ONCE
+from lowtide.sync.store import group_before
 
 TRIM = "bridges.trim"
 
@@ -45,13 +46,13 @@ class Bridges:
     async def trim(self) -> int:
         """Forget pushes from before removals are kept: a cursor so old begins anew. How many."""
         before = self._clock.now() - self._kept
-        rows = await self._database.read(lambda tx: tx.fetch(queries["group_before"], before))
-        if rows[0][0] is None:
+        group = await self._database.read(lambda tx: group_before(tx, before))
+        if group is None:
             return 0
         total = 0
         while True:
             gone = await self._database.write(
-                lambda tx: tx.fetch(queries["trim_pushes"], rows[0][0], ROWS_AT_ONCE)
+                lambda tx: tx.fetch(queries["trim_pushes"], group, ROWS_AT_ONCE)
             )
             total += len(gone)
             if len(gone) < ROWS_AT_ONCE:

@@ -9,7 +9,7 @@ import msgspec
 from lowtide.kernel.schema import Wire
 from lowtide.storage.db import Row, Tx, load_queries
 from lowtide.sync.model import Key
-from lowtide.sync.segments import FIRST_ROWS, PAGE_BYTES
+from lowtide.sync.segments import read_in_steps
 
 queries = load_queries("lowtide.bridges")
 
@@ -78,23 +78,11 @@ async def read_page(
     tx: Tx, space: str, bucket: int, after: int, models: Collection[str], most: int
 ) -> list[Row]:
     """(op, model, id, removed, data) of a bucket's entries of ``models`` after ``after``: at most ``most``,
-    or about ``PAGE_BYTES``."""
+    or ``PAGE_BYTES`` and a little more."""
     names = _encode(sorted(models)).decode()
-    rows: list[Row] = []
-    size = largest = 0
-    step = FIRST_ROWS
-    while len(rows) < most and size <= PAGE_BYTES:
-        step = min(step, most - len(rows))
-        at = rows[-1][0] if rows else after
-        found = await tx.fetch(queries["page"], space, bucket, at, names, step)
-        rows += found
-        lengths = [len(row[4] or "") for row in found]
-        size += sum(lengths)
-        largest = max(largest, *lengths, 1)
-        if len(found) < step:
-            break
-        step = max(FIRST_ROWS, (PAGE_BYTES - size) // largest)
-    return rows
+    return await read_in_steps(
+        lambda at, n: tx.fetch(queries["page"], space, bucket, at, names, n), after, most
+    )
 
 
 async def read_rows(tx: Tx, keys: Collection[Key]) -> dict[Key, tuple[str, int]]:

@@ -44,8 +44,7 @@ class Retention:
         """Forget; the number of buckets whose floor rose. Many short transactions, safe to run twice."""
         now = self._clock.now()
         await self._forget("trim_journal", now - self._journal)
-        rows = await self._database.read(lambda tx: tx.fetch(queries["group_before"], now - self._removals))
-        group = rows[0][0]
+        group = await self._database.read(lambda tx: store.group_before(tx, now - self._removals))
         if group is None:
             return 0
         floor = store.last_op_of(group)

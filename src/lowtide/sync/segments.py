@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import accumulate
 from typing import Any
 from zlib import crc32
@@ -174,16 +174,24 @@ async def read_segment(tx: Tx, want: Want) -> Segment:
 
 
 async def read_page(tx: Tx, space: str, bucket: int, after: int, most: int) -> list[Row]:
-    """What a bucket says after op ``after``: at most ``most`` entries, or ``PAGE_BYTES`` and a little more.
+    """What a bucket says after op ``after``, as ``read_in_steps`` reads it."""
+    return await read_in_steps(lambda at, n: tx.fetch(queries["page"], space, bucket, at, n), after, most)
 
-    One or two statements where rows are small; where they are large, many at a time are never in memory.
+
+async def read_in_steps(
+    fetch: Callable[[int, int], Awaitable[Sequence[Row]]], after: int, most: int
+) -> list[Row]:
+    """What ``fetch`` finds after op ``after``: at most ``most`` rows, or ``PAGE_BYTES`` and a little more.
+
+    ``fetch``: (op, n) -> the next n rows; a row's first column is its op, its fifth its data or None. One or
+    two calls where rows are small; where they are large, many at a time are never in memory.
     """
     rows: list[Row] = []
     size = largest = 0
     step = FIRST_ROWS
     while len(rows) < most and size <= PAGE_BYTES:
         step = min(step, most - len(rows))
-        found = await tx.fetch(queries["page"], space, bucket, rows[-1][0] if rows else after, step)
+        found = await fetch(rows[-1][0] if rows else after, step)
         sizes = [len(row[4] or "") for row in found]
         # Up to the row that makes the page full, and with it.
         ends = list(accumulate(sizes, initial=size))

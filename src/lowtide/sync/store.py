@@ -88,6 +88,12 @@ async def lock_head(tx: Tx) -> Head:
     return Head(*rows[0])
 
 
+async def group_before(tx: Tx, at: int) -> int | None:
+    """The last group of which it is known that it was committed before ``at``."""
+    rows = await tx.fetch(queries["group_before"], at)
+    return None if rows[0][0] is None else int(rows[0][0])
+
+
 async def read_head(tx: Tx) -> Head:
     """The head of this snapshot."""
     rows = await tx.fetch(queries["read_head"])
