@@ -70,11 +70,11 @@ class Consents:
         """
 
         async def work(tx: Tx) -> None:
-            scope = (await self._store.consents(tx, user)).get(client, (frozenset(), 0))[0]
+            # The codes end before the sessions are read: one that is being redeemed has its session by then.
+            scope = await self._store.withdraw(tx, user, client)
             sessions = [one for one in await self._sessions.of_user(tx, user) if one.client == client]
             if not scope and not sessions:
                 raise NotFound("This app may do nothing for the user.")
-            await self._store.withdraw(tx, user, client)
             actor = f"user:{user}"
             for session in sessions:
                 await self._sessions.revoke(tx, session, "user", actor=actor, via=via, request=request)

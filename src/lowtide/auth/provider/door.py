@@ -7,7 +7,7 @@ left and come back to, and a visitor who never signs in costs no row.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -207,19 +207,24 @@ class Door:
     async def _decide(self, visit: Visit, *, agreed: bool = False) -> Response:
         """What the request needs next: a sign-in, consent, or nothing but its code."""
         asked, browser = visit.asked, visit.browser
-        silent = "none" in asked.prompt
         user = None
         if browser is not None and (visit.fresh or not self._stale(asked, browser)):
             user = await self._user(browser)
         if user is None or browser is None:
-            if silent:
-                return self._refuse(visit, "login_required", "Nobody is signed in in this browser.")
-            return await self._visits.sign_in(visit, email=asked.login_hint)
-        if not agreed and not await self._needs_nothing(visit, user):
-            if silent:
-                return self._refuse(visit, "consent_required", "The user has not agreed to this yet.")
-            return self._visits.consent(visit, user, browser)
-        return await self._give(visit, browser)
+            return await self._ask_who(visit)
+        if "consent" in asked.prompt and not agreed:
+            return self._ask_consent(visit, user, browser)
+        return await self._give(visit, user, browser)
+
+    async def _ask_who(self, visit: Visit) -> Response:
+        if "none" in visit.asked.prompt:
+            return self._refuse(visit, "login_required", "Nobody is signed in in this browser.")
+        return await self._visits.sign_in(visit, email=visit.asked.login_hint)
+
+    def _ask_consent(self, visit: Visit, user: User, browser: Browser) -> Response:
+        if "none" in visit.asked.prompt:
+            return self._refuse(visit, "consent_required", "The user has not agreed to this yet.")
+        return self._visits.consent(visit, user, browser)
 
     def _stale(self, asked: Asked, browser: Browser) -> bool:
         """Must the user sign in anew for this request?"""
@@ -231,18 +236,12 @@ class Door:
         user = await self._database.read(lambda tx: self._users.find(tx, browser.user))
         return user if user is not None and user.status == "active" else None
 
-    async def _needs_nothing(self, visit: Visit, user: User) -> bool:
-        """May the code be given without asking the user?"""
-        if "consent" in visit.asked.prompt:
-            return False
-        if visit.client.first_party:
-            return True
-        client = visit.client.id
-        granted = await self._database.read(lambda tx: self._store.agreed(tx, user.id, client))
-        return granted >= set(visit.asked.scope)
+    async def _give(self, visit: Visit, user: User, browser: Browser) -> Response:
+        """The code, on its way to the app; or what is missing for it.
 
-    async def _give(self, visit: Visit, browser: Browser) -> Response:
-        """The code, on its way to the app."""
+        Sign-in and consent are read where the code is written, and held: whoever takes one of them away
+        meanwhile either comes first, and no code is made, or finds the code and ends it.
+        """
         asked, code = visit.asked, secret()
         if asked.client_id == OWN:
             # A page of this server: it knows the browser, and needs no code.
@@ -257,14 +256,25 @@ class Door:
             jkt=asked.jkt,
         )
 
-        async def work(tx: Tx) -> bool:
+        async def work(tx: Tx) -> Literal["given", "signed_out", "not_agreed", "finished"]:
+            if not await self._store.signed_in(tx, visit.held):
+                return "signed_out"
+            if not visit.client.first_party:
+                agreed = await self._store.agreed(tx, user.id, asked.client_id)
+                if not agreed >= set(asked.scope):
+                    return "not_agreed"
             if asked.pushed is not None and not await self._store.take_request(tx, asked.pushed):
-                return False
-            await self._store.put_code(tx, code, asked.client_id, browser.user, details)
-            return True
+                return "finished"
+            await self._store.put_code(tx, code, asked.client_id, user.id, details)
+            return "given"
 
-        if not await self._database.write(work):
-            return self._pages.said("This cannot go on", "This sign-in was finished already.", status=400)
+        match await self._database.write(work):
+            case "signed_out":
+                return await self._ask_who(visit)
+            case "not_agreed":
+                return self._ask_consent(visit, user, browser)
+            case "finished":
+                return self._pages.said("This cannot go on", "This sign-in was finished already.", status=400)
         return self._to_app(visit, {"code": code})
 
     def _refuse(self, visit: Visit, error: str, description: str) -> Response:

@@ -37,6 +37,8 @@ UPDATE oauth_code SET used = 1 WHERE user_id = $1 AND used = 0
 
 -- name: consent
 SELECT scope FROM oauth_consent WHERE user_id = $1 AND client = $2
+-- postgres
+SELECT scope FROM oauth_consent WHERE user_id = $1 AND client = $2 FOR UPDATE
 
 -- name: put_consent
 INSERT INTO oauth_consent (user_id, client, scope, agreed_at) VALUES ($1, $2, $3, $4)
@@ -46,7 +48,7 @@ ON CONFLICT (user_id, client) DO UPDATE SET scope = excluded.scope, agreed_at = 
 SELECT client, scope, agreed_at FROM oauth_consent WHERE user_id = $1
 
 -- name: delete_consent
-DELETE FROM oauth_consent WHERE user_id = $1 AND client = $2
+DELETE FROM oauth_consent WHERE user_id = $1 AND client = $2 RETURNING scope
 
 -- name: end_codes_of_client
 UPDATE oauth_code SET used = 1 WHERE user_id = $1 AND client = $2 AND used = 0
@@ -56,6 +58,11 @@ INSERT INTO browser_session (hash, user_id, auth_time, amr, expires_at) VALUES (
 
 -- name: browser
 SELECT user_id, auth_time, amr FROM browser_session WHERE hash = $1 AND expires_at > $2
+
+-- name: hold_browser
+SELECT user_id FROM browser_session WHERE hash = $1 AND expires_at > $2
+-- postgres
+SELECT user_id FROM browser_session WHERE hash = $1 AND expires_at > $2 FOR UPDATE
 
 -- name: delete_browser
 DELETE FROM browser_session WHERE hash = $1 RETURNING user_id

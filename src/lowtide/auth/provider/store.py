@@ -97,7 +97,7 @@ class ProviderStore:
     # -- consent ----------------------------------------------------------------------------------
 
     async def agreed(self, tx: Tx, user: str, client: str) -> frozenset[str]:
-        """The scopes that ``user`` has granted ``client``."""
+        """The scopes that ``user`` has granted ``client``, held until the transaction ends."""
         rows = await tx.fetch(_SQL["consent"], user, client)
         return frozenset(rows[0][0].split(" ")) if rows else frozenset()
 
@@ -111,10 +111,16 @@ class ProviderStore:
         rows = await tx.fetch(_SQL["consents"], user)
         return {client: (frozenset(scope.split(" ")), agreed_at) for client, scope, agreed_at in rows}
 
-    async def withdraw(self, tx: Tx, user: str, client: str) -> None:
-        """Forget what ``user`` has granted ``client``; codes on their way to it are worth nothing."""
-        await tx.execute(_SQL["delete_consent"], user, client)
+    async def withdraw(self, tx: Tx, user: str, client: str) -> frozenset[str]:
+        """Forget what ``user`` has granted ``client``, and return it. Codes on their way are worth nothing.
+
+        Who redeems one of them meanwhile is waited for, and so is who is about to be given one: afterwards
+        every session that they gave can be read, and no other comes.
+        """
+        rows = await tx.fetch(_SQL["delete_consent"], user, client)
+        # Behind the consent: no code is given from here on.
         await tx.execute(_SQL["end_codes_of_client"], user, client)
+        return frozenset(rows[0][0].split(" ")) if rows else frozenset()
 
     # -- browsers ---------------------------------------------------------------------------------
 
@@ -133,6 +139,10 @@ class ProviderStore:
         user, auth_time, amr = rows[0]
         return Browser(user=user, auth_time=auth_time, amr=_texts(amr))
 
+    async def signed_in(self, tx: Tx, secret: str) -> bool:
+        """Is anybody signed in in the browser that holds ``secret``? Held until the transaction ends."""
+        return bool(await tx.fetch(_SQL["hold_browser"], digest(secret), self._clock.now()))
+
     async def end_browser(self, tx: Tx, secret: str) -> None:
         """Sign the browser out."""
         await tx.fetch(_SQL["delete_browser"], digest(secret))
@@ -150,7 +160,8 @@ class ProviderStore:
 
     async def forget(self, tx: Tx, user: str) -> None:
         """Delete everything that is kept about ``user``; their browsers are signed out."""
-        for name in ("forget_codes", "forget_consents", "forget_browsers"):
+        # In the order in which a code is given: what it waits for is gone before the code is.
+        for name in ("forget_browsers", "forget_consents", "forget_codes"):
             await tx.execute(_SQL[name], user)
 
     async def sweep(self, tx: Tx) -> None:
