@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,7 +25,7 @@ from lowtide.audit.store import Search, search
 from lowtide.audit.verify import Verdict, verify
 from lowtide.audit.walk import Archives, walk
 from lowtide.kernel.clock import ManualClock
-from lowtide.kernel.errors import AuditBroken, StatementFailed
+from lowtide.kernel.errors import AuditBroken, BlobsLost, StatementFailed
 from lowtide.kernel.ids import SeededIds
 from lowtide.storage.blobs import Blobs, DiskBlobs, S3Blobs, read_bucket
 from lowtide.storage.db import Database
@@ -303,6 +305,39 @@ class TestCrash:
                 verdict = await prove()
                 assert (told(verdict), verdict.archived) == ([], last)
         assert killed == 16
+
+    async def test_a_segment_that_another_run_has_put_counts_once_it_is_durable(
+        self, archiver: Archive, filled: Fill, clock: ManualClock, sql: Sql, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A run ends between the segment's name and the folder's sync: the next one syncs before its row."""
+        await filled(4)
+        clock.advance(31 * DAYS)
+        real, order = os.fsync, []
+
+        def fails(handle: int) -> None:
+            if Path(f"/proc/self/fd/{handle}").readlink().name == "audit":
+                raise OSError(errno.EIO, "the power is gone")
+            real(handle)
+
+        monkeypatch.setattr(os, "fsync", fails)
+        with pytest.raises(BlobsLost):
+            await archiver.run()
+        assert await sql("SELECT count(*) FROM audit_segment") == [(0,)]
+
+        def fsync(handle: int) -> None:
+            order.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+            real(handle)
+
+        async def record(*given: Any) -> bool:
+            order.append("recorded")
+            return await recorded(*given)
+
+        recorded = archiver._record
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(archiver, "_record", record)
+        await archiver.run()
+        assert await sql("SELECT count(*) FROM audit_segment") == [(1,)]
+        assert "audit" in order[: order.index("recorded")]
 
     async def test_nodes_that_archive_at_once_do_it_once(
         self, archiver: Archive, prove: Any, filled: Fill, clock: ManualClock, database: Database,

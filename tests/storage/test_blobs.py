@@ -51,6 +51,21 @@ async def blobs(request: pytest.FixtureRequest, tmp_path: Path, ids: SeededIds) 
     await opened.close()
 
 
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what is synced, in order; every draft is called so."""
+    names: list[str] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        name = Path(f"/proc/self/fd/{handle}").readlink().name
+        names.append("draft" if name.startswith(".") else name)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return names
+
+
 class TestContract:
     async def test_a_blob_comes_back_as_it_was_put(self, blobs: Blobs) -> None:
         """Content, size and time; a second put takes its place, a deletion takes it away."""
@@ -174,20 +189,57 @@ class TestDisk:
         assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
     async def test_what_was_synced_is_told_in_order(
-        self, tmp_path: Path, ids: SeededIds, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, ids: SeededIds, synced: list[str]
     ) -> None:
-        """The content is synced before it gets its name, the folder and every new one above it afterwards."""
-        synced: list[str] = []
-        real = os.fsync
-
-        def fsync(handle: int) -> None:
-            synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
-            real(handle)
-
-        monkeypatch.setattr(os, "fsync", fsync)
+        """The content is synced before it gets its name, the folder afterwards; first those above it."""
         await DiskBlobs(tmp_path / "blobs", ids).put("deep/a", b"x", create=True)
-        assert [name.lstrip(".")[:5] if name.startswith(".") else "" for name in synced[2:3]] != [""]
-        assert (synced[0], synced[1], synced[3]) == (tmp_path.name, "blobs", "deep")
+        assert synced == [tmp_path.name, "blobs", "draft", "deep"]
+
+    async def test_folders_of_a_process_that_was_killed_are_synced(
+        self, tmp_path: Path, ids: SeededIds, synced: list[str]
+    ) -> None:
+        """It may have made them and no more; the second blob in one costs no further syncs."""
+        (tmp_path / "blobs" / "deep").mkdir(parents=True)
+        blobs = DiskBlobs(tmp_path / "blobs", ids)
+        await blobs.put("deep/a", b"x")
+        assert synced == [tmp_path.name, "blobs", "draft", "deep"]
+        synced.clear()
+        await blobs.put("deep/b", b"x")
+        assert synced == ["draft", "deep"]
+
+    async def test_a_blob_that_is_there_already_is_durable(
+        self, tmp_path: Path, ids: SeededIds, synced: list[str]
+    ) -> None:
+        """Another process may not have come to the sync: who is told that it is there may build on it."""
+        await DiskBlobs(tmp_path, ids).put("deep/a", b"x", create=True)
+        second = DiskBlobs(tmp_path, ids)
+        for call in (second.put("deep/a", b"y", create=True), put_once(second, "deep/a", b"y")):
+            synced.clear()
+            with pytest.raises(BlobExists):
+                await call
+            assert synced[-2:] == ["draft", "deep"]
+
+    async def test_what_killed_writers_have_left_goes(self, tmp_path: Path, ids: SeededIds) -> None:
+        """At the first put of a later process: drafts that are old, not those that others may be writing.
+
+        Nor blobs, nor other files with a dot.
+        """
+        (tmp_path / "deep").mkdir()
+        old, young = tmp_path / "deep" / f".{'0' * 32}", tmp_path / "deep" / f".{'1' * 32}"
+        others = [tmp_path / "deep" / name for name in (".keep", f".nfs{'0' * 28}", "blob")]
+        for path in (old, young, *others):
+            path.write_bytes(b"x")
+            if path is not young:
+                os.utime(path, (0, 0))
+        blobs = DiskBlobs(tmp_path, ids)
+        assert [blob.key for blob in await blobs.list()] == ["deep/blob"]
+        assert old.exists(), "who only reads removes nothing"
+        await blobs.put("deep/a", b"x")
+        assert {path.name for path in (tmp_path / "deep").iterdir()} == {
+            "a",
+            young.name,
+            *(path.name for path in others),
+        }
 
     @pytest.mark.parametrize(
         ("number", "error"),

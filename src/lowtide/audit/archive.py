@@ -93,7 +93,7 @@ class Archive:
         return len(taken)
 
     async def _adopt(self, end: Head, entries: Sequence[Archived]) -> tuple[str, int] | None:
-        """The segment that an earlier try has put here: its name, and its last entry."""
+        """The segment that an earlier try has put here, durable by now: its name, and its last entry."""
         begin = f"{FOLDER}{end.seq + 1:012}-"
         archives = Archives(self._blobs, self._keys.public)
         for blob in await self._blobs.list(FOLDER, begin, LOOKED_AT):
@@ -106,6 +106,8 @@ class Archive:
                 _LOG.warning("%s is not used: %s", blob.key, error)
                 continue
             if segment.entries == list(entries[: last - end.seq]) and not check_links(segment, end):
+                # Seen is not durable yet: whoever put it may have been killed in the middle.
+                await put_once(self._blobs, blob.key, await self._blobs.get(blob.key, limit=MAX_SEGMENT))
                 return blob.key, last
         return None
 

@@ -44,9 +44,9 @@ class Blobs(Protocol):
     async def put(self, key: str, content: bytes, *, create: bool = False) -> None:
         """Keep ``content`` under ``key``: durable when this returns, and nobody ever sees a part of it.
 
-        ``create``: only if there is none; else ``BlobExists``. That may be an earlier try of the same call,
-        whose answer was lost: compare, or use ``put_once``. After an error it is not known whether it was
-        written. ``TooLarge`` beyond ``MAX_BLOB``; ``StorageFull``.
+        ``create``: only if there is none; else ``BlobExists``, and the one that is there is durable. That may
+        be an earlier try of the same call, whose answer was lost: compare, or use ``put_once``. After another
+        error it is not known whether it was written. ``TooLarge`` beyond ``MAX_BLOB``; ``StorageFull``.
         """
         ...
 
@@ -55,6 +55,7 @@ class Blobs(Protocol):
     ) -> bytes:
         """The blob, or ``length`` bytes of it from the byte ``first`` on; fewer where it ends before.
 
+        What is read may be on its way still, and not durable: ``put_once`` makes it so.
         ``NotFound``; ``TooLarge``, before anything is read, for more than ``limit`` bytes. A blob that breaks
         off is ``BlobsLost`` and never a shorter one.
         """
@@ -83,7 +84,7 @@ class Blobs(Protocol):
 
 
 async def put_once(blobs: Blobs, key: str, content: bytes) -> None:
-    """``put`` with ``create``, which the same content under the same key satisfies, too.
+    """``put`` with ``create``, which the same content under the same key satisfies, too. Durable in the end.
 
     Raises as ``put`` does, ``BlobExists`` only for other content.
     """

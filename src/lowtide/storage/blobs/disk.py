@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -34,11 +36,18 @@ from lowtide.storage.blobs.model import (
 )
 
 T = TypeVar("T")
+_LOG = logging.getLogger("lowtide.blobs")
 
 THREADS = 4
 """That wait for the disk: a network file system that hangs takes no more."""
 DRAFT = "."
 """How the names of files begin that are no blobs yet, or never became one."""
+ABANDONED = 3600.0
+"""Seconds after which nobody writes a draft any more: its writer's caller was told long ago."""
+READY = 1024
+"""Folders that are remembered as made and synced."""
+
+_DRAFT = re.compile(re.escape(DRAFT) + "[0-9a-f]{32}")
 
 
 class DiskBlobs:
@@ -57,6 +66,7 @@ class DiskBlobs:
         self._threads: ThreadPoolExecutor | None = None
         self._running = 0
         self._closed = False
+        self._ready: set[Path] = set()
 
     @property
     def address(self) -> str:
@@ -64,7 +74,11 @@ class DiskBlobs:
         return str(self._folder)
 
     async def put(self, key: str, content: bytes, *, create: bool = False) -> None:
-        """As ``Blobs.put``. Two syncs of the disk."""
+        """As ``Blobs.put``. Two syncs of the disk.
+
+        The first into a folder syncs those above it, too, and removes the drafts there of writers that were
+        killed: one read of every name in it.
+        """
         check_key(key)
         if len(content) > MAX_BLOB:
             raise TooLarge(f"A blob of {len(content)} bytes is too large.", limit=MAX_BLOB)
@@ -147,20 +161,44 @@ class DiskBlobs:
 
     def _put(self, key: str, content: bytes, create: bool) -> None:
         target = self._folder / key
-        _make(target.parent)
+        first = self._prepare(target.parent)
         draft = target.with_name(DRAFT + self._ids.token())
         try:
             with draft.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+                written = os.fstat(file.fileno()).st_mtime
+            if first:
+                _sweep(target.parent, written - ABANDONED)
             if create:
                 os.link(draft, target)
             else:
                 draft.rename(target)
+        except FileExistsError:
+            # Who is told that it is there builds on it, and who put it there may not have synced it yet.
+            _sync(target.parent)
+            raise
         finally:
             draft.unlink(missing_ok=True)
         _sync(target.parent)
+
+    def _prepare(self, folder: Path) -> bool:
+        """Make the folder and those above it, each synced into the one that holds it; False if that was done.
+
+        Also where another process has made them: it may not have come to the sync.
+        """
+        if folder in self._ready and folder.is_dir():
+            return False
+        one = self._folder
+        _make(one)
+        for part in folder.relative_to(one).parts:
+            one /= part
+            _make(one)
+        if len(self._ready) >= READY:
+            self._ready.clear()
+        self._ready.add(folder)
+        return True
 
     def _get(self, key: str, first: int, length: int | None, limit: int) -> bytes:
         with (self._folder / key).open("rb") as file:
@@ -211,14 +249,33 @@ def _keys(root: Path, folder: str, after: str) -> Iterator[str]:
             yield from _keys(root, key, after)
 
 
+def _sweep(folder: Path, before: float) -> None:
+    """Remove the drafts in ``folder`` that were written before: their writers are no more."""
+    try:
+        for entry in os.scandir(folder):
+            # The time is the file system's own, as that of the draft which it is compared with.
+            if _DRAFT.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < before:
+                os.unlink(entry)
+    except FileNotFoundError:
+        pass  # another process is at it, too
+    except OSError as error:
+        _LOG.warning("what killed writers have left in %s stays: %s", folder, error)
+
+
 def _make(folder: Path) -> None:
-    """The folder and those above it, each synced into the one that holds it."""
-    if not folder.is_dir():
-        if folder.parent != folder:
+    """The folder, and those above it that are missing, each synced into the one that holds it."""
+    new = not folder.is_dir()
+    if new:
+        if not folder.parent.is_dir():
             _make(folder.parent)
         with suppress(FileExistsError):
             folder.mkdir()
+    try:
         _sync(folder.parent)
+    except PermissionError:
+        if new:
+            raise
+        # Above the folder that the server was given, where it may not read: not its own work.
 
 
 def _sync(folder: Path) -> None:
