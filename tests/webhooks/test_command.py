@@ -15,7 +15,7 @@ from lowtide.app import Lowtide
 from lowtide.cli import main
 from lowtide.cli.opened import with_backend
 from lowtide.cli.project import open_project
-from lowtide.webhooks import Endpoint, RecordChange
+from lowtide.webhooks import Endpoint, RecordChange, Tried
 
 Told = Callable[..., tuple[int, str, str]]
 
@@ -100,6 +100,23 @@ async def switch_on(lowtide: Lowtide, id: str) -> None:
     await lowtide.database.write(lambda tx: lowtide.webhooks.enable(tx, id, True))
 
 
+async def fail(lowtide: Lowtide) -> None:
+    """The message's try fails, with characters that a terminal would obey."""
+    hooks = lowtide.webhooks
+    (one,) = await lowtide.database.read(hooks.endpoints)
+    tried = Tried(
+        message="m",
+        event="record.created",
+        attempt=1,
+        status=500,
+        failure="It answered 500. \x1b[31m",
+        took=1,
+        at=1,
+        op=1,
+    )
+    await lowtide.database.write(lambda tx: hooks._records._note(tx, one.id, [tried]))
+
+
 def test_it_is_listed_tried_and_replayed(told: Told, receiver: int) -> None:
     """What it hears of, why it is off, what came back how soon, what to do; a replay is audited."""
     with_backend(*open_project(), nothing)
@@ -131,6 +148,9 @@ def test_it_is_listed_tried_and_replayed(told: Told, receiver: int) -> None:
     assert told("webhooks", "replay", one.id)[:2] == (0, "1 messages wait to be sent again.\n")
     assert "records: 1 waiting, 0 dead" in told("webhooks")[1]
     assert "webhook.replay" in told("audit", "list")[1]
+    with_backend(*open_project(), fail)
+    out = told("webhooks")[1]
+    assert "    waiting after try 1: record.created main/task/t: It answered 500. ?[31m\n" in out
 
 
 def test_one_that_is_none_is_said(told: Told) -> None:

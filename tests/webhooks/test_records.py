@@ -19,10 +19,10 @@ from lowtide.kernel.ids import SystemIds
 from lowtide.settings import Settings
 from lowtide.storage.db import Dialect, Query, Row, Tx
 from lowtide.storage.jobs import store
-from lowtide.webhooks import QUEUE, RECORDS_QUEUE, RecordChange
+from lowtide.webhooks import QUEUE, RECORDS_QUEUE, RecordChange, Tried
 from lowtide.webhooks import records as outbox
 from lowtide.webhooks.records import AGAIN, AT_ONCE, HOLD, MAX_ATTEMPTS, MAX_BODY, WINDOW
-from lowtide.webhooks.service import DISABLE_AFTER, KIND, Endpoint, Try
+from lowtide.webhooks.service import DISABLE_AFTER, KIND, MAX_TROUBLES, Endpoint, Trouble, Try
 from tests.api.client import Client
 from tests.contract.conftest import running
 from tests.contract.shop import app as shop
@@ -40,6 +40,9 @@ COUNT = Query(
 )
 
 NO_JOBS = Query(name="no_jobs", sqlite="DELETE FROM job", postgres="DELETE FROM job")
+TRIES = Query(
+    name="tries", sqlite="SELECT endpoint FROM webhook_try", postgres="SELECT endpoint FROM webhook_try"
+)
 RETRY_AT = Query(
     name="retry_at",
     sqlite="SELECT retry_at FROM webhook_endpoint",
@@ -334,6 +337,9 @@ class TestFaults:
             await records.patiently(0.1)
         found = await records.endpoint()
         assert (found.enabled, found.waiting, found.dead) == (True, 0, 1)
+        assert found.troubles == [
+            Trouble("main/note/a", "record.created", MAX_ATTEMPTS, "It answered 500.", True)
+        ]
         assert [version for id, version in records.sent if id == "a"] == ["1"] * MAX_ATTEMPTS + ["2"]
         records.world.outside.answer = OK
         count = await records.world.database.write(lambda tx: records.world.webhooks.replay(tx, found.id))
@@ -431,6 +437,38 @@ class TestFaults:
             await sweep(None, None)  # type: ignore[arg-type]
             found = await records.endpoint()
             assert (found.waiting, found.dead) == (1, dead)
+
+    async def test_an_admin_sees_what_fails_and_why(self, records: Records) -> None:
+        """What waits and was tried most, first; of what arrives nothing; a few of all."""
+        await records.add()
+        bad = [f"bad{number}" for number in range(MAX_TROUBLES + 1)]
+        records.refuse(*bad)
+        await records.happen(change(bad[0], 1), change(bad[0], 2), change("good", 3))
+        await records.patiently(0.1)
+        for number, id in enumerate(bad):
+            await records.happen(change(id, 10 + number), change(f"good{number}", 100 + number))
+            await records.work()
+        found = (await records.endpoint()).troubles
+        assert len(found) == MAX_TROUBLES
+        assert found[0].attempt > 1
+        assert [(one.record, one.error, one.dead) for one in found] == [
+            (f"main/note/{id}", "It answered 500.", False) for id in bad[:-1]
+        ]
+
+    async def test_tries_of_nobody_are_forgotten(self, records: Records) -> None:
+        """A try that ends after its endpoint was deleted leaves a row behind; a sweep takes it, no other."""
+        endpoint, _ = await records.add()
+        await records.happen(change("a", 1))
+        await records.work()
+        (tried,) = await records.tries()
+        log = records.world.webhooks._log
+        ended = Tried(
+            message=tried.message, event=tried.event, attempt=2, status=200, failure="", took=1, at=1
+        )
+        await records.world.database.write(lambda tx: log(tx, "deleted", [ended]))
+        await records.world.jobs.handler("webhooks.sweep").call(None, None)  # type: ignore[arg-type]
+        left = await records.world.database.read(lambda tx: tx.fetch(TRIES))
+        assert [tuple(row) for row in left] == [(endpoint.id,)]
 
     async def test_what_cannot_be_tried_is_tried_later(self, records: Records) -> None:
         """Where others use all of a host's places: no job fails, no try counts, all arrive once."""

@@ -16,7 +16,7 @@ SHOWN = 400
 
 
 def show(arguments: argparse.Namespace) -> None:
-    """Print every endpoint, what it hears of, what waits for it, and why it is off."""
+    """Print every endpoint, what it hears of, what waits for it, what fails, and why it is off."""
     settings, _ = open_project()
 
     async def look(database: Database) -> list[Endpoint]:
@@ -28,6 +28,9 @@ def show(arguments: argparse.Namespace) -> None:
         print(f"    hears: {_hears(one)}")
         if one.waiting or one.dead:
             print(f"    records: {one.waiting} waiting, {one.dead} dead")
+        for it in one.troubles:
+            state = "dead" if it.dead else "waiting"
+            print(f"    {state} after try {it.attempt}: {it.event} {_plain(it.record)}: {_plain(it.error)}")
         if not one.enabled:
             print(f"    off: {one.reason}")
         elif one.failing_since is not None:
@@ -51,9 +54,8 @@ def test(arguments: argparse.Namespace) -> int:
 
     tried = with_backend(settings, app, send)
     print(f"{tried.status or 'no answer'} after {tried.took} ms, message {tried.message}")
-    # A terminal obeys control characters, and an answer is a stranger's.
     for line in tried.body[:SHOWN].decode("utf-8", "replace").splitlines():
-        print("    " + "".join(c if c.isprintable() else "?" for c in line))
+        print("    " + _plain(line))
     if tried.failure:
         print(tried.failure)
     print(advice(tried))
@@ -101,6 +103,11 @@ def advice(tried: Tried) -> str:
             return "It arrived."
         case _:
             return "Anything but 2xx is a failure: answer 204 once the message is kept."
+
+
+def _plain(text: str) -> str:
+    """A terminal obeys control characters, and what a stranger says may have some."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _hears(one: Endpoint) -> str:

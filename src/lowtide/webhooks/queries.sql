@@ -35,6 +35,9 @@ DELETE FROM webhook_endpoint WHERE id = $1
 -- name: delete_tries
 DELETE FROM webhook_try WHERE endpoint = $1
 
+-- name: sweep_tries
+DELETE FROM webhook_try WHERE endpoint NOT IN (SELECT id FROM webhook_endpoint)
+
 -- name: add_try
 INSERT INTO webhook_try (id, endpoint, message, event, attempt, status, error, took, at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -135,6 +138,14 @@ SELECT op FROM webhook_record WHERE endpoint = $1 AND dead_at IS NULL LIMIT $2) 
 -- name: counts
 SELECT endpoint, CASE WHEN dead_at IS NULL THEN 0 ELSE 1 END AS dead, COUNT(*) FROM webhook_record
 GROUP BY endpoint, CASE WHEN dead_at IS NULL THEN 0 ELSE 1 END
+
+-- name: troubles
+-- What waits comes before what is dead; of that, what was tried most.
+SELECT endpoint, record, event, attempt, error, dead FROM (
+SELECT endpoint, record, event, attempt, error, CASE WHEN dead_at IS NULL THEN 0 ELSE 1 END AS dead,
+ROW_NUMBER() OVER (PARTITION BY endpoint
+ORDER BY CASE WHEN dead_at IS NULL THEN 0 ELSE 1 END, attempt DESC, op) AS place
+FROM webhook_record WHERE attempt > 0) AS failed WHERE place <= $1 ORDER BY endpoint, place
 
 -- name: delete_records
 DELETE FROM webhook_record WHERE endpoint = $1

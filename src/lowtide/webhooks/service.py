@@ -43,6 +43,8 @@ DISABLE_AFTER = 5 * 86_400
 """Seconds of nothing but failures after which an endpoint is switched off."""
 BOTH = 86_400
 """Seconds for which the old secret signs, too, after a rotation."""
+MAX_TROUBLES = 5
+"""Messages that failed which are named of an endpoint."""
 MAX_NAMED = 200
 """Models, or spaces, that an endpoint names."""
 SWEEP = "webhooks.sweep"
@@ -57,6 +59,20 @@ class Message(msgspec.Struct, frozen=True):
     id: str
     event: str
     body: str
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """A message about a record that failed."""
+
+    record: str
+    """``space/model/id``: what comes later about it waits."""
+    event: str
+    attempt: int
+    """Tries so far."""
+    error: str
+    """What the last one said; of a dead message why it is dead."""
+    dead: bool
+    """It is not tried again, unless ``replay`` sends it."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +98,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Messages about records on their way."""
     dead: int = 0
     """Messages about records that were given up; ``replay`` sends them again."""
+    troubles: list[Trouble] = []
+    """Some of those that failed: first what waits, and of that what was tried most."""
 
 
 class Try(msgspec.Struct, frozen=True):
@@ -326,7 +344,12 @@ class Webhooks:
         await self._audit.write(tx, entry)
 
     async def _sweep(self, _job: Job, _payload: None) -> None:
-        await self.database.write(self._records.sweep)
+        async def sweep(tx: Tx) -> None:
+            await self._records.sweep(tx)
+            # Of a try that ended after its endpoint was deleted.
+            await tx.execute(_SQL["sweep_tries"])
+
+        await self.database.write(sweep)
 
     def _body(self, event: str, data: dict[str, Any]) -> str:
         return msgspec.json.encode({"type": event, "timestamp": self._clock.now(), "data": data}).decode()
@@ -342,11 +365,19 @@ class Webhooks:
 
 
 async def listed(tx: Tx) -> list[Endpoint]:
-    """Every endpoint, the oldest first, with what waits for it. Two statements."""
+    """Every endpoint, the oldest first, with what waits for it and what failed. Three statements."""
     counts = {(id, dead): count for id, dead, count in await tx.fetch(_SQL["counts"])}
+    troubles: dict[str, list[Trouble]] = {}
+    for id, record, event, attempt, error, dead in await tx.fetch(_SQL["troubles"], MAX_TROUBLES):
+        troubles.setdefault(id, []).append(Trouble(record, event, attempt, error, bool(dead)))
     found = [_endpoint(row) for row in await tx.fetch(_SQL["endpoints"])]
     return [
-        msgspec.structs.replace(one, waiting=counts.get((one.id, 0), 0), dead=counts.get((one.id, 1), 0))
+        msgspec.structs.replace(
+            one,
+            waiting=counts.get((one.id, 0), 0),
+            dead=counts.get((one.id, 1), 0),
+            troubles=troubles.get(one.id, []),
+        )
         for one in found
     ]
 
