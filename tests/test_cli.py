@@ -202,7 +202,14 @@ class TestSchema:
         """Each model is a table, with the built-in ones, in types that SQLite has."""
         assert main(["schema"]) == 0
         tables = {table["name"]: table for table in json.loads(capsys.readouterr().out)["tables"]}
-        assert set(tables) == {"membership", "todo_list", "todo", "lowtide_rejections", "lowtide_commands"}
+        assert set(tables) == {
+            "membership",
+            "todo_list",
+            "todo",
+            "note",
+            "lowtide_rejections",
+            "lowtide_commands",
+        }
         columns = {column["name"]: column["type"] for column in tables["todo"]["columns"]}
         assert columns["title"] == "TEXT"
         assert columns["done"] == "INTEGER"

@@ -33,6 +33,17 @@ export async function open({ viewport = PHONE, javascript = true, args = [] } = 
   return { browser, page };
 }
 
+/** Wait until `look` gives something true, and give it. */
+export async function until(what, look, seconds = 150) {
+  const end = Date.now() + seconds * 1000;
+  for (;;) {
+    const found = await look().catch(() => null);
+    if (found) return found;
+    if (Date.now() > end) throw new Error(`waited for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 60));
+  }
+}
+
 /** A virtual authenticator (WebAuthn) in `page`: a phone that verifies its user, unless `changed` says not. */
 export async function authenticator(page, changed = {}) {
   const session = await page.createCDPSession();

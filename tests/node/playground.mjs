@@ -3,7 +3,7 @@
 // Prints what was seen as one line of JSON; what it should be is the test's to say. Nobody waits for a time here,
 // but for what should come; what does not come fails with its name.
 
-import { open } from './browser.mjs';
+import { open, until } from './browser.mjs';
 
 const [address] = process.argv.slice(2);
 const WIDE = { width: 1440, height: 900 };
@@ -12,17 +12,6 @@ const opened = await open({ viewport: WIDE });
 const { browser } = opened;
 const { faults } = opened.page; // what any page did wrong
 let { page } = opened;
-
-/** Wait until `look` gives something true, and give it. */
-async function until(what, look, seconds = 150) {
-  const end = Date.now() + seconds * 1000;
-  for (;;) {
-    const found = await look().catch(() => null);
-    if (found) return found;
-    if (Date.now() > end) throw new Error(`waited for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 60));
-  }
-}
 
 const frame = (id) => page.frames().find((one) => one.url().endsWith(`/phone/${id}`));
 /** What a phone shows, and what its database holds. */
@@ -241,6 +230,10 @@ try {
       if (word === 'Once more' || word === 'Try again') break;
       await page.keyboard.press('Enter');
     }
+    // The last story ends with an account on the one and nobody on the other.
+    await choose('a', 2, 'ann');
+    await choose('b', 2, 'ben');
+    await ready();
     // On into the first phone, and to its first checkbox.
     let inside = '';
     for (let n = 0; n < 6 && !inside.endsWith('done'); n++) {

@@ -44,6 +44,13 @@ class Place(Model):
     write = member("team", "team_id")
 
 
+@app.model
+class Visit(Model):
+    user_id = Text()
+    write = owner("user_id")
+
+
+app.stream("mine", carries={Visit: "user_id"}, keys=me)
 app.stream(
     "team",
     carries={Membership: "team_id", Place: "team_id"},
@@ -193,7 +200,7 @@ class TestView:
         async with client.open("GET", "/playground/server") as call:
             assert (await call.next())["status"] == 200
             first = json.loads(await call.line())
-            assert first["records"] == {"membership": [], "place": []}
+            assert first["records"] == {"membership": [], "place": [], "visit": []}
             content = {"id": "p1", "data": {"team_id": TEAM, "name": "Pier"}}
             await client.post("/v1/records/place", json=content, token=token)
             then = json.loads(await call.line())
@@ -219,9 +226,24 @@ class TestView:
             for n, team in enumerate(teams)
         ]
         await client.post("/v1/records", json={"writes": writes}, token=asked.json()["token"])
+        writes = [
+            {"op": "create", "model": "visit", "id": id, "data": {"user_id": "ann"}}
+            for id in ("a", "playground", "playground-1", "playground-2", "playgrounds", "z")
+        ]
+        await client.post("/v1/records", json={"writes": writes}, token=asked.json()["token"])
         seen = await look(stored.sync)
         await stored.stop()
         assert [one.data["team_id"] for one in seen.records["place"]] == [TEAM] * MAX_SHOWN
+        assert [one.id for one in seen.records["visit"]] == ["playground-1", "playground-2"]
+
+    async def test_it_calls_users_by_their_addresses(self, stored: Lowtide) -> None:
+        """A guest has none; and nobody but the developer is told."""
+        await stored.start()
+        client = Client(stored.asgi)
+        guest = (await client.post("/v1/auth/anonymous", json={})).json()["user"]["id"]
+        seen = await look(stored.sync)
+        await stored.stop()
+        assert seen.people == {guest: ""}
 
     async def test_the_page_learns_what_the_app_declares(self, client: Client) -> None:
         """Tables for the phones, and how each field merges: it can say what an app lacks."""

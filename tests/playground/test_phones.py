@@ -131,8 +131,8 @@ def test_the_tour_goes_with_a_keyboard_alone(seen: Seen) -> None:
     assert tour["stops"][-1][0] == "Begin"
     assert {outline for _, outline in tour["stops"]} == {"solid"}
     assert not any("takes longer" in told for told in tour["told"])
-    assert tour["told"][-1].startswith("The rows are there again")
-    assert len(tour["told"]) == 17
+    assert tour["told"][-1].startswith("Nothing of Emma is left")
+    assert len(tour["told"]) == 24
     assert tour["inside"].endswith("done")
     assert tour["done"]
     live, lines = tour["log"]

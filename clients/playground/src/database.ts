@@ -2,15 +2,23 @@
 
 import { column, Schema, Table } from '@powersync/common';
 import { PowerSyncDatabase, WASQLiteVFS } from '@powersync/web';
-import { LowtideConnector } from '@lowtide/client';
+import { Lowtide, Session, webStore, type Watch } from '@lowtide/client';
 import { setClock, setUpClock } from './clock';
-import { databaseName } from './files';
+import { databaseName, sessionName } from './files';
+import { Holder } from './holder';
 import { Network, type Sent } from './network';
 import { askToken, type Facts } from './server';
-import { onSwitches, readSwitches, type PhoneId, type Switches } from './switches';
+import { ACCOUNT, onSwitches, readSwitches, type PhoneId, type Switches } from './switches';
 
 const KINDS = { TEXT: column.text, INTEGER: column.integer, REAL: column.real };
-const RETRY = 600; // milliseconds: a page is watched by somebody who waits
+const SYNC = { retryDelayMs: 600, crudUploadThrottleMs: 100 }; // a page is watched by somebody who waits
+/** The phone's network is `Network`'s to take away; what the browser knows of the machine's is of no interest. */
+const SURROUNDINGS: Watch = {
+  background: 'stay',
+  now: () => ({ online: true, metered: false, visible: true }),
+  subscribe: () => () => {}
+};
+const ROWS = "SELECT name FROM sqlite_master WHERE type = 'table' AND (name LIKE 'ps_data%' OR name IN ('ps_oplog', 'ps_crud'))";
 
 export interface Report {
   connected: boolean;
@@ -23,7 +31,8 @@ export interface Report {
 export class Phone {
   readonly network: Network;
   db!: PowerSyncDatabase;
-  readonly connector: LowtideConnector;
+  lowtide!: Lowtide;
+  holder!: Holder;
   switches: Switches;
   private closed = false;
 
@@ -37,8 +46,6 @@ export class Phone {
     this.network = new Network(globalThis.fetch.bind(globalThis), hear);
     this.network.set(this.switches);
     globalThis.fetch = this.network.send;
-    const { user } = this.switches;
-    this.connector = new LowtideConnector({ endpoint: location.origin, tokens: () => askToken(fetch, user) });
   }
 
   /** Open the database that belongs to the user of this phone, and begin to sync. */
@@ -65,7 +72,16 @@ export class Phone {
       logger: { log: () => {} }
     });
     await this.db.init();
-    await this.connector.prepare(this.db);
+    // An account's session is kept as an app keeps it; whoever has a development token asks for another one.
+    const endpoint = location.origin;
+    const device = { name: `Phone ${this.id}`, platform: 'web' };
+    const session =
+      user === ACCOUNT ? new Session({ endpoint, store: webStore(), name: sessionName(this.facts, this.id), device }) : null;
+    const tokens = session ?? (() => askToken(fetch, user));
+    this.lowtide = new Lowtide(this.db, { endpoint, tokens, surroundings: SURROUNDINGS });
+    this.holder = new Holder(user, session, this.lowtide, () => this.rows());
+    await this.lowtide.open();
+    this.holder.begin();
     this.connect(); // does not wait: another tab that has this phone open may be the one that syncs
     onSwitches((phone, now) => {
       if (phone === this.id) this.obey(now);
@@ -73,8 +89,8 @@ export class Phone {
   }
 
   private connect(): void {
-    this.db
-      .connect(this.connector, { retryDelayMs: RETRY, crudUploadThrottleMs: 100 })
+    this.lowtide
+      .connect({ metered: 'ignore', sync: SYNC })
       .catch((error: unknown) => console.warn('the phone could not connect', error));
   }
 
@@ -84,8 +100,17 @@ export class Phone {
     setClock(this.id, now.ahead);
     this.network.set(now);
     if (now.user !== before.user) return location.reload(); // another user has a database of their own
-    this.connector.hurry(); // as an app does that hears of a network
+    this.lowtide.connector.hurry(); // as an app does that hears of a network
     if (before.airplane && !now.airplane) this.connect();
+  }
+
+  /** How many rows its database holds: of any table, and waiting to be sent. */
+  private async rows(): Promise<number> {
+    let count = 0;
+    for (const { name } of await this.db.getAll<{ name: string }>(ROWS)) {
+      count += (await this.db.get<{ n: number }>(`SELECT count(*) AS n FROM "${name}"`)).n;
+    }
+    return count;
   }
 
   /** How it stands; null once it is closed. */
@@ -107,7 +132,7 @@ export class Phone {
   /** Stop, so that the database's file can be deleted. */
   async close(): Promise<void> {
     this.closed = true;
-    await this.db.disconnect();
+    await this.lowtide.close();
     await this.db.close();
   }
 }

@@ -2,7 +2,7 @@
 
 import type { Sent } from './network';
 import type { Device, Stage } from './stage';
-import { setSwitches, USERS } from './switches';
+import { ACCOUNT, setSwitches, USERS } from './switches';
 import { letIn, membership, putOut } from './team';
 
 const HOUR = 3600_000;
@@ -15,8 +15,8 @@ const CLOCKS: [string, number][] = [
 
 export function DeviceFrame({ stage, device }: { stage: Stage; device: Device }) {
   const { id, switches } = device;
-  const { user } = switches;
-  const held = membership(stage.view, user);
+  const { who } = device;
+  const held = membership(stage.view, who.id);
   const toggle = (name: 'airplane' | 'train' | 'basement', word: string, path: string) => (
     <button
       class="switch"
@@ -33,27 +33,27 @@ export function DeviceFrame({ stage, device }: { stage: Stage; device: Device })
     <>
       <div class={`device ${switches.airplane ? 'off' : ''}`} data-phone={id}>
         <div class="bar">
-          <b class={`face ${user}`}>{user[0]}</b>
-          <span class="name">{user}’s phone</span>
+          <b class={`face ${who.kind === 'token' ? who.id : who.kind}`}>{who.kind === 'nobody' ? '–' : who.name[0]}</b>
+          <span class="name">{who.name}’s phone</span>
           <span class={`signal ${device.connected ? 'on' : ''}`} aria-hidden="true">
             <i />
             <i />
             <i />
           </span>
         </div>
-        <iframe title={`${user}’s phone`} src={`/playground/phone/${id}`} />
+        <iframe title={`${who.name}’s phone`} src={`/playground/phone/${id}`} />
       </div>
       <Wire sent={device.sent} waiting={device.waiting} />
-      <div class="switches" role="group" aria-label={`Switches of ${user}’s phone`}>
+      <div class="switches" role="group" aria-label={`Switches of ${who.name}’s phone`}>
         {toggle('airplane', 'Airplane', 'M21 15v-2l-8-5V4a1.5 1.5 0 0 0-3 0v4l-8 5v2l8-2.5V17l-2 1.5V20l3.5-1 3.5 1v-1.5L13 17v-4.500z')}
         {toggle('train', 'Slow train', 'M7 3h10a3 3 0 0 1 3 3v8a3 3 0 0 1-3 3l2 3h-2l-2-3H9l-2 3H5l2-3a3 3 0 0 1-3-3V6a3 3 0 0 1 3-3zm-1 4v4h12V7zm2 7.500h1.500M14.500 14.500H16')}
         {toggle('basement', 'Basement', 'M3 4h6v5h5v5h5v6M3 20h18M14 4l6 6M20 4l-6 6')}
         <button
           class="switch"
           aria-pressed={held === undefined}
-          disabled={!stage.view}
+          disabled={!stage.view || !who.id}
           onClick={() =>
-            (held ? putOut(stage.view, user) : letIn(user)).catch((error: Error) => stage.log('server', error.message, 'bad'))
+            (held ? putOut(stage.view, who.id) : letIn(who.id)).catch((error: Error) => stage.log('server', error.message, 'bad'))
           }
         >
           <svg viewBox="0 0 24 24" width="18" height="18" aria-hidden="true">
@@ -73,10 +73,11 @@ export function DeviceFrame({ stage, device }: { stage: Stage; device: Device })
         </label>
         <label>
           <span>User</span>
-          <select value={user} onChange={(event) => setSwitches(id, { user: event.currentTarget.value })}>
+          <select value={switches.user} onChange={(event) => setSwitches(id, { user: event.currentTarget.value })}>
             {USERS.map((one) => (
               <option key={one}>{one}</option>
             ))}
+            <option value={ACCOUNT}>{switches.user === ACCOUNT ? who.name : 'guest …'}</option>
           </select>
         </label>
       </div>
@@ -115,7 +116,9 @@ function words(path: string): string {
   if (path === '/sync/stream') return '↓ download';
   if (path === '/v1/sync/batches') return '↑ changes';
   if (path.startsWith('/v1/sync/conflicts')) return '↓ conflicts';
-  if (path === '/playground/token') return '↓ token';
+  if (path === '/playground/token' || path.endsWith('/token/refresh')) return '↓ token';
+  if (path.startsWith('/v1/auth/')) return '↑ account';
+  if (path === '/dev/outbox.json') return '↓ mailbox';
   return '↓ checkpoint';
 }
 

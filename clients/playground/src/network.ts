@@ -33,6 +33,8 @@ export class Network {
   private readonly under = new Set<AbortController>();
   /** The answer to the next upload gets lost, whatever the weather. */
   loseAnswer = false;
+  /** Uploads get lost on the way, whatever the weather, for as long as this is so. */
+  loseUploads = false;
   private weather: Weather = { airplane: false, train: false, basement: false };
 
   constructor(
@@ -77,7 +79,8 @@ export class Network {
       const { airplane, train, basement } = this.weather;
       if (airplane) throw this.because(end, 'no network');
       if (train) await pause(between(TRAIN.delay), cut.signal);
-      if (basement && Math.random() < BASEMENT.requestLost) {
+      const held = this.loseUploads && address.pathname === '/v1/sync/batches';
+      if (held || (basement && Math.random() < BASEMENT.requestLost)) {
         await pause(between(BASEMENT.patience), cut.signal);
         throw this.because(end, 'request lost');
       }

@@ -2,11 +2,13 @@
 
 import { render } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
+import { Account } from './account';
 import { Phone, type Report } from './database';
+import type { Holder, Who } from './holder';
 import type { Sent } from './network';
 import { readFacts, type Facts, type Lost } from './server';
-import { PHONES, type PhoneId } from './switches';
-import { Todos, type Member, type Refusal, type Todo } from './todos';
+import { PHONES, USERS, type PhoneId } from './switches';
+import { Todos, type Member, type Note, type Refusal, type Todo } from './todos';
 
 const MOST_SENT = 200; // requests that are remembered
 
@@ -14,17 +16,23 @@ const MOST_SENT = 200; // requests that are remembered
 export interface PhoneHandle {
   id: PhoneId;
   todos: Todos;
+  holder: Holder;
   report(): Promise<Report | null>;
   /** What went over the network, the oldest first. */
   sent(): readonly Sent[];
   /** The answer to the next upload gets lost. */
   loseAnswer(): void;
+  /** Uploads get lost until further notice. */
+  loseUploads(lost: boolean): void;
+  /** Press the button that says `word`, as a finger does, or only look for it. Whether it is there. */
+  press(word: string, really?: boolean): boolean;
   close(): Promise<void>;
 }
 
 /** What the phone tells the page around it, as `detail` of the event `phone`. */
 export type PhoneNews =
   | { kind: 'ready'; handle: PhoneHandle }
+  | { kind: 'who'; phone: PhoneId; who: Who }
   | { kind: 'sent'; phone: PhoneId; sent: Sent }
   | { kind: 'report'; phone: PhoneId; report: Report }
   | { kind: 'refused'; phone: PhoneId; refusals: Refusal[] };
@@ -36,6 +44,15 @@ const tell = (news: PhoneNews) => {
 function App({ phone, todos, facts }: { phone: Phone; todos: Todos; facts: Facts }) {
   const [screen, setScreen] = useState(todos.screen);
   const [report, setReport] = useState<Report | null>(null);
+  const { holder } = phone;
+  const [who, setWho] = useState(holder.who);
+  const again = () => {
+    const now = holder.who;
+    setWho(now);
+    tell({ kind: 'who', phone: phone.id, who: now });
+    document.title = `${now.name}’s phone`;
+    void todos.look();
+  };
   useEffect(() => {
     const look = async () => {
       const now = await phone.report();
@@ -49,19 +66,23 @@ function App({ phone, todos, facts }: { phone: Phone; todos: Todos; facts: Facts
         tell({ kind: 'refused', phone: phone.id, refusals: now.refusals });
         void look();
       }),
-      phone.db.registerListener({ statusChanged: () => void look() })
+      phone.db.registerListener({ statusChanged: () => void look() }),
+      holder.onChange(again)
     ];
+    again();
     void look();
     return () => stops.forEach((stop) => stop());
   }, []);
-  const { user } = phone.switches;
   const inTeam = screen.list !== null;
+  const nobody = who.kind === 'nobody';
+  const notes = todos.keepsNotes && !nobody;
   return (
     <>
       <header>
-        <h1>{screen.list?.title ?? 'To do'}</h1>
-        <State report={report} airplane={phone.switches.airplane} />
+        <h1>{screen.list?.title ?? (notes ? 'Notes' : 'To do')}</h1>
+        {!nobody && <State report={report} airplane={phone.switches.airplane} />}
       </header>
+      {who.kind !== 'token' && <Account holder={holder} who={who} again={again} />}
       <main>
         {screen.refusals.map((refusal) => (
           <Refused key={refusal.id} refusal={refusal} todos={todos} />
@@ -69,22 +90,25 @@ function App({ phone, todos, facts }: { phone: Phone; todos: Todos; facts: Facts
         {screen.lost.map((lost) => (
           <Lost_ key={lost.id} lost={lost} todos={todos} />
         ))}
-        {!inTeam && report?.hasSynced && (
+        {who.kind === 'token' && !inTeam && report?.hasSynced && (
           <p class="nothing">
-            <b>{user} is in no team.</b>
+            <b>{who.name} is in no team.</b>
             <br />
-            So there is nothing to see on this phone, and nothing in its database.
+            So nothing of a team is on this phone, or in its database.
           </p>
         )}
-        {!inTeam && !report?.hasSynced && <p class="nothing">Waiting for the first sync …</p>}
+        {!nobody && !inTeam && !report?.hasSynced && screen.notes.length === 0 && (
+          <p class="nothing">Waiting for the first sync …</p>
+        )}
         <ul class="todos">
           {screen.todos.map((todo) => (
             <Row key={todo.id} todo={todo} todos={todos} merges={facts.merges.todo ?? {}} />
           ))}
         </ul>
         {inTeam && <Add todos={todos} />}
+        {notes && <Notes notes={screen.notes} todos={todos} titled={inTeam} />}
       </main>
-      {inTeam && <Members members={screen.members} todos={todos} />}
+      {inTeam && <Members members={screen.members} todos={todos} who={who} />}
     </>
   );
 }
@@ -255,6 +279,28 @@ function Add({ todos }: { todos: Todos }) {
   );
 }
 
+function Notes({ notes, todos, titled }: { notes: Note[]; todos: Todos; titled: boolean }) {
+  return (
+    <section class="own" aria-label="Notes">
+      {titled && <h2>Notes</h2>}
+      <p class="hint">Yours alone: no other user’s phone has them.</p>
+      <ul>
+        {notes.map((note) => (
+          <li key={note.id} data-user={note.user}>
+            <span>{note.text}</span>
+            <button aria-label={`Delete the note ${note.text}`} onClick={() => todos.removeNote(note.id)}>
+              ×
+            </button>
+          </li>
+        ))}
+      </ul>
+      <div class="add">
+        <NewText label="New note" save={(text) => todos.addNote(text)} />
+      </div>
+    </section>
+  );
+}
+
 function Refused({ refusal, todos }: { refusal: Refusal; todos: Todos }) {
   return (
     <section class="card refused" aria-label="Refused">
@@ -281,13 +327,14 @@ function Lost_({ lost, todos }: { lost: Lost; todos: Todos }) {
   );
 }
 
-function Members({ members, todos }: { members: Member[]; todos: Todos }) {
+function Members({ members, todos, who }: { members: Member[]; todos: Todos; who: Who }) {
+  const named = (user: string) => (USERS.includes(user) ? user : user === who.id ? who.name : 'somebody');
   const dora = members.some((one) => one.user === 'dora');
   return (
     <footer aria-label="Members">
       {members.map((one) => (
         <span key={one.id} class={`face ${one.user}`} title={one.user}>
-          {one.user}
+          {named(one.user)}
         </span>
       ))}
       {!dora && (
@@ -310,17 +357,24 @@ async function start() {
     if (sent.length > MOST_SENT) sent.shift();
     tell({ kind: 'sent', phone: id, sent: one });
   });
-  document.title = `${phone.switches.user}'s phone`;
   await phone.open();
-  const todos = new Todos(phone.db, phone.connector);
+  const todos = new Todos(phone.db, phone.lowtide, phone.holder);
   await todos.start();
   render(<App phone={phone} todos={todos} facts={facts} />, document.body);
   const handle: PhoneHandle = {
     id,
     todos,
+    holder: phone.holder,
     report: () => phone.report(),
     sent: () => sent,
     loseAnswer: () => (phone.network.loseAnswer = true),
+    loseUploads: (lost) => (phone.network.loseUploads = lost),
+    press: (word, really = true) => {
+      const buttons = [...document.querySelectorAll('button')];
+      const found = buttons.find((one) => one.textContent?.trim() === word && !one.disabled);
+      if (really) found?.click();
+      return found !== undefined;
+    },
     close: () => {
       todos.stop();
       return phone.close();

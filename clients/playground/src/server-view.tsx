@@ -1,7 +1,7 @@
 // The server's side of it: rows, journal, refusals, and the number that orders everything.
 
 import { useRef } from 'preact/hooks';
-import { asServer, writer, type Lost, type Shown, type View } from './server';
+import { asServer, called, writer, type Lost, type Shown, type View } from './server';
 import type { Stage } from './stage';
 import { TEAM } from './team';
 
@@ -17,6 +17,7 @@ export function ServerView({ stage }: { stage: Stage }) {
   }
   const here = (model: string) => (view.records[model] ?? []).filter((one) => one.data.team_id === TEAM);
   const members = here('membership').map((one) => String(one.data.user_id));
+  const notes = view.records.note ?? [];
   const restore = (id: string) =>
     asServer('POST', `/v1/sync/conflicts/${id}/restore`).catch((error: Error) => stage.log('server', error.message, 'bad'));
   return (
@@ -29,8 +30,8 @@ export function ServerView({ stage }: { stage: Stage }) {
       </div>
       <p class="members">
         {members.sort().map((user) => (
-          <span key={user} class={`face ${user}`}>
-            {user}
+          <span key={user} class={`face ${user in view.people ? 'account' : user}`}>
+            {called(view, user)}
           </span>
         ))}
       </p>
@@ -47,6 +48,23 @@ export function ServerView({ stage }: { stage: Stage }) {
           <Row key={one.id} one={one} />
         ))}
       </table>
+      {notes.length > 0 && (
+        <>
+          <h3>
+            Notes <small>each its user’s alone</small>
+          </h3>
+          <ul class="journal notes">
+            {notes.slice(-8).map(({ id, data }) => (
+              <li key={id}>
+                <span>{String(data.text)}</span>
+                <b class={`face ${view.people[String(data.user_id)] ? 'account' : String(data.user_id)}`}>
+                  {called(view, String(data.user_id))}
+                </b>
+              </li>
+            ))}
+          </ul>
+        </>
+      )}
       <h3>
         Journal <small>values that lost a conflict</small>
       </h3>
@@ -64,7 +82,7 @@ export function ServerView({ stage }: { stage: Stage }) {
         {view.rejections.slice(-4).map((one) => (
           <li key={one.id}>
             <span>
-              <b>{String(one.data.device ?? '').split('/')[0]}</b> {String(one.data.op)} {String(one.data.model)}:{' '}
+              <b>{called(view, String(one.data.device ?? '').split('/')[0]!)}</b> {String(one.data.op)} {String(one.data.model)}:{' '}
               {String(one.data.message)}
             </span>
           </li>

@@ -22,9 +22,16 @@ export interface Shown {
 
 export type Lost = Conflict;
 
+/** What to call a user: accounts by their address, guests so, everybody else by their id. */
+export function called(view: View | null, user: string): string {
+  const email = view?.people[user];
+  return email === undefined ? user : email.split('@')[0] || 'guest';
+}
+
 /** Who wrote with this device, as far as the server knows. */
 export function writer(view: View, device: string): string {
-  return view.devices[device] ?? (device.startsWith('restore:') ? 'who restored' : 'the server');
+  const user = view.devices[device];
+  return user ? called(view, user) : device.startsWith('restore:') ? 'who restored' : 'the server';
 }
 
 export interface View {
@@ -35,6 +42,8 @@ export interface View {
   conflicts: Lost[];
   /** Whose each device is, by its client_id. */
   devices: Record<string, string>;
+  /** The address of each account, empty for a guest. */
+  people: Record<string, string>;
 }
 
 /** An id that sorts behind those made before. */

@@ -7,7 +7,7 @@ import { readFacts, type Facts } from './server';
 import { ServerView } from './server-view';
 import { Stage } from './stage';
 import { Stories } from './stories';
-import { PHONES } from './switches';
+import { PHONES, USERS } from './switches';
 import { missing } from './team';
 
 function App({ stage }: { stage: Stage }) {
@@ -46,13 +46,13 @@ function App({ stage }: { stage: Stage }) {
             aria-current={shown === place ? 'true' : undefined}
             onClick={() => document.getElementById(`place-${place}`)?.scrollIntoView({ inline: 'start', block: 'nearest' })}
           >
-            {place === 'server' ? 'server' : stage.devices[place as 'a'].switches.user}
+            {place === 'server' ? 'server' : stage.devices[place as 'a'].who.name}
           </button>
         ))}
       </nav>
       <main class="places">
         {PHONES.map((id) => (
-          <section class="place" id={`place-${id}`} key={id} aria-label={`Phone of ${stage.devices[id].switches.user}`}>
+          <section class="place" id={`place-${id}`} key={id} aria-label={`Phone of ${stage.devices[id].who.name}`}>
             <DeviceFrame stage={stage} device={stage.devices[id]} />
           </section>
         ))}
@@ -73,7 +73,7 @@ function Log({ stage }: { stage: Stage }) {
       <ol>
         {stage.lines.map((line) => (
           <li key={line.n} class={line.tone}>
-            <time>{new Date(line.at).toTimeString().slice(0, 8)}</time> <b class={`who ${line.who}`}>{line.who}</b> {line.what}
+            <time>{new Date(line.at).toTimeString().slice(0, 8)}</time> <b class={`who ${tint(line.who)}`}>{line.who}</b> {line.what}
           </li>
         ))}
       </ol>
@@ -81,6 +81,8 @@ function Log({ stage }: { stage: Stage }) {
     </section>
   );
 }
+
+const tint = (who: string) => ([...USERS, 'server', 'guest'].includes(who) ? who : 'account');
 
 function Mark() {
   return (

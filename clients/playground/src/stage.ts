@@ -1,11 +1,12 @@
 // What is on the stage: three phones, the server's view, and a log of what happened. The page shows it, and the
 // stories play on it.
 
-import { databaseName } from './files';
+import { databaseName, sessionName } from './files';
+import type { Who } from './holder';
 import type { Sent } from './network';
 import type { PhoneHandle, PhoneNews } from './phone';
-import { followServer, writer, type Facts, type View } from './server';
-import { onSwitches, PHONES, readSwitches, resetSwitches, type PhoneId, type Switches } from './switches';
+import { called, followServer, writer, type Facts, type View } from './server';
+import { ACCOUNT, onSwitches, PHONES, readSwitches, resetSwitches, USERS, type PhoneId, type Switches } from './switches';
 import { isSet, setUp, startOver } from './team';
 
 const MOST_LINES = 60;
@@ -22,6 +23,7 @@ export interface Line {
 export interface Device {
   id: PhoneId;
   switches: Switches;
+  who: Who;
   handle: PhoneHandle | null;
   connected: boolean;
   waiting: number;
@@ -36,7 +38,7 @@ export class Stage {
   readonly devices = Object.fromEntries(
     PHONES.map((id) => [
       id,
-      { id, switches: readSwitches(id), handle: null, connected: false, waiting: 0, refused: 0, sent: [] }
+      { id, switches: readSwitches(id), who: expected(readSwitches(id)), handle: null, connected: false, waiting: 0, refused: 0, sent: [] }
     ])
   ) as unknown as Record<PhoneId, Device>;
   private readonly hearers = new Set<() => void>();
@@ -46,7 +48,12 @@ export class Stage {
   constructor(readonly facts: Facts) {
     addEventListener('phone', (event) => this.heard((event as CustomEvent<PhoneNews>).detail));
     onSwitches((phone, now) => {
-      this.devices[phone].switches = now;
+      const device = this.devices[phone];
+      if (now.user !== device.switches.user) {
+        // The phone starts anew, with another database.
+        Object.assign(device, { who: expected(now), handle: null, connected: false, waiting: 0, refused: 0 });
+      }
+      device.switches = now;
       this.changed();
     });
     void followServer((view) => this.see(view));
@@ -85,9 +92,12 @@ export class Stage {
     await startOver(this.facts);
     const folder = await navigator.storage.getDirectory();
     for (const phone of PHONES) {
-      const file = databaseName(this.facts, phone, readSwitches(phone).user);
-      for (const name of [file, `${file}-journal`, `${file}-wal`]) {
-        await folder.removeEntry(name).catch(() => {}); // there is none
+      localStorage.removeItem(sessionName(this.facts, phone));
+      for (const user of [...USERS, ACCOUNT]) {
+        const file = databaseName(this.facts, phone, user);
+        for (const name of [file, `${file}-journal`, `${file}-wal`]) {
+          await folder.removeEntry(name).catch(() => {}); // there is none
+        }
       }
     }
     resetSwitches();
@@ -116,10 +126,10 @@ export class Stage {
     }
     const refused = new Set(before.rejections.map((one) => one.id));
     for (const one of view.rejections.filter(({ id }) => !refused.has(id))) {
-      const who = String(one.data.device ?? '').split('/')[0];
+      const who = called(view, String(one.data.device ?? '').split('/')[0]!);
       this.log('server', `refused a change of ${who}: ${String(one.data.message)}`, 'bad');
     }
-    for (const user of ['ann', 'ben', 'cleo', 'dora']) {
+    for (const user of USERS) {
       const [was, is] = [before, view].map((one) => one.records.membership?.some((m) => m.data.user_id === user));
       if (was !== is) this.log('server', is ? `${user} is in the team` : `${user} is out of the team`);
     }
@@ -131,8 +141,10 @@ export class Stage {
     } else if (news.kind === 'report') {
       const device = this.devices[news.phone];
       const { connected, waiting } = news.report;
-      if (connected !== device.connected) this.log(device.switches.user, connected ? 'is connected' : 'has lost the connection');
+      if (connected !== device.connected) this.log(device.who.name, connected ? 'is connected' : 'has lost the connection');
       Object.assign(device, { connected, waiting });
+    } else if (news.kind === 'who') {
+      this.meet(this.devices[news.phone], news.who);
     } else if (news.kind === 'refused') {
       this.devices[news.phone].refused = news.refusals.length;
     } else {
@@ -141,11 +153,21 @@ export class Stage {
     this.changed();
   }
 
+  private meet(device: Device, who: Who): void {
+    const before = device.who;
+    device.who = who;
+    if (who.kind === 'token' || before.id === who.id) return;
+    const place = `phone ${device.id}`;
+    if (who.kind === 'nobody' && before.id) this.log(before.name, `signed out of ${place}`);
+    if (who.kind === 'guest') this.log('guest', `is on ${place}`);
+    if (who.kind === 'account') this.log(who.name, `is signed in on ${place}`, 'good');
+  }
+
   private note(device: Device, sent: Sent): void {
     const rest = device.sent.filter((one) => one.at !== sent.at || one.path !== sent.path);
     device.sent = [sent, ...rest].sort((a, b) => b.at - a.at).slice(0, 12);
     if (sent.path !== '/v1/sync/batches' || !sent.fate) return;
-    const { user } = device.switches;
+    const user = device.who.name;
     if (sent.fate === 'answered' && sent.status === 200) this.log(user, 'sent its changes: they are durable', 'good');
     if (sent.fate === 'answer lost') this.log(user, 'sent its changes, but the answer got lost: it sends them again', 'bad');
     if (sent.fate === 'request lost') this.log(user, 'sent its changes, but they got lost on the way', 'bad');
@@ -154,4 +176,10 @@ export class Stage {
   private changed(): void {
     for (const hear of this.hearers) hear();
   }
+}
+
+/** Who holds a phone, until it says so itself. */
+function expected({ user }: Switches): Who {
+  if (user === ACCOUNT) return { kind: 'nobody', id: '', name: 'nobody', email: '' };
+  return { kind: 'token', id: user, name: user, email: '' };
 }

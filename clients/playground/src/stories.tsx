@@ -1,55 +1,10 @@
-// Four short stories that play on the stage, a step at a time.
+// Short stories that play on the stage, a step at a time.
 
 import { useState } from 'preact/hooks';
-import type { PhoneHandle } from './phone';
+import { GUEST } from './guest-story';
+import { air, calm, settled, todo, type Step, type Story } from './plot';
 import type { Stage } from './stage';
-import { setSwitches, type PhoneId } from './switches';
 import { letIn, membership, putOut } from './team';
-import type { Todo } from './todos';
-
-interface Step {
-  /** What the button says. */
-  press: string;
-  /** What is to be seen afterwards. */
-  then: string;
-  /** Where to look, if there is room for one phone only. */
-  look: PhoneId | 'server';
-  play: (stage: Stage) => Promise<void>;
-}
-
-interface Story {
-  name: string;
-  first: string;
-  steps: Step[];
-}
-
-const air = (phone: PhoneId, airplane: boolean) => setSwitches(phone, { airplane });
-
-/** Ann, Ben and Cleo in the team, on phones that have a network and nothing to send. */
-async function calm(stage: Stage): Promise<void> {
-  for (const [phone, user] of [['a', 'ann'], ['b', 'ben'], ['c', 'cleo']] as const) {
-    setSwitches(phone, { user, airplane: false, train: false, basement: false, ahead: 0 });
-    if (!membership(stage.view, user)) await letIn(user);
-  }
-  await putOut(stage.view, 'dora');
-  await stage.until(() => Object.values(stage.devices).every((one) => one.connected && one.waiting === 0), 'calm');
-  for (const phone of ['a', 'b', 'c'] as const) await todo(stage, phone);
-}
-
-/** The first to-do on a phone. */
-async function todo(stage: Stage, phone: PhoneId): Promise<[PhoneHandle, Todo]> {
-  const handle = await stage.phone(phone);
-  await stage.until(() => handle.todos.screen.todos.length > 0, 'a to-do');
-  return [handle, handle.todos.screen.todos[0]!];
-}
-
-async function settled(stage: Stage, phones: PhoneId[], holds: (todo: Todo) => boolean): Promise<void> {
-  const handles = await Promise.all(phones.map((phone) => stage.phone(phone)));
-  await stage.until(
-    () => handles.every(({ id, todos }) => stage.devices[id].waiting === 0 && !!todos.screen.todos[0] && holds(todos.screen.todos[0])),
-    'the phones to agree'
-  );
-}
 
 /** What Ann and Ben write: other titles than the one that is there, whatever was played before. */
 let titles: [string, string] = ['', ''];
@@ -249,7 +204,7 @@ const REVOKED: Story = {
   ]
 };
 
-const STORIES = [FIELD, COUNTERS, REFUSED, REVOKED];
+const STORIES = [FIELD, COUNTERS, REFUSED, REVOKED, GUEST];
 
 /** On a small screen one place is shown at a time. */
 function show(place: string): void {
@@ -301,7 +256,7 @@ export function Stories({ stage }: { stage: Stage }) {
       </ol>
       <div class="telling">
         <p aria-live="polite">
-          {failure || said || 'Four stories of half a minute each. Or play: everything on the phones is real.'}
+          {failure || said || 'Five stories of half a minute each. Or play: everything on the phones is real.'}
         </p>
         <button class="press" aria-disabled={playing} onClick={press}>
           {word}

@@ -18,6 +18,8 @@ export interface Switches {
 const FIRST: Record<PhoneId, string> = { a: 'ann', b: 'ben', c: 'cleo' };
 /** Everybody who can hold a phone; dora is in no team until somebody lets her in. */
 export const USERS = ['ann', 'ben', 'cleo', 'dora'];
+/** In place of one of them: a guest, or whoever signs in on the phone. */
+export const ACCOUNT = 'account';
 
 const key = (phone: PhoneId) => `lowtide-playground-${phone}`;
 const hearers = new Set<(phone: PhoneId, now: Switches) => void>();

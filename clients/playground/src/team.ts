@@ -56,16 +56,21 @@ export async function setUp({ merges }: Facts): Promise<void> {
 export async function startOver(facts: Facts): Promise<void> {
   const filter = encodeURIComponent(`team_id = "${TEAM}"`);
   for (const model of ['todo', 'todo_list', 'membership']) {
-    for (;;) {
-      const { records } = await asServer<{ records: { id: string }[] }>(
-        'GET',
-        `/v1/records/${model}?filter=${filter}&limit=100`
-      );
-      if (records.length === 0) break;
-      await asServer('POST', '/v1/records', { writes: records.map(({ id }) => ({ op: 'delete', model, id })) });
-    }
+    await empty(model, filter);
   }
+  if ('note' in facts.merges) await empty('note', encodeURIComponent('id > "playground-" and id < "playground."'));
   await setUp(facts);
+}
+
+async function empty(model: string, filter: string): Promise<void> {
+  for (;;) {
+    const { records } = await asServer<{ records: { id: string }[] }>(
+      'GET',
+      `/v1/records/${model}?filter=${filter}&limit=100`
+    );
+    if (records.length === 0) break;
+    await asServer('POST', '/v1/records', { writes: records.map(({ id }) => ({ op: 'delete', model, id })) });
+  }
 }
 
 /** The membership of `user`, if there is one. */

@@ -1,7 +1,8 @@
 // The starter app on a phone: plain SQL on the phone's own tables, and what it shows of them.
 
-import { Conflicts, Rejections, type LowtideConnector, type Rejection } from '@lowtide/client';
+import type { Lowtide, Rejection } from '@lowtide/client';
 import type { PowerSyncDatabase } from '@powersync/web';
+import type { Holder } from './holder';
 import { newId, type Lost } from './server';
 
 export interface Step {
@@ -24,6 +25,13 @@ export interface Member {
   user: string;
 }
 
+/** What one user has alone. */
+export interface Note {
+  id: string;
+  user: string;
+  text: string;
+}
+
 export interface Refusal {
   id: string;
   code: string;
@@ -36,6 +44,7 @@ export interface Screen {
   list: { id: string; team: string; title: string } | null;
   todos: Todo[];
   members: Member[];
+  notes: Note[];
   refusals: Refusal[];
   lost: Lost[];
 }
@@ -43,35 +52,36 @@ export interface Screen {
 type Row = Record<string, any>;
 
 export class Todos {
-  screen: Screen = { list: null, todos: [], members: [], refusals: [], lost: [] };
+  screen: Screen = { list: null, todos: [], members: [], notes: [], refusals: [], lost: [] };
   private readonly hearers = new Set<(screen: Screen) => void>();
   private readonly asked = new Map<string, string>();
   private readonly left = new Set<string>();
   private device = '';
   private stopped = false;
   private stopLooking = () => {};
-  private readonly rejections: Rejections;
-  private readonly conflicts: Conflicts;
   private lost = new Map<string, Lost[]>();
   private readonly columns = new Map<string, Set<string>>();
 
   constructor(
-    private readonly db: PowerSyncDatabase,
-    connector: LowtideConnector
-  ) {
-    this.rejections = new Rejections(db);
-    this.conflicts = new Conflicts(connector);
-  }
+    readonly db: PowerSyncDatabase,
+    private readonly lowtide: Lowtide,
+    private readonly holder: Holder
+  ) {}
 
   async start(): Promise<void> {
-    for (const name of ['todo', 'todo_list', 'membership', 'lowtide_rejections']) {
+    for (const name of ['todo', 'todo_list', 'membership', 'note', 'lowtide_rejections']) {
       const rows = await this.db.getAll<Row>(`SELECT name FROM pragma_table_info(?)`, [name]);
       this.columns.set(name, new Set(rows.map((row) => row.name)));
     }
     const tables = [...this.columns.keys()];
     this.stopLooking = this.db.onChange({ onChange: () => this.look() }, { tables, throttleMs: 30 });
-    this.device = await this.db.getClientId();
     await this.look();
+  }
+
+  /** Whether the app lets a user have notes of their own. */
+  get keepsNotes(): boolean {
+    const columns = this.columns.get('note');
+    return Boolean(columns?.has('user_id') && columns.has('text'));
   }
 
   /** Before the database is closed: look at it no more. */
@@ -135,6 +145,15 @@ export class Todos {
     await this.db.execute('DELETE FROM todo WHERE id = ?', [id]);
   }
 
+  async addNote(text: string): Promise<void> {
+    const sql = 'INSERT INTO note (id, user_id, text) VALUES (?, ?, ?)';
+    await this.db.execute(sql, [`playground-${newId()}`, this.holder.who.id, text]);
+  }
+
+  async removeNote(id: string): Promise<void> {
+    await this.db.execute('DELETE FROM note WHERE id = ?', [id]);
+  }
+
   /** Let somebody into the team; the server refuses it from whoever did not found the team. */
   async invite(user: string): Promise<void> {
     const { list } = this.screen;
@@ -143,12 +162,12 @@ export class Todos {
   }
 
   async dismiss(refusal: string): Promise<void> {
-    await this.rejections.dismiss(refusal);
+    await this.lowtide.rejections.dismiss(refusal);
   }
 
   /** Write a value that lost a conflict back. Asks the server, so it needs a network. */
   async restore(lost: Lost): Promise<void> {
-    await this.conflicts.restore(lost.id);
+    await this.lowtide.conflicts.restore(lost.id);
     this.leave(lost);
   }
 
@@ -163,7 +182,8 @@ export class Todos {
 
   // What is shown.
 
-  private async look(): Promise<void> {
+  /** By itself after every change of the tables; the database may be emptied without one. */
+  async look(): Promise<void> {
     try {
       await this.read();
     } catch (error) {
@@ -172,17 +192,20 @@ export class Todos {
   }
 
   private async read(): Promise<void> {
-    const [lists, todos, members, refusals] = await Promise.all([
+    this.device = await this.db.getClientId();
+    const [lists, todos, members, notes, refusals] = await Promise.all([
       this.db.getAll<Row>('SELECT * FROM todo_list ORDER BY title LIMIT 1'),
       this.db.getAll<Row>('SELECT * FROM todo ORDER BY id'),
       this.db.getAll<Row>('SELECT * FROM membership ORDER BY user_id'),
-      this.rejections.list()
+      this.keepsNotes ? this.db.getAll<Row>('SELECT * FROM note ORDER BY id') : [],
+      this.lowtide.rejections.list()
     ]);
     const list = lists[0];
     this.show({
       list: list ? { id: list.id, team: list.team_id, title: list.title } : null,
       todos: todos.map(todoOf),
       members: members.map(({ id, user_id }) => ({ id, user: user_id })),
+      notes: notes.map(({ id, user_id, text }) => ({ id, user: user_id, text: text ?? '' })),
       refusals: refusals.map(refusalOf)
     });
     await this.askLost();
@@ -210,7 +233,7 @@ export class Todos {
       this.asked.set(todo.id, now);
       try {
         const lost: Lost[] = [];
-        for await (const one of this.conflicts.of('todo', todo.id)) lost.push(one);
+        for await (const one of this.lowtide.conflicts.of('todo', todo.id)) lost.push(one);
         this.lost.set(todo.id, lost);
         this.show({});
       } catch {

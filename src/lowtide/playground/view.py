@@ -25,8 +25,10 @@ QUIET = 15.0
 SPACE = "main"
 TEAM = "playground"
 """Whose records the page plays with: it neither shows nor touches any others."""
+MINE = "playground-"
+"""How the ids of records begin that the page made and that are one user's alone."""
 MAX_DEVICES = 200
-"""Devices whose users the page is told."""
+"""Devices whose users the page is told, and users whose addresses."""
 
 _QUERIES = load_queries("lowtide.playground")
 _encode = msgspec.json.Encoder().encode
@@ -50,6 +52,8 @@ class View(msgspec.Struct, frozen=True):
     conflicts: Sequence[Lost]
     devices: dict[str, str]
     """Whose each device is, by its client_id: those seen last."""
+    people: dict[str, str]
+    """The address of each account, empty for a guest: those changed last."""
 
 
 async def show(sync: Sync, outlet: Outlet) -> None:
@@ -69,29 +73,32 @@ async def show(sync: Sync, outlet: Outlet) -> None:
 
 
 async def look(sync: Sync) -> View:
-    """The team's records, its lost values, and what was refused: some of each.
+    """The team's records, what the page's users wrote for themselves, lost values, and what was refused.
 
-    Reads all records of the models that have teams, so it is for a developer's data.
+    Some of each. Reads all records of the models that it shows, so it is for a developer's data.
     """
     models = [model for model in sync.schema.models.values() if not model.removed]
 
-    async def read(tx: Tx) -> tuple[store.Head, dict[str, list[Shown]], dict[str, str]]:
+    async def read(tx: Tx) -> tuple[store.Head, dict[str, list[Shown]], dict[str, str], dict[str, str]]:
         head = await store.read_head(tx)
         found = {}
         for model in models:
-            if "team_id" in model.fields:
-                rows = await tx.fetch(_QUERIES["records"], SPACE, model.name, TEAM, MAX_SHOWN)
+            kind, mark = ("records", TEAM) if "team_id" in model.fields else ("own", MINE)
+            if "team_id" in model.fields or "user_id" in model.fields:
+                rows = await tx.fetch(_QUERIES[kind], SPACE, model.name, mark, MAX_SHOWN)
                 found[model.name] = [Shown(id, store.restore(model, data), at) for id, data, at in rows]
         refused = sync.schema.models[REJECTIONS]
         rows = await tx.fetch(store.queries["records_of"], SPACE, REJECTIONS, "", MAX_SHOWN)
         found[REJECTIONS] = [Shown(id, store.restore(refused, data), at) for id, data, _, _, at in rows]
         devices = await tx.fetch(_QUERIES["devices"], SPACE, MAX_DEVICES)
-        return head, found, {str(client_id): str(user) for client_id, user in devices}
+        people = await tx.fetch(_QUERIES["people"], MAX_DEVICES)
+        owners = {str(client_id): str(user) for client_id, user in devices}
+        return head, found, owners, {str(id): str(email or "") for id, email in people}
 
-    head, records, devices = await sync.database.read(read)
+    head, records, devices, people = await sync.database.read(read)
     rejections = records.pop(REJECTIONS)
     standing = {(model, one.id) for model, shown in records.items() for one in shown}
     server = Principal(user=TEAM, space=SPACE, server=True)
     lost = await sync.journal.entries(server, limit=MAX_SHOWN)
     conflicts = [one for one in lost if (one.model, one.record) in standing]
-    return View(head.group, head.epoch, records, rejections, conflicts, devices)
+    return View(head.group, head.epoch, records, rejections, conflicts, devices, people)

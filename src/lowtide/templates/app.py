@@ -52,6 +52,15 @@ class Todo(Model):
     write = member("team", "team_id")
 
 
+@app.model
+class Note(Model):
+    # Only its writer has it. A guest's notes go along when they sign in to the account they have.
+    user_id = Text()
+    text = Text(max_length=1_000)
+
+    write = owner("user_id")
+
+
 # Streams --------------------------------------------------------------------------------------
 # A stream carries rows to devices. 'carries' names the field that holds a row's key, 'keys' says
 # which keys a user holds. Who joins a team receives all its rows, and who leaves it loses them.
@@ -61,3 +70,4 @@ app.stream(
     carries={Membership: "team_id", TodoList: "team_id", Todo: "team_id"},
     keys=Membership.where(user_id=me).team_id,
 )
+app.stream("mine", carries={Note: "user_id"}, keys=me)
