@@ -84,18 +84,24 @@ class TestAnswers:
         is_problem(await client.request("OPTIONS", "/nope"), 404, "not_found")
 
     async def test_every_answer_is_guarded(self, client: Client) -> None:
-        """Security headers, no-store and a request id of its own: on successes and on problems."""
+        """Security headers, no-store and a request id of its own: on successes and on problems.
+
+        What guards pages is on all that a browser could show, and not on what needs a token.
+        """
         answers = [
             await client.get("/notes", token="ann"),
             await client.get("/notes"),
+            await client.get("/notes", token="nobody"),
+            await client.get("/open"),
             await client.get("/nope"),
             await client.request("OPTIONS", "/notes"),
         ]
-        for answer in answers:
+        for i, answer in enumerate(answers):
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert answer.headers["cache-control"] == "no-store"
-            assert "default-src 'none'" in answer.headers["content-security-policy"]
             assert "server" not in answer.headers
+            for_pages = {"content-security-policy", "referrer-policy", "cross-origin-resource-policy"}
+            assert for_pages & set(answer.headers) == (set() if i == 0 else for_pages)
         assert len({answer.headers["x-request-id"] for answer in answers}) == len(answers)
 
     async def test_https_stays_https(self, client: Client) -> None:

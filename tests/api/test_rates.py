@@ -82,6 +82,21 @@ class TestWhoIsCounted:
         passed(rates, "read", ANN)
         assert passed(rates, "sync", ANN, most=100) == 100
 
+    def test_phones_are_told_only_of_what_is_short(self, clock: ManualClock) -> None:
+        """Half of the class "sync" is silent, the other half and every refusal say what is left."""
+        rates = Rates(clock)
+        said = []
+        for _ in range(ALLOWANCES["sync"].account):
+            added: list[tuple[bytes, bytes]] = []
+            rates.take("sync", Principal(user="ann"), "192.0.2.1", added)
+            said.append([name for name, _ in added])
+        half = len(said) // 2
+        assert said == [[]] * half + [[b"ratelimit-policy", b"ratelimit"]] * half
+        refused: list[tuple[bytes, bytes]] = []
+        with pytest.raises(TooManyRequests):
+            rates.take("sync", Principal(user="ann"), "192.0.2.1", refused)
+        assert [name for name, _ in refused] == [b"ratelimit-policy", b"ratelimit"]
+
     def test_the_apps_own_servers_are_not_limited(self, clock: ManualClock) -> None:
         """Nor are addresses of the class "none"."""
         rates = Rates(clock)

@@ -62,8 +62,9 @@ SINGLE = (
 )
 """Headers that a request may carry once."""
 
+NO_SNIFF = (b"x-content-type-options", b"nosniff")
 SECURITY = (
-    (b"x-content-type-options", b"nosniff"),
+    NO_SNIFF,
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -390,7 +391,10 @@ class Edge:
     def _headers(
         self, exchange: _Exchange, media_type: str | None, own: Mapping[str, str]
     ) -> list[tuple[bytes, bytes]]:
-        headers = [(b"x-request-id", exchange.id.encode()), *SECURITY, *exchange.added]
+        # A token comes in a header, which no page's address, picture, script or frame can bring: such an
+        # answer is nobody's page, and what guards pages would only be bytes on a phone's network.
+        guards = SECURITY if exchange.who is None else (NO_SNIFF,)
+        headers = [(b"x-request-id", exchange.id.encode()), *guards, *exchange.added]
         if media_type is not None:
             headers.append((b"content-type", media_type.encode("latin-1")))
         if not own:

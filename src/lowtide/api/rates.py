@@ -86,7 +86,8 @@ class Rates:
         self._stale = _Rule("stale", "token", max(1, round(STALE * scale)))
 
     def take(self, kind: Rate, who: Principal | None, client: str, added: list[tuple[bytes, bytes]]) -> None:
-        """Count a request of class ``kind``. What is left of the tightest limit goes to ``added``.
+        """Count a request of class ``kind``. What is left of the tightest limit goes to ``added``; of
+        ``sync`` only once half of it is used up.
 
         Raises ``TooManyRequests`` with the seconds to wait.
         """
@@ -114,8 +115,10 @@ class Rates:
                 decision = take(account.name, f"{who.space}/{who.user}", account.limit)
         if not decision.allowed:
             self._refuse(rule, decision, added)
-        added.append(rule.policy)
-        added.append((STATE, rule.state % (decision.remaining, decision.reset + 1)))
+        # A phone's SDK reads neither, and would pay for them with each edit.
+        if kind != "sync" or 2 * decision.remaining < rule.limit.count:
+            added.append(rule.policy)
+            added.append((STATE, rule.state % (decision.remaining, decision.reset + 1)))
 
     def refused(self, token: str, genuine: bool, client: str, added: list[tuple[bytes, bytes]]) -> None:
         """Count a token that is not believed. ``genuine``: this server signed it.
