@@ -27,12 +27,15 @@ export interface Sending {
   readonly key?: string | undefined;
 }
 
+const WORTH = 1_024; // characters from which on a body is compressed
 const PAUSE = 400; // milliseconds before the second attempt; the third waits four times as long
 
 export class Http {
   readonly endpoint: string;
   readonly appVersion: string | undefined;
   readonly #fetch: Fetch;
+  #plain = typeof CompressionStream !== 'function'; // or something on the way does not let compressed bodies through
+  #failed = false; // had the last compressed one no answer? The next goes as it is
 
   constructor({ endpoint, fetch, appVersion }: HttpOptions) {
     this.endpoint = endpoint.replace(/\/+$/, '');
@@ -56,9 +59,37 @@ export class Http {
   }
 
   async #once(method: Method, path: string, sending: Sending, key: string | undefined): Promise<unknown> {
-    const { body, token, deadline = 30_000, signal } = sending;
+    const text = sending.body === undefined ? undefined : JSON.stringify(sending.body);
+    if (this.#plain || text === undefined || text.length < WORTH) return this.#exchange(method, path, sending, key, text);
+    if (this.#failed) {
+      this.#failed = false;
+      return this.#exchange(method, path, sending, key, text);
+    }
+    try {
+      return await this.#exchange(method, path, sending, key, text, true);
+    } catch (error) {
+      // A web page's request may also have been held back for its header, without a word.
+      this.#failed = error instanceof LowtideError && error.code === 'network';
+      // What cannot be read may be so for its coding only: the request has the last word as it is.
+      if (!(error instanceof LowtideError) || ![400, 415].includes(error.status)) throw error;
+      const answer = await this.#exchange(method, path, sending, key, text);
+      this.#plain = true;
+      return answer;
+    }
+  }
+
+  async #exchange(
+    method: Method,
+    path: string,
+    sending: Sending,
+    key: string | undefined,
+    text: string | undefined,
+    packed = false
+  ): Promise<unknown> {
+    const { token, deadline = 30_000, signal } = sending;
     const headers: Record<string, string> = {};
-    if (body !== undefined) headers['content-type'] = 'application/json';
+    if (text !== undefined) headers['content-type'] = 'application/json';
+    if (packed) headers['content-encoding'] = 'gzip';
     if (token) headers.authorization = `Bearer ${token}`;
     if (key) headers['idempotency-key'] = key;
     if (this.appVersion) headers['x-app-version'] = this.appVersion;
@@ -78,7 +109,7 @@ export class Http {
         // A redirect is never ours, and would take what is sent to somewhere else.
         redirect: 'error',
         signal: controller.signal,
-        ...(body !== undefined && { body: JSON.stringify(body) })
+        ...(text !== undefined && { body: packed ? await gzip(text) : text })
       });
       return read(response, await response.text());
     } catch (error) {
@@ -92,6 +123,10 @@ export class Http {
       signal?.removeEventListener('abort', abort);
     }
   }
+}
+
+function gzip(text: string): Promise<ArrayBuffer> {
+  return new Response(new Blob([text]).stream().pipeThrough(new CompressionStream('gzip'))).arrayBuffer();
 }
 
 function read(response: Response, text: string): unknown {

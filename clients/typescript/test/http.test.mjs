@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { after, before, test } from 'node:test';
+import { gunzipSync } from 'node:zlib';
 import { isError, LowtideError } from '../dist/errors.js';
 import { Http } from '../dist/http.js';
 
@@ -13,10 +14,13 @@ let answer; // what the server does with a request
 
 before(async () => {
   server = createServer((request, response) => {
-    let body = '';
-    request.on('data', (chunk) => (body += chunk));
+    const parts = [];
+    request.on('data', (chunk) => parts.push(chunk));
     request.on('end', () => {
-      seen.push({ method: request.method, url: request.url, headers: request.headers, body });
+      const sent = Buffer.concat(parts);
+      const packed = request.headers['content-encoding'] === 'gzip';
+      const body = String(packed ? gunzipSync(sent) : sent);
+      seen.push({ bytes: sent.length, method: request.method, url: request.url, headers: request.headers, body });
       answer(request, response, seen.length);
     });
   });
@@ -49,6 +53,36 @@ test('an answer is its JSON, and an empty one nothing', async () => {
   assert.deepEqual([url, body, headers.authorization, headers['x-app-version']], ['/v1/x', '{"b":2}', 'Bearer T', 'ios/1.2']);
   assert.equal(headers['idempotency-key'], undefined);
   assert.equal(await send((_, response) => response.writeHead(204).end(), {}, 'DELETE'), undefined);
+});
+
+test('what is long goes compressed, and as it is where something on the way cannot read it', async () => {
+  const body = { text: 'To be sent. '.repeat(200) };
+  const short = { body: { text: 'Short.' } };
+  const codings = () => seen.map(({ headers }) => headers['content-encoding']);
+  await send(json(200, {}), short);
+  assert.deepEqual(codings(), [undefined]);
+  await send(json(200, {}), { body });
+  assert.deepEqual([codings(), JSON.parse(seen[0].body)], [['gzip'], body]);
+  assert.ok(seen[0].bytes < 200);
+  assert.equal((await send(json(503, { code: 'busy' }), { body })).code, 'busy');
+  assert.deepEqual(codings(), ['gzip'], 'what is not about the body is not sent twice');
+  // The server's own no stays a no, and says nothing about the next request.
+  assert.equal((await send(json(400, { code: 'malformed' }), { body })).code, 'malformed');
+  assert.deepEqual(codings(), ['gzip', undefined]);
+  const old = ({ headers }, response) => json(headers['content-encoding'] ? 415 : 200, { code: 'unsupported_media' })(null, response);
+  const mine = new Http({ endpoint: http.endpoint });
+  for (const expected of [['gzip', undefined], [undefined]]) {
+    seen = [];
+    answer = old;
+    await mine.send('POST', '/v1/x', { body });
+    assert.deepEqual(codings(), expected);
+    assert.deepEqual(JSON.parse(seen.at(-1).body), body);
+  }
+  // A page's request that is held back for its header has no answer: the next one has no such header.
+  const held = ({ headers }, response) => (headers['content-encoding'] ? response.destroy() : json(200, {})(null, response));
+  assert.equal((await send(held, { body })).code, 'network');
+  assert.deepEqual([await send(held, { body }), codings()], [{}, [undefined]]);
+  assert.equal((await send(held, { body })).code, 'network');
 });
 
 test('a problem is an error with its code, status, hint and wait', async () => {

@@ -281,11 +281,16 @@ function fraction(root) {
 }
 
 // dist/http.js
+var WORTH = 1024;
 var PAUSE = 400;
 var Http = class {
   endpoint;
   appVersion;
   #fetch;
+  #plain = typeof CompressionStream !== "function";
+  // or something on the way does not let compressed bodies through
+  #failed = false;
+  // had the last compressed one no answer? The next goes as it is
   constructor({ endpoint, fetch, appVersion }) {
     this.endpoint = endpoint.replace(/\/+$/, "");
     this.#fetch = fetch ?? ((address, init) => globalThis.fetch(address, init));
@@ -307,10 +312,31 @@ var Http = class {
     }
   }
   async #once(method, path, sending, key) {
-    const { body, token: token2, deadline = 3e4, signal } = sending;
+    const text = sending.body === void 0 ? void 0 : JSON.stringify(sending.body);
+    if (this.#plain || text === void 0 || text.length < WORTH)
+      return this.#exchange(method, path, sending, key, text);
+    if (this.#failed) {
+      this.#failed = false;
+      return this.#exchange(method, path, sending, key, text);
+    }
+    try {
+      return await this.#exchange(method, path, sending, key, text, true);
+    } catch (error) {
+      this.#failed = error instanceof LowtideError && error.code === "network";
+      if (!(error instanceof LowtideError) || ![400, 415].includes(error.status))
+        throw error;
+      const answer = await this.#exchange(method, path, sending, key, text);
+      this.#plain = true;
+      return answer;
+    }
+  }
+  async #exchange(method, path, sending, key, text, packed = false) {
+    const { token: token2, deadline = 3e4, signal } = sending;
     const headers = {};
-    if (body !== void 0)
+    if (text !== void 0)
       headers["content-type"] = "application/json";
+    if (packed)
+      headers["content-encoding"] = "gzip";
     if (token2)
       headers.authorization = `Bearer ${token2}`;
     if (key)
@@ -334,7 +360,7 @@ var Http = class {
         // A redirect is never ours, and would take what is sent to somewhere else.
         redirect: "error",
         signal: controller.signal,
-        ...body !== void 0 && { body: JSON.stringify(body) }
+        ...text !== void 0 && { body: packed ? await gzip(text) : text }
       });
       return read(response, await response.text());
     } catch (error) {
@@ -351,6 +377,9 @@ var Http = class {
     }
   }
 };
+function gzip(text) {
+  return new Response(new Blob([text]).stream().pipeThrough(new CompressionStream("gzip"))).arrayBuffer();
+}
 function read(response, text) {
   if (response.ok && text === "")
     return void 0;
