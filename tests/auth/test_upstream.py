@@ -61,9 +61,9 @@ async def upstreams(database: Database, clock: Clock, upstream: Upstream, addres
     )
 
 
-async def begin(there: Upstreams, **changes: str) -> str:
-    asked = {"redirect_uri": BACK, "challenge": s256(VERIFIER), "state": "the app's"} | changes
-    return await there.start("there", **asked)
+async def begin(there: Upstreams, **changes: Any) -> str:
+    asked = {"redirect_uri": BACK, "challenge": s256(VERIFIER), "state": "the app's"}
+    return await there.start("there", **(asked | changes))
 
 
 @pytest.fixture(scope="module")
@@ -264,10 +264,16 @@ class TestTheWayBack:
         return await upstreams(sqlite_database, clock, upstream_of(server), server.address)
 
     async def answer(
-        self, there: Upstreams, server: IssuerServer, token: Any = None, **changes: Any
+        self,
+        there: Upstreams,
+        server: IssuerServer,
+        token: Any = None,
+        max_age: int | None = None,
+        **changes: Any,
     ) -> dict[str, Any]:
         """The way there and back; ``token`` makes the id token of the claims that would be right."""
-        asked = query_of(await begin(there))
+        asked = query_of(await begin(there, max_age=max_age))
+        assert asked.get("max_age") == (None if max_age is None else str(max_age))
         claims = good_claims(iss=server.url, nonce=asked["nonce"])
         id_token = signed(claims) if token is None else token(claims)
         if "/token" not in server.answers:
@@ -326,6 +332,35 @@ class TestTheWayBack:
             return signed({name: value for name, value in (claims | changes).items() if value is not None})
 
         assert "code" not in await self.answer(there, server, token)
+
+    @pytest.mark.parametrize(
+        ("told", "enough"),
+        [(0, True), (-180, True), (-181, False), (9000, True), (None, False), ("now", False), (True, False)],
+        ids=str,
+    )
+    async def test_how_long_ago_is_not_left_to_the_provider(
+        self, there: Upstreams, server: IssuerServer, clock: ManualClock, told: Any, enough: bool
+    ) -> None:
+        """A minute, and two for clocks that differ; without auth_time, or in userinfo only, it is no sign-in.
+
+        Who did not ask for it takes what comes, and is told the time if there is one, never in the future.
+        """
+        publish(server, userinfo_endpoint=f"{server.url}/me")
+        now = clock.now() // 1000
+        time = now + told if type(told) is int else told
+        server.answers["/me"] = (200, {"sub": "000123.abc", "auth_time": now})
+
+        def token(claims: dict[str, Any]) -> str:
+            found = {name: value for name, value in claims.items() if name != "email"}
+            return signed(found if time is None else found | {"auth_time": time})
+
+        found = await self.answer(there, server, token, max_age=60)
+        assert found.get("error") == (None if enough else "login_required")
+        assert ("code" in found) == enough
+        server.answers.pop("/token")
+        found = await self.answer(there, server, token)
+        expected = min(time, now) * 1000 if type(told) is int else None
+        assert (await there.finish(found["code"], VERIFIER)).auth_time == expected
 
     async def test_a_forged_id_token_is_refused(self, there: Upstreams, server: IssuerServer) -> None:
         """Another key, no signature, and none at all."""

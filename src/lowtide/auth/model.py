@@ -52,6 +52,8 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """How it was proved (RFC 8176): ``pwd``, ``otp``, ``sms``, ``hwk``, ``user``."""
     strong: bool = False
     """Two factors by itself, such as a passkey with user verification: no second one is asked for."""
+    auth_time: int | None = None
+    """When it was proved at an outside provider, in milliseconds since 1970; None if it does not tell."""
     claims: Mapping[str, Any] = {}
     """What the provider says besides: shown to hooks, not stored, not in tokens."""
 

@@ -36,14 +36,14 @@ def door_out(page: Answer) -> str:
     return found
 
 
-async def leave(house: House, browser: Browser, flow: Flow) -> dict[str, str]:
+async def leave(house: House, browser: Browser, flow: Flow) -> dict[str, Any]:
     """Follow the link; what is kept for the way back."""
     away = await browser.get(door_out(await opened(browser, flow)))
     assert (away.status, away.headers["location"]) == (303, "https://okta.example/authorize")
     return house.mailbox.left[-1]
 
 
-async def come_back(house: House, browser: Browser, left: dict[str, str], **changed: Any) -> Answer:
+async def come_back(house: House, browser: Browser, left: dict[str, Any], **changed: Any) -> Answer:
     """Arrive as somebody who signed in there."""
     house.mailbox.arrivals["arrived"] = ("ben@example.com", left["challenge"])
     return await browser.get(f"{BACK}?{urlencode({'code': 'arrived', 'state': left['state']} | changed)}")
@@ -95,7 +95,45 @@ class TestOutside:
             assert (await sender.get(address)).status == 400
         assert house.mailbox.left == []
 
-    @pytest.mark.parametrize("error", ["access_denied", "temporarily_unavailable", "<script>"])
+    async def test_what_the_app_wants_anew_is_wanted_there(self, house: House) -> None:
+        """prompt and max_age go along (OpenID Connect Core 3.1.2.1); what is not asked for does not."""
+        left = await leave(house, house.browser(), Flow(prompt="select_account login consent", max_age="60"))
+        assert (left["prompt"], left["max_age"]) == ("login select_account", 60)
+        left = await leave(house, house.browser(), Flow())
+        assert (left["prompt"], left["max_age"]) == ("", None)
+
+    async def test_max_age_counts_from_the_sign_in_there(self, house: House) -> None:
+        """However late the browser came here: the app is told the time, and asked again when that is over."""
+        browser, flow = house.browser(), Flow()
+        told = house.clock.now() // 1000 - 1000
+        house.mailbox.told = told * 1000
+        back = await come_back(house, browser, await leave(house, browser, flow))
+        tokens = await house.post(TOKEN, flow.redeem(flow.code(back)))
+        assert id_claims(house, tokens.json()["id_token"])["auth_time"] == told
+        for age, known in (("2000", True), ("1001", True), ("1000", False), ("60", False)):
+            silent = Flow(prompt="none", max_age=age)
+            answer = silent.answer(await browser.get(f"{AUTHORIZE}?{silent.query()}"))
+            assert (("code" in answer), answer.get("error")) == (known, None if known else "login_required")
+
+    async def test_a_sign_in_whose_time_nobody_tells_is_too_long_ago(self, house: House) -> None:
+        """For max_age only: who does not ask how long ago it was is not bothered."""
+        browser, flow = house.browser(), Flow()
+        flow.code(await come_back(house, browser, await leave(house, browser, flow)))
+        for age, known in (("100000", False), (None, True)):
+            silent = Flow(prompt="none", max_age=age)
+            answer = silent.answer(await browser.get(f"{AUTHORIZE}?{silent.query()}"))
+            assert (("code" in answer), answer.get("error")) == (known, None if known else "login_required")
+
+    async def test_an_old_sign_in_there_does_not_lead_in_circles(self, house: House) -> None:
+        """Whoever has just chosen an account and agrees is not asked to choose again."""
+        browser, flow = house.browser(), Flow(THIRD, prompt="select_account")
+        house.mailbox.told = house.clock.now() - 86_400_000
+        page = await come_back(house, browser, await leave(house, browser, flow))
+        assert flow.code(await browser.fill(page, "consent", answer="yes"))
+
+    @pytest.mark.parametrize(
+        "error", ["access_denied", "temporarily_unavailable", "login_required", "<script>"]
+    )
     async def test_a_no_brings_the_page_again(self, house: House, error: str) -> None:
         """And says so; the app is told nothing yet."""
         browser, flow = house.browser(), Flow()

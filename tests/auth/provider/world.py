@@ -71,8 +71,9 @@ class Mailbox:
         self.passwords = True
         self.passkeys = False
         self.upstreams: tuple[tuple[str, str], ...] = ()
-        self.left: list[dict[str, str]] = []
+        self.left: list[dict[str, Any]] = []
         self.arrivals: dict[str, tuple[str, str]] = {}
+        self.told: int | None = None
 
     async def send(self, email: str, request: Request[Any, Any]) -> tuple[str, str]:
         if "@" not in email:
@@ -117,7 +118,7 @@ class Mailbox:
             raise InvalidGrant("The passkey's answer is not right.")
         return await self._world.sign_in.finish_identify(ticket, ask, ("hwk", "user")), ("hwk", "user", "mfa")
 
-    async def leave(self, name: str, **given: str) -> str:
+    async def leave(self, name: str, **given: Any) -> str:
         if name not in dict(self.upstreams):
             raise NotFound("There is no such identity provider here.")
         self.left.append(given)
@@ -128,7 +129,7 @@ class Mailbox:
         if s256(verifier) != challenge:
             raise InvalidGrant("The sign-in was begun on another device.")
         del self.arrivals[code]
-        return Proof(provider="okta", subject=email, email=email, email_verified=True)
+        return Proof(provider="okta", subject=email, email=email, email_verified=True, auth_time=self.told)
 
     def newest(self) -> str:
         """The code of the last letter."""

@@ -20,7 +20,7 @@ from lowtide.auth.challenges import MAX_CHALLENGE, Challenges
 from lowtide.auth.jws import encode
 from lowtide.auth.model import MAX_EMAIL, MAX_PERSON, Proof, normal_email
 from lowtide.auth.outside.discovery import Discovery, Metadata
-from lowtide.auth.outside.issuers import MAX_DOCUMENT, PATIENCE, IdTokens, Issuer
+from lowtide.auth.outside.issuers import LEEWAY, MAX_DOCUMENT, PATIENCE, IdTokens, Issuer
 from lowtide.egress import Egress
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.codec import decode_json
@@ -41,7 +41,7 @@ WAY = 600
 STATE, FINISH = "oidc/state", "oidc/finish"
 
 
-class Way(msgspec.Struct, frozen=True, kw_only=True):
+class Way(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What lies sealed in ``state`` on the way to the provider and back."""
 
     provider: str
@@ -50,6 +50,8 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     challenge: str
     nonce: str
     verifier: str
+    since: int | None = None
+    """The user must have proved who they are after this, in seconds since 1970."""
 
 
 class Arrived(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +85,7 @@ class Upstreams:
         self._id_tokens = id_tokens
         self._challenges = challenges
         self._database = database
+        self._clock = clock
         self._ids = ids
         self._address = address
         self._redirects = frozenset(redirects)
@@ -106,9 +109,13 @@ class Upstreams:
         state: str = "",
         login_hint: str = "",
         prompt: str = "",
+        max_age: int | None = None,
     ) -> str:
         """Where to send the browser. ``challenge``: the SHA-256 of the app's verifier, as base64url.
-        ``prompt``: what to ask for anew there (OpenID Connect Core, section 3.1.2.1).
+
+        ``prompt``: what to ask for anew there, ``max_age``: how many seconds ago the user may have proved who
+        they are there (OpenID Connect Core, section 3.1.2.1). A provider that does not say that they have
+        brings ``login_required``.
 
         Raises ``NotFound`` for an unknown provider, ``BadRequest`` for a redirect URI that is not allowed
         and for more ``state`` than can be carried, ``Unavailable`` while the provider has never answered.
@@ -128,6 +135,7 @@ class Upstreams:
             challenge=challenge,
             nonce=nonce,
             verifier=verifier,
+            since=None if max_age is None else self._clock.now() // 1000 - max_age,
         )
         sealed = self._challenges.issue(STATE, data=msgspec.json.encode(way).decode(), life=WAY)
         if len(sealed) > MAX_CHALLENGE:
@@ -142,9 +150,12 @@ class Upstreams:
             "code_challenge": s256(verifier),
             "code_challenge_method": "S256",
         }
-        return with_query(
-            metadata.authorization_endpoint, query | {"login_hint": login_hint, "prompt": prompt}
-        )
+        query |= {
+            "login_hint": login_hint,
+            "prompt": prompt,
+            "max_age": "" if max_age is None else str(max_age),
+        }
+        return with_query(metadata.authorization_endpoint, query)
 
     async def callback(self, name: str, answer: Mapping[str, str]) -> str:
         """Where to send the browser back: to the app, with ``code`` or ``error``, and its own ``state``.
@@ -219,13 +230,24 @@ class Upstreams:
             algorithms=metadata.algorithms,
         )
         claims = dict(await self._id_tokens.verify(expected, id_token, nonce=way.nonce))
+        told = self._auth_time(claims)
+        # OpenID Connect Core, section 3.1.3.7: not every provider heeds what it is asked.
+        if way.since is not None and (told is None or told // 1000 < way.since - LEEWAY):
+            raise _Declined("login_required")
         if metadata.userinfo_endpoint and isinstance(access, str) and "email" not in claims:
             more = await self._userinfo(metadata.userinfo_endpoint, access)
             # OpenID Connect Core, section 5.3.2: else it may be somebody else's.
             if more.get("sub") != claims["sub"]:
                 raise InvalidGrant("The provider's userinfo is of another user.")
             claims = more | claims
-        return read_proof(provider.name, claims)
+        return msgspec.structs.replace(read_proof(provider.name, claims), auth_time=told)
+
+    def _auth_time(self, claims: Mapping[str, Any]) -> int | None:
+        """When the user proved who they are there, in milliseconds; never later than now."""
+        told = claims.get("auth_time")
+        if isinstance(told, bool) or not isinstance(told, int | float) or told <= 0:
+            return None
+        return int(min(told * 1000, self._clock.now()))
 
     async def _exchange(
         self, provider: Upstream, metadata: Metadata, code: str, verifier: str

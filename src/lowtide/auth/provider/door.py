@@ -28,6 +28,8 @@ from lowtide.kernel.errors import InvalidGrant, LowtideError, SignInPending, Too
 from lowtide.kernel.http import Request, Response
 from lowtide.storage.db import Database, Tx
 
+ANEW = frozenset({"login", "select_account"})
+"""Values of ``prompt`` that want a sign-in whoever is signed in."""
 OVER = "This page was open for too long. Please try again."
 JUST_NOW = 600
 """Seconds after a sign-in in which its consent page may be answered without another one."""
@@ -110,7 +112,7 @@ class Door:
         match fields["step"]:
             # One form: whoever has filled the password in means it, whichever button is pressed.
             case "email" if self._ways.passwords and (password := fields.get("password")):
-                return await self.identify(visit, await self._ways.password(email, password, request))
+                return await self._here(visit, await self._ways.password(email, password, request))
             case "email":
                 flow, number = await self._ways.send(email, request)
                 return self._visits.code(visit, email, flow, number)
@@ -124,10 +126,11 @@ class Door:
                     if not error.details.get("tries_left"):
                         raise
                     return self._visits.code(visit, email, flow, number, bad=error.message)
-                return await self.identify(visit, proof)
+                return await self._here(visit, proof)
             case "passkey" if self._ways.passkeys:
-                proof = await self._ways.passkey(fields.get("credential", ""), request)
-                return await self.identify(visit, proof)
+                return await self._here(
+                    visit, await self._ways.passkey(fields.get("credential", ""), request)
+                )
             case "second":
                 return await self._second(visit, fields)
             case "consent":
@@ -148,18 +151,24 @@ class Door:
             if over and credential is None:
                 raise
             return await self._visits.second(visit, ticket, factors, bad=error.message)
-        return await self._enter(visit, user, amr)
+        return await self._enter(visit, user, amr, self._clock.now())
 
-    async def identify(self, visit: Visit, proof: Proof) -> Response:
-        """Go on with whom ``proof`` is of: the second factor, consent, or the code. Raises as ``SignIn``."""
+    async def _here(self, visit: Visit, proof: Proof) -> Response:
+        return await self.identify(visit, proof, proved_at=self._clock.now())
+
+    async def identify(self, visit: Visit, proof: Proof, *, proved_at: int | None) -> Response:
+        """Go on with whom ``proof`` is of: the second factor, consent, or the code. Raises as ``SignIn``.
+
+        ``proved_at``: when they proved it, in milliseconds since 1970; None if nobody told.
+        """
         found = await self._sign_in.identify(proof, visit.ask)
         if isinstance(found, SecondFactorNeeded):
             return await self._visits.second(visit, found.ticket, found.factors)
-        return await self._enter(visit, found, proof.amr)
+        return await self._enter(visit, found, proof.amr, proved_at)
 
-    async def _enter(self, visit: Visit, user: User, amr: tuple[str, ...]) -> Response:
+    async def _enter(self, visit: Visit, user: User, amr: tuple[str, ...], proved_at: int | None) -> Response:
         """Sign the browser in, under a new secret, and go on."""
-        browser = Browser(user=user.id, auth_time=self._clock.now(), amr=amr)
+        browser = Browser(user=user.id, auth_time=self._clock.now(), proved_at=proved_at, amr=amr)
         held = self._browsers.fresh()
 
         async def work(tx: Tx) -> None:
@@ -228,9 +237,11 @@ class Door:
 
     def _stale(self, asked: Asked, browser: Browser) -> bool:
         """Must the user sign in anew for this request?"""
-        if asked.prompt & {"login", "select_account"}:
+        if asked.prompt & ANEW:
             return True
-        return asked.max_age is not None and browser.auth_time + asked.max_age * 1000 <= self._clock.now()
+        if asked.max_age is None:
+            return False
+        return browser.proved_at is None or browser.proved_at + asked.max_age * 1000 <= self._clock.now()
 
     async def _user(self, browser: Browser) -> User | None:
         user = await self._database.read(lambda tx: self._users.find(tx, browser.user))
@@ -250,7 +261,7 @@ class Door:
             redirect_uri=asked.redirect_uri,
             scope=asked.scope,
             challenge=asked.challenge,
-            auth_time=browser.auth_time,
+            auth_time=browser.auth_time if browser.proved_at is None else browser.proved_at,
             amr=browser.amr,
             nonce=asked.nonce,
             jkt=asked.jkt,

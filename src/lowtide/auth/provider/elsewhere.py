@@ -12,7 +12,7 @@ from lowtide.auth.outside.upstream import s256
 from lowtide.auth.provider import discovery
 from lowtide.auth.provider.authorize import Refused, Stray
 from lowtide.auth.provider.browsers import Browsers
-from lowtide.auth.provider.door import OVER, Door
+from lowtide.auth.provider.door import ANEW, OVER, Door
 from lowtide.auth.provider.model import OAuthError
 from lowtide.auth.provider.pages import Pages, go
 from lowtide.auth.provider.parameters import read_parameters
@@ -20,6 +20,12 @@ from lowtide.auth.provider.visits import Visit, Visits
 from lowtide.auth.provider.ways import Ways
 from lowtide.kernel.errors import BadRequest, LowtideError, NotFound, OutsideFailed, Unavailable
 from lowtide.kernel.http import Request, Response
+
+_BAD = {
+    "temporarily_unavailable": "The other side does not answer. Try again later.",
+    "login_required": "The app wants you to sign in anew, and the other side does not say that you did. "
+    "Try again, or sign in another way.",
+}
 
 
 class Elsewhere:
@@ -51,7 +57,8 @@ class Elsewhere:
                 challenge=s256(self._verifier(visit)),
                 state=visit.raw.decode("latin-1"),
                 hint=visit.asked.login_hint,
-                prompt="login" if "login" in visit.asked.prompt else "",
+                prompt=" ".join(sorted(visit.asked.prompt & ANEW)),
+                max_age=visit.asked.max_age,
             )
         except (NotFound, BadRequest) as error:
             return await self._visits.sign_in(visit, bad=error.message, status=400)
@@ -71,16 +78,11 @@ class Elsewhere:
             # A browser that never left: somebody else's way.
             return await self._visits.sign_in(visit, bad=OVER, status=400)
         if "code" not in fields:
-            late = fields.get("error") == "temporarily_unavailable"
-            bad = (
-                "The other side does not answer. Try again later."
-                if late
-                else "You were not signed in there."
-            )
+            bad = _BAD.get(fields.get("error", ""), "You were not signed in there.")
             return await self._visits.sign_in(visit, bad=bad, status=400)
         try:
             proof = await self._ways.arrive(fields["code"], self._verifier(visit))
-            return await self._door.identify(visit, proof)
+            return await self._door.identify(visit, proof, proved_at=proof.auth_time)
         except LowtideError as error:
             if error.status >= 500:
                 raise

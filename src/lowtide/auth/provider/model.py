@@ -87,7 +87,9 @@ class Browser(msgspec.Struct, frozen=True, kw_only=True):
 
     user: str
     auth_time: int
-    """Milliseconds since 1970: when they last proved who they are."""
+    """Milliseconds since 1970: when they signed in here."""
+    proved_at: int | None
+    """When they proved who they are: then, or before that at an outside provider; None if it did not tell."""
     amr: tuple[str, ...] = ()
 
 

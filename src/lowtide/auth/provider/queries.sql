@@ -54,10 +54,11 @@ DELETE FROM oauth_consent WHERE user_id = $1 AND client = $2 RETURNING scope
 UPDATE oauth_code SET used = 1 WHERE user_id = $1 AND client = $2 AND used = 0
 
 -- name: put_browser
-INSERT INTO browser_session (hash, user_id, auth_time, amr, expires_at) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO browser_session (hash, user_id, auth_time, proved_at, amr, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6)
 
 -- name: browser
-SELECT user_id, auth_time, amr FROM browser_session WHERE hash = $1 AND expires_at > $2
+SELECT user_id, auth_time, proved_at, amr FROM browser_session WHERE hash = $1 AND expires_at > $2
 
 -- name: hold_browser
 SELECT user_id FROM browser_session WHERE hash = $1 AND expires_at > $2

@@ -128,7 +128,13 @@ class ProviderStore:
         """Keep a browser's sign-in, for ``BROWSER_SECONDS``."""
         until = self._clock.now() + BROWSER_SECONDS * 1000
         await tx.execute(
-            _SQL["put_browser"], digest(secret), browser.user, browser.auth_time, dumped(browser.amr), until
+            _SQL["put_browser"],
+            digest(secret),
+            browser.user,
+            browser.auth_time,
+            browser.proved_at,
+            dumped(browser.amr),
+            until,
         )
 
     async def browser(self, tx: Tx, secret: str) -> Browser | None:
@@ -136,8 +142,8 @@ class ProviderStore:
         rows = await tx.fetch(_SQL["browser"], digest(secret), self._clock.now())
         if not rows:
             return None
-        user, auth_time, amr = rows[0]
-        return Browser(user=user, auth_time=auth_time, amr=_texts(amr))
+        user, auth_time, proved_at, amr = rows[0]
+        return Browser(user=user, auth_time=auth_time, proved_at=proved_at, amr=_texts(amr))
 
     async def signed_in(self, tx: Tx, secret: str) -> bool:
         """Is anybody signed in in the browser that holds ``secret``? Held until the transaction ends."""

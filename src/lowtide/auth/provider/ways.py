@@ -82,10 +82,21 @@ class Ways(Protocol):
         """Who finishes a sign-in with a passkey as the second factor. Raises as ``passkey``."""
         ...
 
-    async def leave(self, name: str, *, back: str, challenge: str, state: str, hint: str, prompt: str) -> str:
+    async def leave(
+        self,
+        name: str,
+        *,
+        back: str,
+        challenge: str,
+        state: str,
+        hint: str,
+        prompt: str,
+        max_age: int | None,
+    ) -> str:
         """Where at an outside provider to send the browser, which comes to the address ``back`` in the end.
 
-        Raises ``NotFound``, ``BadRequest`` for too long a ``state``, ``Unavailable``.
+        ``prompt`` and ``max_age`` are for the provider; whether it heeded the second is checked on the way
+        back. Raises ``NotFound``, ``BadRequest`` for too long a ``state``, ``Unavailable``.
         """
         ...
 
@@ -163,10 +174,26 @@ class PageWays:
         proof = await self._passkeys.prove(_credential(credential), user=user.id, request=ask.request_id)
         return await self._sign_in.finish_identify(ticket, ask, proof.amr), (*proof.amr, "mfa")
 
-    async def leave(self, name: str, *, back: str, challenge: str, state: str, hint: str, prompt: str) -> str:
+    async def leave(
+        self,
+        name: str,
+        *,
+        back: str,
+        challenge: str,
+        state: str,
+        hint: str,
+        prompt: str,
+        max_age: int | None,
+    ) -> str:
         """As ``Ways``."""
         return await self._upstreams.start(
-            name, redirect_uri=back, challenge=challenge, state=state, login_hint=hint, prompt=prompt
+            name,
+            redirect_uri=back,
+            challenge=challenge,
+            state=state,
+            login_hint=hint,
+            prompt=prompt,
+            max_age=max_age,
         )
 
     async def arrive(self, code: str, verifier: str) -> Proof:
