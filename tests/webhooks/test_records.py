@@ -439,21 +439,25 @@ class TestFaults:
             assert (found.waiting, found.dead) == (1, dead)
 
     async def test_an_admin_sees_what_fails_and_why(self, records: Records) -> None:
-        """What waits and was tried most, first; of what arrives nothing; a few of all."""
+        """What waits before what is dead; of what arrives nothing; a few of all."""
         await records.add()
-        bad = [f"bad{number}" for number in range(MAX_TROUBLES + 1)]
+        endpoint = await records.endpoint()
+        await records.happen(change("given-up", 1))
+        database, messages = records.world.database, records.world.webhooks._records
+        await database.write(lambda tx: messages.bury(tx, endpoint.id, "given up"))
+        bad = [f"bad{number}" for number in range(AT_ONCE - 1)]
         records.refuse(*bad)
-        await records.happen(change(bad[0], 1), change(bad[0], 2), change("good", 3))
-        await records.patiently(0.1)
         for number, id in enumerate(bad):
             await records.happen(change(id, 10 + number), change(f"good{number}", 100 + number))
-            await records.work()
-        found = (await records.endpoint()).troubles
-        assert len(found) == MAX_TROUBLES
-        assert found[0].attempt > 1
-        assert [(one.record, one.error, one.dead) for one in found] == [
-            (f"main/note/{id}", "It answered 500.", False) for id in bad[:-1]
-        ]
+        await records.work()
+        *failing, last = (await records.endpoint()).troubles
+        assert {one.record for one in failing} == {f"main/note/{id}" for id in bad}
+        assert {(one.attempt, one.error, one.dead) for one in failing} == {(1, "It answered 500.", False)}
+        assert last == Trouble("main/note/given-up", "record.created", 0, "given up", True)
+        many = [change(f"dead{number}", 200 + number) for number in range(MAX_TROUBLES)]
+        await records.happen(*many)
+        await database.write(lambda tx: messages.bury(tx, endpoint.id, "given up"))
+        assert len((await records.endpoint()).troubles) == MAX_TROUBLES
 
     async def test_tries_of_nobody_are_forgotten(self, records: Records) -> None:
         """A try that ends after its endpoint was deleted leaves a row behind; a sweep takes it, no other."""

@@ -168,7 +168,8 @@ class RecordMessages:
 
         It has one anyway, unless that failed so often that it is dead.
         """
-        await tx.execute(self._sql["sweep_records"], self._clock.now() - DEAD_DAYS * 86_400_000)
+        await tx.execute(self._sql["sweep_dead"], self._clock.now() - DEAD_DAYS * 86_400_000)
+        await tx.execute(self._sql["sweep_records"])
         for endpoint, retry_at in await tx.fetch(self._sql["owed"]):
             await self.wake(tx, endpoint, max(int(retry_at), self._clock.now()))
 

@@ -62,7 +62,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """A message about a record that failed."""
+    """A message about a record that failed, or was given up."""
 
     record: str
     """``space/model/id``: what comes later about it waits."""
@@ -99,7 +99,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     dead: int = 0
     """Messages about records that were given up; ``replay`` sends them again."""
     troubles: list[Trouble] = []
-    """Some of those that failed: first what waits, and of that what was tried most."""
+    """Some of those that failed: first what waits, the longest pauses first, then the latest dead."""
 
 
 class Try(msgspec.Struct, frozen=True):
@@ -365,21 +365,23 @@ class Webhooks:
 
 
 async def listed(tx: Tx) -> list[Endpoint]:
-    """Every endpoint, the oldest first, with what waits for it and what failed. Three statements."""
+    """Every endpoint, the oldest first, with what waits for it and what failed.
+
+    Two statements, and one for each endpoint for which anything waits or is dead.
+    """
     counts = {(id, dead): count for id, dead, count in await tx.fetch(_SQL["counts"])}
-    troubles: dict[str, list[Trouble]] = {}
-    for id, record, event, attempt, error, dead in await tx.fetch(_SQL["troubles"], MAX_TROUBLES):
-        troubles.setdefault(id, []).append(Trouble(record, event, attempt, error, bool(dead)))
-    found = [_endpoint(row) for row in await tx.fetch(_SQL["endpoints"])]
-    return [
-        msgspec.structs.replace(
-            one,
-            waiting=counts.get((one.id, 0), 0),
-            dead=counts.get((one.id, 1), 0),
-            troubles=troubles.get(one.id, []),
+    found = []
+    for one in [_endpoint(row) for row in await tx.fetch(_SQL["endpoints"])]:
+        waiting, given_up = counts.get((one.id, 0), 0), counts.get((one.id, 1), 0)
+        rows = await tx.fetch(_SQL["troubles"], one.id, MAX_TROUBLES) if waiting or given_up else []
+        troubles = [
+            Trouble(record, event, attempt, error, bool(dead)) for record, event, attempt, error, dead in rows
+        ]
+        troubles.sort(key=lambda trouble: trouble.dead)
+        found.append(
+            msgspec.structs.replace(one, waiting=waiting, dead=given_up, troubles=troubles[:MAX_TROUBLES])
         )
-        for one in found
-    ]
+    return found
 
 
 def _endpoint(row: Row) -> Endpoint:
