@@ -257,7 +257,6 @@ def verdict(challenge: str = "c", **changes: Any) -> dict[str, Any]:
             "versionCode": "42",
         },
         "deviceIntegrity": {"deviceRecognitionVerdict": ["MEETS_DEVICE_INTEGRITY"]},
-        "accountDetails": {"appLicensingVerdict": "LICENSED"},
     }
     for path, value in changes.items():
         part, _, name = path.partition("__")
@@ -294,7 +293,7 @@ class TestPlayIntegrity:
     def test_a_genuine_device_is_believed(self) -> None:
         """Decrypted and verified here, for classic and for standard requests."""
         found = check(sealed(verdict()))
-        assert (found.package, found.licensed) == ("com.example.app", "LICENSED")
+        assert found.package == "com.example.app"
         standard = verdict()
         standard["requestDetails"]["requestHash"] = standard["requestDetails"].pop("nonce")
         assert "MEETS_DEVICE_INTEGRITY" in check(sealed(standard)).device

@@ -34,7 +34,6 @@ DEADLINE = 5.0
 AFTER_DEADLINE = 30.0
 """Seconds of one run of a hook that nobody waits for."""
 
-Moment = Literal["before_sign_up", "after_sign_up", "before_sign_in", "after_sign_in"]
 Hook = Callable[[Any], Awaitable[Any]]
 
 

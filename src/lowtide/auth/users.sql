@@ -52,9 +52,6 @@ VALUES ($1, $2, $3, $4, $5, $6, $6)
 UPDATE identity SET used_at = $3, email = coalesce($4, email), email_verified = $5
 WHERE provider = $1 AND subject = $2
 
--- name: move_identities
-UPDATE identity SET user_id = $2 WHERE user_id = $1
-
 -- name: delete_identity
 DELETE FROM identity WHERE user_id = $1 AND provider = $2 AND subject = $3
 
@@ -101,9 +98,6 @@ SELECT old_user FROM user_alias WHERE new_user = $1 AND at > $2 ORDER BY at DESC
 
 -- name: delete_aliases
 DELETE FROM user_alias WHERE new_user = $1 OR old_user = $1
-
--- name: trim_aliases
-DELETE FROM user_alias WHERE at < $1
 
 -- name: insert_ticket
 INSERT INTO sign_in_ticket (hash, user_id, proof, expires_at) VALUES ($1, $2, $3, $4)

@@ -344,10 +344,6 @@ def _unwritten(principal: Principal, intents: Sequence[Intent], applied: Applied
     return [key for key in keys if key not in applied.written]
 
 
-def _is_culprit(result: Result) -> bool:
-    return result.status == "refused" and result.code != "transaction"
-
-
 _STATUS: dict[str, type[LowtideError]] = {
     VERSION_NONE: NotFound,
     VERSION_CHANGED: PreconditionFailed,

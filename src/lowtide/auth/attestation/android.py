@@ -45,7 +45,6 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     package: str
     device: tuple[str, ...]
-    licensed: str = ""
 
 
 def read_console_keys(decryption: str, verification: str) -> ConsoleKeys | None:
@@ -101,11 +100,9 @@ def check_verdict(
     labels = device.get("deviceRecognitionVerdict")
     if not isinstance(labels, list) or DEVICE not in labels:
         raise InvalidGrant("Google does not vouch for the device.")
-    licence = _part(claims, "accountDetails").get("appLicensingVerdict", "")
     return Verdict(
         package=str(package),
         device=tuple(one for one in labels if isinstance(one, str)),
-        licensed=licence if isinstance(licence, str) else "",
     )
 
 

@@ -95,11 +95,6 @@ class Upstreams:
         """The providers by name, and what people call each, in the order in which they were set up."""
         return tuple((one.name, one.title or one.name.capitalize()) for one in self._providers.values())
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The providers, in the order in which they were set up."""
-        return tuple(self._providers)
-
     async def start(
         self,
         name: str,

@@ -36,11 +36,6 @@ class Blobs(Protocol):
         """Where this is, for people; holds no secret."""
         ...
 
-    @property
-    def remote(self) -> bool:
-        """Is it on other machines? A folder may be, too: that cannot be seen."""
-        ...
-
     async def put(self, key: str, content: bytes, *, create: bool = False) -> None:
         """Keep ``content`` under ``key``: durable when this returns, and nobody ever sees a part of it.
 

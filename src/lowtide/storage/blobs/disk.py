@@ -57,8 +57,6 @@ class DiskBlobs:
     say "only if there is none": ``create`` is refused there.
     """
 
-    remote = False
-
     def __init__(self, folder: Path, ids: Ids, *, deadline: float = DEADLINE):
         self._folder = folder
         self._ids = ids

@@ -86,8 +86,6 @@ class S3Blobs:
     The storage must know conditional writes (``If-None-Match: *``), as AWS, MinIO, Ceph, R2 and SeaweedFS do.
     """
 
-    remote = True
-
     def __init__(self, bucket: Bucket, *, deadline: float = DEADLINE):
         self._bucket = bucket
         self._deadline = deadline
