@@ -44,7 +44,7 @@ from tests.docs.reference import holding_parts, made
 PAGES = pages()
 SOURCES = sorted((ROOT / "src/lowtide").rglob("*.py"))
 LANGUAGES = {"sh", "python", "json", "ndjson", "js", "sql", "toml", "text", "http", "nginx"}
-LANGUAGES |= {"ini", "pycon", "ts"}
+LANGUAGES |= {"ini", "pycon", "ts", "html"}
 LANGUAGES |= {"swift", "kotlin", "dart"}  # parsed by tests/clients
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +24,10 @@ PORT = "8420"
 NPM = """#!/bin/sh
 # Stands for npm: the packages are installed already, with the versions that the tests pin.
 echo "$@" >> "{said}"
-ln -s "{modules}" node_modules
+test "$1" != install || ln -s "{modules}" node_modules
+"""
+NPX = """#!/bin/sh
+exec "{modules}/.bin/$@"
 """
 
 
@@ -46,11 +51,15 @@ class Program:
 
     def say(self, line: str) -> None:
         """Type a line, and wait until it was done."""
-        assert self._process.stdin is not None
         before = self._log.stat().st_size
+        self.type(line)
+        self._until(lambda: "ok" in self._log.read_text("utf-8")[before:].splitlines(), f"ok after {line!r}")
+
+    def type(self, line: str) -> None:
+        """Type a line, and wait for nothing."""
+        assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
-        self._until(lambda: "ok" in self._log.read_text("utf-8")[before:].splitlines(), f"ok after {line!r}")
 
     def expect(self, shown: str) -> None:
         """Wait until the output holds ``shown``, behind what was expected before."""
@@ -130,9 +139,11 @@ class Story:
             self.port = str(free.getsockname()[1])
         tools = folder / "bin"
         tools.mkdir()
-        npm = tools / "npm"
-        npm.write_text(NPM.format(said=self._said, modules=ROOT / "node_modules"))
-        npm.chmod(0o755)
+        for name, script in (("npm", NPM), ("npx", NPX)):
+            (tools / name).write_text(script.format(said=self._said, modules=ROOT / "node_modules"))
+            (tools / name).chmod(0o755)
+        self.tools = tools
+        """Where the npm and npx of this story are."""
         path = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         self._environment = {name: v for name, v in os.environ.items() if not name.startswith("LOWTIDE_")}
         self._environment |= {
@@ -180,9 +191,21 @@ class Story:
         """Put a file into the shell's folder."""
         (self.folder / name).write_text(text, "utf-8")
 
-    def installed(self) -> list[str]:
-        """The words that npm was called with."""
-        return self._said.read_text("utf-8").split()
+    def check_packages(self) -> None:
+        """What the reader installs is what was tested: each package with a version that the tests pin."""
+        pinned = json.loads((ROOT / "tests/package.json").read_text("utf-8"))["dependencies"]
+        calls = [line.split() for line in self._said.read_text("utf-8").splitlines()]
+        words = [word for command, *words in calls if command == "install" for word in words]
+        assert words
+        for name, version in (word.rsplit("@", 1) for word in words):
+            assert pinned[name].lstrip("^").startswith(f"{version}."), name
+
+    def copy_packages(self, *names: str) -> None:
+        """Instead of the link to what is installed: some packages as they lie in a reader's own folder."""
+        modules = self.folder / "node_modules"
+        modules.unlink()
+        for name in names:
+            shutil.copytree(ROOT / "node_modules" / name, modules / name)
 
     def _ported(self, text: str) -> str:
         return text.replace(PORT, self.port)
