@@ -122,6 +122,7 @@ def test_what_an_app_does_beside_sql(sessions: Sessions) -> None:
     assert conflict["lost"] == ["title", "By Anna", "By Ben", None, 1]
     assert 1 <= seen["pauses"]["asked"] <= 3
     assert seen["pauses"]["flushed"] is True
+    assert seen["hanging"] == [[False, True], [False, True], True, 0]
     assert seen["left"]["leaving"] == ["unsent_changes", "1 changes were not sent yet.", "authenticated"]
     assert seen["left"]["status"] == "signed_out"
     assert not any(seen["left"]["content"].values())

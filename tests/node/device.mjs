@@ -155,6 +155,24 @@ await scenario(async () => {
   report.pauses = { asked: pauses, flushed: await lowtide.flush() };
   globalThis.fetch = fetch;
 
+  // A task in the background has its answer in time, whatever hangs: a network that heeds no signal, or the database.
+  await lowtide.disconnect();
+  const timed = async (hang) => {
+    const began = Date.now();
+    const gone = await Promise.all([lowtide.flush(300), hang]);
+    return [gone[0], Date.now() - began < 5_000];
+  };
+  await db.execute(`UPDATE task SET votes = votes + 1 WHERE id = 'bail'`);
+  net.between = () => new Promise(() => {});
+  report.hanging = [await timed()];
+  net.between = null;
+  let unlock = () => {};
+  const locked = db.writeLock(() => new Promise((resolve) => (unlock = resolve)));
+  report.hanging.push(await timed());
+  unlock();
+  await locked;
+  report.hanging.push(await lowtide.flush(), await lowtide.waiting());
+
   // Leaving: not while something waits; the next user of this phone finds nothing.
   await lowtide.disconnect();
   await db.execute(`UPDATE task SET votes = votes + 1 WHERE id = 'task'`);

@@ -103,17 +103,20 @@ export class Http {
     signal?.addEventListener('abort', abort, { once: true });
     try {
       if (signal?.aborted) throw new Error('aborted');
-      const response = await this.#fetch(this.endpoint + path, {
-        method,
-        headers,
-        // A redirect is never ours, and would take what is sent to somewhere else.
-        redirect: 'error',
-        signal: controller.signal,
-        ...(text !== undefined && { body: packed ? await gzip(text) : text })
-      });
-      return read(response, await response.text());
+      const exchange = async () => {
+        const response = await this.#fetch(this.endpoint + path, {
+          method,
+          headers,
+          // A redirect is never ours, and would take what is sent to somewhere else.
+          redirect: 'error',
+          signal: controller.signal,
+          ...(text !== undefined && { body: packed ? await gzip(text) : text })
+        });
+        return read(response, await response.text());
+      };
+      return await settled(exchange(), controller.signal); // also where the platform's fetch heeds no signal
     } catch (error) {
-      if (error instanceof LowtideError) throw error;
+      if (error instanceof LowtideError && error.code !== 'aborted') throw error;
       if (signal?.aborted) throw new LowtideError('aborted', 'The request was given up.', { cause: error });
       const code = late ? 'timeout' : 'network';
       const message = late ? 'The server did not answer in time.' : 'The server cannot be reached.';

@@ -55,6 +55,12 @@ test('an answer is its JSON, and an empty one nothing', async () => {
   assert.equal(await send((_, response) => response.writeHead(204).end(), {}, 'DELETE'), undefined);
 });
 
+test('a fetch that heeds no signal is given up all the same', async () => {
+  const deaf = new Http({ endpoint: 'http://x', fetch: () => new Promise(() => {}) });
+  await assert.rejects(deaf.send('GET', '/v1/x', { deadline: 20 }), { code: 'timeout', retryable: true });
+  await assert.rejects(deaf.send('GET', '/v1/x', { signal: AbortSignal.timeout(20) }), { code: 'aborted', retryable: false });
+});
+
 test('what is long goes compressed, and as it is where something on the way cannot read it', async () => {
   const body = { text: 'To be sent. '.repeat(200) };
   const short = { body: { text: 'Short.' } };

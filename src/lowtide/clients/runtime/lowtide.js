@@ -354,17 +354,20 @@ var Http = class {
     try {
       if (signal?.aborted)
         throw new Error("aborted");
-      const response = await this.#fetch(this.endpoint + path, {
-        method,
-        headers,
-        // A redirect is never ours, and would take what is sent to somewhere else.
-        redirect: "error",
-        signal: controller.signal,
-        ...text !== void 0 && { body: packed ? await gzip(text) : text }
-      });
-      return read(response, await response.text());
+      const exchange = async () => {
+        const response = await this.#fetch(this.endpoint + path, {
+          method,
+          headers,
+          // A redirect is never ours, and would take what is sent to somewhere else.
+          redirect: "error",
+          signal: controller.signal,
+          ...text !== void 0 && { body: packed ? await gzip(text) : text }
+        });
+        return read(response, await response.text());
+      };
+      return await settled(exchange(), controller.signal);
     } catch (error) {
-      if (error instanceof LowtideError)
+      if (error instanceof LowtideError && error.code !== "aborted")
         throw error;
       if (signal?.aborted)
         throw new LowtideError("aborted", "The request was given up.", { cause: error });
