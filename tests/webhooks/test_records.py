@@ -413,6 +413,26 @@ class TestFaults:
         await records.work()
         assert records.sent == [("a", "1")]
 
+    async def test_what_fails_while_it_is_switched_off_stays_dead(self, records: Records) -> None:
+        """Its try began before: that wakes no message up, and no hold is left when it is on again."""
+        endpoint, _ = await records.add()
+        webhooks, database = records.world.webhooks, records.world.database
+
+        async def off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await database.write(lambda tx: webhooks.enable(tx, endpoint.id, False))
+            writer.write(FAILS)
+
+        records.world.outside.answer = off
+        await records.happen(change("a", 1))
+        await records.work()
+        found = await records.endpoint()
+        assert (found.enabled, found.waiting, found.dead) == (False, 0, 1)
+        records.refuse()
+        await database.write(lambda tx: webhooks.enable(tx, endpoint.id, True))
+        await records.happen(change("b", 2))
+        await records.work()
+        assert records.sent == [("a", "1"), ("b", "2")]
+
     async def test_who_is_gone_is_asked_no_more(self, records: Records) -> None:
         """410 at once; and nothing of a deleted endpoint is left."""
         endpoint, _ = await records.add()
