@@ -363,7 +363,7 @@ class TestKeeping:
         ann = world.who(await world.enter(code("ann@example.com")))
         kept = await make(passkeys, ann, device)
         with pytest.raises(Conflict, match="where passkeys are"):
-            await world.sign_in.unlink(ann, "passkey", kept.id, ask_for())
+            await world.accounts.identities.unlink(ann, "passkey", kept.id, ask_for())
         assert ("passkey", kept.id) in [
             (way.provider, way.subject)
             for way in await world.write(lambda tx: world.users.identities(tx, ann.user))

@@ -11,8 +11,9 @@ import pytest
 
 from lowtide.auth.admin import Admin
 from lowtide.auth.hooks import SignInEvent
+from lowtide.auth.identities import RECENT
 from lowtide.auth.model import Proof, SecondFactorNeeded, Signed
-from lowtide.auth.signin import RECENT, TICKET
+from lowtide.auth.signin import TICKET
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import (
     AccountDisabled,
@@ -278,17 +279,17 @@ class TestIdentities:
         """But never another user's, and never the last."""
         ann, bob = await world.enter(code(ANN)), await world.enter(google("g1", "bob@example.com"))
         with pytest.raises(IdentityTaken):
-            await world.sign_in.link(world.who(ann), google("g1"), ask_for())
+            await world.accounts.identities.link(world.who(ann), google("g1"), ask_for())
         with pytest.raises(IdentityTaken):
-            await world.sign_in.link(world.who(ann), google("g9", "bob@example.com"), ask_for())
-        await world.sign_in.link(world.who(ann), google("g2"), ask_for())
+            await world.accounts.identities.link(world.who(ann), google("g9", "bob@example.com"), ask_for())
+        await world.accounts.identities.link(world.who(ann), google("g2"), ask_for())
         assert (await world.enter(google("g2"))).user.id == ann.user.id
         ann = await world.enter(code(ANN))
-        await world.sign_in.unlink(world.who(ann), "google", "g1", ask_for())
+        await world.accounts.identities.unlink(world.who(ann), "google", "g1", ask_for())
         assert await ways(world, bob.user.id) == [("google", "g1")], "another user's is not touched"
-        await world.sign_in.unlink(world.who(ann), "google", "g2", ask_for())
+        await world.accounts.identities.unlink(world.who(ann), "google", "g2", ask_for())
         with pytest.raises(Conflict):
-            await world.sign_in.unlink(world.who(ann), "email", ANN, ask_for())
+            await world.accounts.identities.unlink(world.who(ann), "email", ANN, ask_for())
         assert await ways(world, ann.user.id) == [("email", ANN)]
 
     async def test_a_provider_that_was_taken_away_links_by_no_address(self, world: World) -> None:
@@ -296,14 +297,14 @@ class TestIdentities:
         ann = await world.enter(code(ANN))
         await world.enter(google("g1", ANN))
         ann = await world.enter(code(ANN))
-        await world.sign_in.unlink(world.who(ann), "google", "g1", ask_for())
+        await world.accounts.identities.unlink(world.who(ann), "google", "g1", ask_for())
         for upgrade in (None, world.who(await world.sign_in.anonymous(ask_for()))):
             with pytest.raises(IdentityUnlinked):
                 await world.enter(google("g1", ANN), upgrade=upgrade)
         assert await ways(world, ann.user.id) == [("email", ANN)]
         other = await world.enter(google("g2", ANN))
         assert other.user.id == ann.user.id, "another account of that provider was not taken away"
-        signed = await world.sign_in.link(world.who(ann), google("g1", ANN), ask_for())
+        signed = await world.accounts.identities.link(world.who(ann), google("g1", ANN), ask_for())
         assert world.who(signed).user == ann.user.id
         assert (await world.enter(google("g1", ANN))).user.id == ann.user.id
         # What the provider ends, as Apple does, was not taken away by the user.
@@ -316,19 +317,19 @@ class TestIdentities:
         who = world.who(ann)
         world.clock.advance(RECENT + 1)
         with pytest.raises(StepUpRequired):
-            await world.sign_in.link(who, google("g1"), ask_for())
+            await world.accounts.identities.link(who, google("g1"), ask_for())
         assert await ways(world, ann.user.id) == [("email", ANN)]
 
     async def test_an_address_goes_with_the_last_way_in_that_proved_it(self, world: World) -> None:
         """Whoever gets the mailbox later is somebody else; one that another way vouches for stays."""
         ann = await world.enter(code(ANN))
         for way in (google("g1", ANN), Proof(provider="phone", subject="+15550001", phone="+15550001")):
-            await world.sign_in.link(world.who(ann), way, ask_for())
+            await world.accounts.identities.link(world.who(ann), way, ask_for())
             ann = await world.enter(code(ANN))
-        await world.sign_in.unlink(world.who(ann), "email", ANN, ask_for())
+        await world.accounts.identities.unlink(world.who(ann), "email", ANN, ask_for())
         assert (await world.enter(code(ANN))).user.id == ann.user.id, "Google still vouches for it"
         for provider, subject in (("email", ANN), ("google", "g1")):
-            await world.sign_in.unlink(world.who(ann), provider, subject, ask_for())
+            await world.accounts.identities.unlink(world.who(ann), provider, subject, ask_for())
         later = await world.enter(code(ANN))
         assert (later.outcome, later.user.id == ann.user.id) == ("created", False)
         kept = await world.write(lambda tx: world.users.get(tx, ann.user.id))
@@ -341,10 +342,10 @@ class TestIdentities:
         world.clock.advance(RECENT + 1)
         late = await world.sessions.refresh(ann.refresh_token)
         with pytest.raises(StepUpRequired):
-            await world.sign_in.unlink(world.who(late), "google", "g1", ask_for())
+            await world.accounts.identities.unlink(world.who(late), "google", "g1", ask_for())
         assert len(await ways(world, ann.user.id)) == 2
         again = await world.enter(code(ANN), upgrade=world.who(late))
-        await world.sign_in.unlink(world.who(again), "google", "g1", ask_for())
+        await world.accounts.identities.unlink(world.who(again), "google", "g1", ask_for())
         assert await ways(world, ann.user.id) == [("email", ANN)]
 
     async def test_an_address_of_somebody_else_locks_nobody_out(self, world: World) -> None:
@@ -358,7 +359,7 @@ class TestIdentities:
         """The claimer keeps the account, without the address and the way in that was named by it."""
         squatter = await world.enter(password(ANN))
         owner = await world.enter(google("g1"))
-        user = (await world.sign_in.link(world.who(owner), code(ANN), ask_for())).user
+        user = (await world.accounts.identities.link(world.who(owner), code(ANN), ask_for())).user
         assert (user.email, user.email_verified) == (ANN, True)
         assert await ways(world, squatter.user.id) == []
 
@@ -382,7 +383,7 @@ class TestIdentities:
         """Sign-ups, links, sessions: each in the transaction that did it."""
         ann = await world.enter(code(ANN))
         await world.enter(google("g1", ANN))
-        await world.sign_in.unlink(world.who(ann), "google", "g1", ask_for())
+        await world.accounts.identities.unlink(world.who(ann), "google", "g1", ask_for())
         assert sorted(await world.actions()) == [
             "identity.link",
             "identity.unlink",

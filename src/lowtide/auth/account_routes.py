@@ -193,7 +193,7 @@ def account_routes(
         """Take one way in away; never the last one. Needs a sign-in of the last 15 minutes."""
         who = own_session(request.principal)
         named = request.params
-        await accounts.sign_in.unlink(who, named["provider"], named["subject"], ask_of(request))
+        await accounts.identities.unlink(who, named["provider"], named["subject"], ask_of(request))
 
     async def merge(request: Request[Merge, None]) -> MergedIn:
         """Make an anonymous account one with the user's own, with everything that was written under it.

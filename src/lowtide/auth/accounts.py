@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from lowtide.audit import Audit
 from lowtide.auth.hooks import Hook, Hooks
+from lowtide.auth.identities import Identities
 from lowtide.auth.refresh import judge
 from lowtide.auth.revocations import Revocations
 from lowtide.auth.sessions import PURPOSE, Judge, Sealer, Sessions
@@ -51,6 +52,7 @@ class Accounts:
         self.sessions = Sessions(
             database, self.users, tokens, self.revocations, vault, audit, clock, ids, judge=judge
         )
+        self.identities = Identities(database, self.users, self.sessions, audit, clock)
         self.hooks = Hooks(hooks, jobs)
         self.sign_in = SignIn(database, self.users, self.sessions, self.hooks, audit, clock, ids)
         jobs.register(TRIM, type(None), self._trim, deadline=600)

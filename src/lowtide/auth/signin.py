@@ -15,30 +15,26 @@ from typing import Any, Literal
 
 import msgspec
 
-from lowtide.audit import Audit, Entry
+from lowtide.audit import Audit
 from lowtide.auth.hooks import Hooks, event
-from lowtide.auth.model import Ask, Credentials, Identity, Proof, SecondFactorNeeded, Signed, User
+from lowtide.auth.identities import enriched, entry, named
+from lowtide.auth.model import Ask, Credentials, Proof, SecondFactorNeeded, Signed, User
 from lowtide.auth.sessions import Opened, Sessions
-from lowtide.auth.users import QUERIES, Users, check_proof, check_space, person_name
+from lowtide.auth.users import QUERIES, Users, check_proof, check_space
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import (
     AccountDisabled,
     Conflict,
-    IdentityTaken,
     IdentityUnlinked,
     InvalidGrant,
     NotFound,
     NotUnique,
-    StepUpRequired,
 )
 from lowtide.kernel.ids import Ids
-from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Database, Tx
 
 TICKET = 600
 """Seconds in which a second factor may follow the first."""
-RECENT = 900
-"""Seconds after a sign-in in which ways in may be taken away."""
 ATTEMPTS = 4
 """How often a sign-in that meets another of the same person is begun anew."""
 ANONYMOUS = Proof(provider="anonymous", subject="-")
@@ -138,7 +134,9 @@ class SignIn:
             made = msgspec.structs.replace(draft, claims=claims, signed_in_at=self._clock.now())
             user = await self._users.create(tx, made)
             opened = await self._sessions.open(tx, user, ask, ())
-            await self._write(tx, "user.create", user, ask, via=opened.session.id, after={"anonymous": True})
+            await self._audit.write(
+                tx, entry("user.create", user, ask, via=opened.session.id, after={"anonymous": True})
+            )
             await self._hooks.after(tx, "after_sign_up", event(user, ANONYMOUS, ask))
             return opened
 
@@ -168,85 +166,6 @@ class SignIn:
         done = await self._settle(_with(proof, amr), ask, ticket, opens=False)
         assert isinstance(done, _Done)  # noqa: S101 - likewise
         return done.user
-
-    async def link(self, who: Principal, proof: Proof, ask: Ask) -> Signed:
-        """Give the signed-in user another way in; new tokens of their session say what has changed.
-
-        Raises ``IdentityTaken``, ``NotFound`` for a session that is over, and ``StepUpRequired`` if the last
-        sign-in is more than ``RECENT`` seconds ago.
-        """
-        # Whoever copied a token must not make themselves a way in that stays.
-        self.recent(who)
-        check_proof(proof)
-
-        async def work(tx: Tx) -> Opened:
-            await self._sessions.check(tx, who)
-            user = await self._users.get(tx, who.user)
-            owner = await self._users.by_identity(tx, proof.provider, proof.subject)
-            if owner is not None and owner.id == user.id:
-                await self._users.used(tx, proof)
-                return await self._sessions.again(tx, who.session, user)
-            if owner is not None:
-                raise IdentityTaken
-            if proof.email is not None and proof.email_verified:
-                holder = await self._users.by_email(tx, proof.email)
-                if holder is not None and holder.id != user.id and holder.email_verified:
-                    raise IdentityTaken
-                if holder is not None and holder.id != user.id:
-                    await self._take_address(tx, holder)
-            user = await self._users.save(tx, _enriched(user, proof))
-            await self._users.link(tx, user.id, proof)
-            await self._write(tx, "identity.link", user, ask, via=who.session, after=_named(proof))
-            await self._sessions.change(tx, user.id)
-            return await self._sessions.again(tx, who.session, user)
-
-        try:
-            opened = await self._database.write(work)
-        except NotUnique:
-            raise IdentityTaken from None
-        await self._sessions.revocations.committed()
-        return self._sessions.signed(opened)
-
-    def recent(self, who: Principal) -> None:
-        """Raise ``StepUpRequired`` if the last sign-in of ``who`` is more than ``RECENT`` seconds ago."""
-        if self._clock.now() - who.auth_time > RECENT * 1000:
-            raise StepUpRequired(max_age=RECENT)
-
-    async def unlink(self, who: Principal, provider: str, subject: str, ask: Ask) -> None:
-        """Take a way in away. Raises ``Conflict`` for the last one, ``NotFound`` is never told.
-
-        An address that no other way in vouches for goes with it: whoever gets that mailbox or number later
-        is somebody else. Raises ``StepUpRequired`` if the last sign-in is more than ``RECENT`` seconds ago.
-        """
-        # Whoever copied a token must not shut its owner out.
-        self.recent(who)
-        if provider == "passkey":
-            # Its other half would still be believed as a second factor.
-            raise Conflict(
-                "A passkey is deleted where passkeys are.", hint="Send DELETE /v1/auth/passkeys/{id} instead."
-            )
-
-        async def work(tx: Tx) -> None:
-            await self._sessions.check(tx, who)
-            user = await self._users.get(tx, who.user)
-            ways = await self._users.identities(tx, user.id)
-            rest = [way for way in ways if (way.provider, way.subject) != (provider, subject)]
-            if len(rest) == len(ways):
-                return
-            if not rest:
-                raise Conflict(
-                    "This is the only way in.", hint="Link another one first, or delete the account."
-                )
-            await self._users.unlink(tx, user.id, provider, subject)
-            await self._users.note_unlinked(tx, user.id, provider, subject)
-            (gone_way,) = [way for way in ways if way not in rest]
-            bereft = _bereft(user, gone_way, rest)
-            if bereft != user:
-                await self._users.save(tx, bereft)
-            gone = {"provider": provider, "subject": subject}
-            await self._write(tx, "identity.unlink", user, ask, via=who.session, before=gone)
-
-        await self._database.write(work)
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -329,9 +248,9 @@ class SignIn:
             return _Found(_bare(holder) if squatted else holder, "signed_in", known=False, cleanse=squatted)
         guest = await self._guest(tx, ask)
         if guest is not None:
-            upgraded = _enriched(guest, proof, free=holder is None)
+            upgraded = enriched(guest, proof, free=holder is None)
             return _Found(msgspec.structs.replace(upgraded, anonymous=False), "upgraded", known=False)
-        return _Found(_enriched(User(id=""), proof, free=holder is None), "created", known=False)
+        return _Found(enriched(User(id=""), proof, free=holder is None), "created", known=False)
 
     async def _guest(self, tx: Tx, ask: Ask) -> User | None:
         if ask.upgrade is None:
@@ -352,7 +271,7 @@ class SignIn:
                 await self._cleanse(tx, user, ask)
             if proof.email_verified and proof.email is not None:
                 holder = await self._users.by_email(tx, proof.email)
-                user = _enriched(user, proof, free=holder is None or holder.id == user.id)
+                user = enriched(user, proof, free=holder is None or holder.id == user.id)
             user = await self._users.save(tx, user)
         if found.known:
             await self._users.used(tx, proof)
@@ -360,11 +279,11 @@ class SignIn:
             await self._users.link(tx, user.id, proof)
         if found.outcome == "signed_in":
             if not found.known:
-                await self._write(tx, "identity.link", user, ask, after=_named(proof))
+                await self._audit.write(tx, entry("identity.link", user, ask, after=named(proof)))
             await self._hooks.after(tx, "after_sign_in", event(user, proof, ask))
         else:
             action = "user.create" if found.outcome == "created" else "user.upgrade"
-            await self._write(tx, action, user, ask, after=_named(proof))
+            await self._audit.write(tx, entry(action, user, ask, after=named(proof)))
             await self._hooks.after(tx, "after_sign_up", event(user, proof, ask))
             if found.outcome == "upgraded":
                 # Its tokens still say that it is anonymous.
@@ -379,15 +298,7 @@ class SignIn:
         await self._users.unlink_all(tx, user.id)
         await tx.execute(QUERIES["delete_tickets"], user.id)
         await self._sessions.revoke_all(tx, user.id, "operator")
-        await self._write(tx, "user.reclaim", user, ask)
-
-    async def _take_address(self, tx: Tx, holder: User) -> None:
-        """Somebody else has proved the address that ``holder`` only claimed."""
-        holder = await self._users.get(tx, holder.id)
-        for way in await self._users.identities(tx, holder.id):
-            if way.email == holder.email and not way.email_verified:
-                await self._users.unlink(tx, holder.id, way.provider, way.subject)
-        await self._users.save(tx, msgspec.structs.replace(holder, email=None))
+        await self._audit.write(tx, entry("user.reclaim", user, ask))
 
     async def _factors(self, tx: Tx, user: User) -> tuple[str, ...]:
         found = tuple([name for kind in self.credentials for name in await kind.factors(tx, user.id)])
@@ -417,38 +328,9 @@ class SignIn:
             session = await self._sessions.find(tx, now.session)
             if session is not None and session.user == user.id and session.ended_at is None:
                 opened = await self._sessions.prove(tx, session.id, user, amr)
-                await self._write(tx, "session.prove", user, ask, via=session.id)
+                await self._audit.write(tx, entry("session.prove", user, ask, via=session.id))
                 return opened
         return await self._sessions.open(tx, user, ask, amr)
-
-    async def _write(
-        self,
-        tx: Tx,
-        action: str,
-        user: User,
-        ask: Ask,
-        *,
-        via: str = "",
-        before: Any = None,
-        after: Any = None,
-    ) -> None:
-        personal = {"ip": ask.ip} if ask.ip else {}
-        if user.email is not None:
-            personal["email"] = user.email
-        await self._audit.write(
-            tx,
-            Entry(
-                action=action,
-                actor=f"user:{user.id}",
-                via=f"session:{via}" if via else "",
-                target=f"user:{user.id}",
-                space=ask.space,
-                before=before,
-                after=after,
-                request=ask.request_id,
-                personal=personal,
-            ),
-        )
 
 
 def _checked(user: User) -> User:
@@ -462,36 +344,8 @@ def _bare(user: User) -> User:
     return msgspec.structs.replace(user, name=None, phone=None, phone_verified=False, claims={})
 
 
-def _enriched(user: User, proof: Proof, *, free: bool = True) -> User:
-    """``user`` with what a proof adds. ``free``: nobody else has its address."""
-    changes: dict[str, Any] = {}
-    if proof.email is not None and free and (user.email is None or user.email == proof.email):
-        changes["email"] = proof.email
-        changes["email_verified"] = user.email_verified or proof.email_verified
-    if proof.phone is not None and (user.phone is None or user.phone == proof.phone):
-        changes["phone"] = proof.phone
-        changes["phone_verified"] = user.phone_verified or proof.phone_verified
-    if user.name is None and proof.name:
-        changes["name"] = person_name(proof.name[:200])
-    return msgspec.structs.replace(user, **changes)
-
-
-def _bereft(user: User, gone: Identity, rest: Sequence[Identity]) -> User:
-    """``user`` without the addresses that only the way in which is gone has proved."""
-    changes: dict[str, Any] = {}
-    if gone.email == user.email and not any(way.email == user.email and way.email_verified for way in rest):
-        changes = {"email": None, "email_verified": False}
-    if gone.provider == "phone" and gone.subject == user.phone:
-        changes |= {"phone": None, "phone_verified": False}
-    return msgspec.structs.replace(user, **changes)
-
-
 def _with(proof: Proof, amr: tuple[str, ...]) -> Proof:
     return msgspec.structs.replace(proof, amr=tuple(dict.fromkeys((*proof.amr, *amr, "mfa"))))
-
-
-def _named(proof: Proof) -> dict[str, str]:
-    return {"provider": proof.provider, "subject": proof.subject}
 
 
 def _digest(ticket: str) -> str:

@@ -64,7 +64,7 @@ class Methods:
             return f"http://{host}" if dev and host else None
 
         self.messages = Messages(jobs, vault, clock, carriers)
-        self.signing = signing = Signing(accounts.sign_in, proofs, authenticate, clock)
+        self.signing = signing = Signing(accounts.sign_in, accounts.identities, proofs, authenticate, clock)
         codes = Codes(database, jobs, self.messages, rates, audit, clock, ids, accounts.users)
         self.email = Email(codes, signing, clock, app=app, address=address)
         tries = Tries(database, rates)

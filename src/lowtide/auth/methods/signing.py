@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from lowtide.auth.answers import SecondFactor, SignedIn, ask_of, own_session, signed_in, told
+from lowtide.auth.identities import Identities
 from lowtide.auth.model import Ask, DeviceFacts, Proof, Signed, User
 from lowtide.auth.proofs import SharedProofs
 from lowtide.auth.signin import SignIn
@@ -60,10 +61,16 @@ class Signing:
     """Signs in whoever a method has proved."""
 
     def __init__(
-        self, sign_in: SignIn, proofs: SharedProofs, authenticate: Callable[[str], Principal], clock: Clock
+        self,
+        sign_in: SignIn,
+        identities: Identities,
+        proofs: SharedProofs,
+        authenticate: Callable[[str], Principal],
+        clock: Clock,
     ):
         """``authenticate``: a token to whom it stands for."""
         self._sign_in = sign_in
+        self._identities = identities
         self._proofs = proofs
         self._authenticate = authenticate
         self._clock = clock
@@ -78,7 +85,7 @@ class Signing:
         if isinstance(body, Linking) and body.link:
             if who is None:
                 raise Unauthorized("Only who is signed in links another way in.")
-            self._sign_in.recent(own_session(who))
+            self._identities.recent(own_session(who))
         jkt = await self._proofs.of(request)
         return ask_of(request, device=body.device, space=body.space, jkt=jkt, upgrade=who)
 
@@ -113,5 +120,5 @@ class Signing:
         """A session for whom ``proof`` is of, or what is missing. Raises as ``SignIn`` does."""
         who = ask.upgrade
         if isinstance(body, Linking) and body.link and who is not None and not who.claims.get("anonymous"):
-            return signed_in(await self._sign_in.link(who, proof, ask))
+            return signed_in(await self._identities.link(who, proof, ask))
         return told(await self._sign_in.complete(proof, ask))

@@ -1,0 +1,172 @@
+"""The ways in of somebody who is signed in: they add one, and take one away.
+
+``SignIn`` finds the user of a proof; here the user is known, and says whose the proof is from now on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from lowtide.audit import Audit, Entry
+from lowtide.auth.model import Ask, Identity, Proof, Signed, User
+from lowtide.auth.sessions import Opened, Sessions
+from lowtide.auth.users import Users, check_proof, person_name
+from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import Conflict, IdentityTaken, NotUnique, StepUpRequired
+from lowtide.kernel.schema import Principal
+from lowtide.storage.db import Database, Tx
+
+RECENT = 900
+"""Seconds after a sign-in in which ways in may be added and taken away."""
+
+
+class Identities:
+    """Adds ways in, and takes them away."""
+
+    def __init__(self, database: Database, users: Users, sessions: Sessions, audit: Audit, clock: Clock):
+        self._database = database
+        self._users = users
+        self._sessions = sessions
+        self._audit = audit
+        self._clock = clock
+
+    async def link(self, who: Principal, proof: Proof, ask: Ask) -> Signed:
+        """Give the signed-in user another way in; new tokens of their session say what has changed.
+
+        Raises ``IdentityTaken``, ``NotFound`` for a session that is over, and ``StepUpRequired`` if the last
+        sign-in is more than ``RECENT`` seconds ago.
+        """
+        # Whoever copied a token must not make themselves a way in that stays.
+        self.recent(who)
+        check_proof(proof)
+
+        async def work(tx: Tx) -> Opened:
+            await self._sessions.check(tx, who)
+            user = await self._users.get(tx, who.user)
+            owner = await self._users.by_identity(tx, proof.provider, proof.subject)
+            if owner is not None and owner.id == user.id:
+                await self._users.used(tx, proof)
+                return await self._sessions.again(tx, who.session, user)
+            if owner is not None:
+                raise IdentityTaken
+            if proof.email is not None and proof.email_verified:
+                holder = await self._users.by_email(tx, proof.email)
+                if holder is not None and holder.id != user.id and holder.email_verified:
+                    raise IdentityTaken
+                if holder is not None and holder.id != user.id:
+                    await self._take_address(tx, holder)
+            user = await self._users.save(tx, enriched(user, proof))
+            await self._users.link(tx, user.id, proof)
+            await self._audit.write(
+                tx, entry("identity.link", user, ask, via=who.session, after=named(proof))
+            )
+            await self._sessions.change(tx, user.id)
+            return await self._sessions.again(tx, who.session, user)
+
+        try:
+            opened = await self._database.write(work)
+        except NotUnique:
+            raise IdentityTaken from None
+        await self._sessions.revocations.committed()
+        return self._sessions.signed(opened)
+
+    def recent(self, who: Principal) -> None:
+        """Raise ``StepUpRequired`` if the last sign-in of ``who`` is more than ``RECENT`` seconds ago."""
+        if self._clock.now() - who.auth_time > RECENT * 1000:
+            raise StepUpRequired(max_age=RECENT)
+
+    async def unlink(self, who: Principal, provider: str, subject: str, ask: Ask) -> None:
+        """Take a way in away. Raises ``Conflict`` for the last one, ``NotFound`` is never told.
+
+        An address that no other way in vouches for goes with it: whoever gets that mailbox or number later
+        is somebody else. Raises ``StepUpRequired`` if the last sign-in is more than ``RECENT`` seconds ago.
+        """
+        # Whoever copied a token must not shut its owner out.
+        self.recent(who)
+        if provider == "passkey":
+            # Its other half would still be believed as a second factor.
+            raise Conflict(
+                "A passkey is deleted where passkeys are.", hint="Send DELETE /v1/auth/passkeys/{id} instead."
+            )
+
+        async def work(tx: Tx) -> None:
+            await self._sessions.check(tx, who)
+            user = await self._users.get(tx, who.user)
+            ways = await self._users.identities(tx, user.id)
+            rest = [way for way in ways if (way.provider, way.subject) != (provider, subject)]
+            if len(rest) == len(ways):
+                return
+            if not rest:
+                raise Conflict(
+                    "This is the only way in.", hint="Link another one first, or delete the account."
+                )
+            await self._users.unlink(tx, user.id, provider, subject)
+            await self._users.note_unlinked(tx, user.id, provider, subject)
+            (gone_way,) = [way for way in ways if way not in rest]
+            bereft = _bereft(user, gone_way, rest)
+            if bereft != user:
+                await self._users.save(tx, bereft)
+            gone = {"provider": provider, "subject": subject}
+            await self._audit.write(tx, entry("identity.unlink", user, ask, via=who.session, before=gone))
+
+        await self._database.write(work)
+
+    async def _take_address(self, tx: Tx, holder: User) -> None:
+        """Somebody else has proved the address that ``holder`` only claimed."""
+        holder = await self._users.get(tx, holder.id)
+        for way in await self._users.identities(tx, holder.id):
+            if way.email == holder.email and not way.email_verified:
+                await self._users.unlink(tx, holder.id, way.provider, way.subject)
+        await self._users.save(tx, msgspec.structs.replace(holder, email=None))
+
+
+def enriched(user: User, proof: Proof, *, free: bool = True) -> User:
+    """``user`` with what a proof adds. ``free``: nobody else has its address."""
+    changes: dict[str, Any] = {}
+    if proof.email is not None and free and (user.email is None or user.email == proof.email):
+        changes["email"] = proof.email
+        changes["email_verified"] = user.email_verified or proof.email_verified
+    if proof.phone is not None and (user.phone is None or user.phone == proof.phone):
+        changes["phone"] = proof.phone
+        changes["phone_verified"] = user.phone_verified or proof.phone_verified
+    if user.name is None and proof.name:
+        changes["name"] = person_name(proof.name[:200])
+    return msgspec.structs.replace(user, **changes)
+
+
+def named(proof: Proof) -> dict[str, str]:
+    """``proof`` in the audit log."""
+    return {"provider": proof.provider, "subject": proof.subject}
+
+
+def entry(
+    action: str, user: User, ask: Ask, *, via: str = "", before: Any = None, after: Any = None
+) -> Entry:
+    """What the audit log says of what ``user`` does to their own account. ``via``: a session's id."""
+    personal = {"ip": ask.ip} if ask.ip else {}
+    if user.email is not None:
+        personal["email"] = user.email
+    return Entry(
+        action=action,
+        actor=f"user:{user.id}",
+        via=f"session:{via}" if via else "",
+        target=f"user:{user.id}",
+        space=ask.space,
+        before=before,
+        after=after,
+        request=ask.request_id,
+        personal=personal,
+    )
+
+
+def _bereft(user: User, gone: Identity, rest: Sequence[Identity]) -> User:
+    """``user`` without the addresses that only the way in which is gone has proved."""
+    changes: dict[str, Any] = {}
+    if gone.email == user.email and not any(way.email == user.email and way.email_verified for way in rest):
+        changes = {"email": None, "email_verified": False}
+    if gone.provider == "phone" and gone.subject == user.phone:
+        changes |= {"phone": None, "phone_verified": False}
+    return msgspec.structs.replace(user, **changes)
