@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from lowtide.api.edge import Asgi
+from lowtide.api.exchange import Asgi
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 

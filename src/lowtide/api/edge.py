@@ -11,21 +11,21 @@ a problem (``problems.py``), answered in this one place.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from typing import Any
 
 import msgspec
 
 from lowtide.api.bodies import Body, Gone, check_head
 from lowtide.api.callers import Authenticate, Callers, Prove, permit, sent_token
+from lowtide.api.exchange import HSTS, Exchange, Receive, Scope, Send, answered
 from lowtide.api.limits import Deadline, Deadlines, Load
 from lowtide.api.logs import ERRORS, AccessLog
 from lowtide.api.origins import Hosts, Origins, is_own
 from lowtide.api.problems import expected, problem
 from lowtide.api.rates import Rates
 from lowtide.api.repeats import HEADER as REPEAT
-from lowtide.api.repeats import keeping, read_key, replayed, stored
+from lowtide.api.repeats import once_only, read_key
 from lowtide.api.streams import Streams, drop
 from lowtide.api.table import Served, Table, allowed
 from lowtide.api.versions import HEADER, Versions
@@ -36,18 +36,10 @@ from lowtide.kernel.errors import (
     DeadlinePassed,
     LowtideError,
     Misdirected,
-    Unavailable,
 )
 from lowtide.kernel.http import Handler, Request, Response, Route, Stream
 from lowtide.kernel.ids import Ids
-from lowtide.kernel.schema import Principal
-from lowtide.storage.once import Once, Stored
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
-
+from lowtide.storage.once import Once
 
 SINGLE = (
     b"host",
@@ -61,55 +53,6 @@ SINGLE = (
     REPEAT,
 )
 """Headers that a request may carry once."""
-
-NO_SNIFF = (b"x-content-type-options", b"nosniff")
-SECURITY = (
-    NO_SNIFF,
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-)
-NO_STORE = (b"cache-control", b"no-store")
-HSTS = (b"strict-transport-security", b"max-age=31536000")
-"""Said over TLS only: this host name, for a year (RFC 6797)."""
-
-_encode = msgspec.json.Encoder().encode
-
-
-class _Exchange:
-    """One request and what became of it."""
-
-    __slots__ = (
-        "added",
-        "id",
-        "peer",
-        "receive",
-        "scope",
-        "send",
-        "session",
-        "started",
-        "status",
-        "streamed",
-        "token",
-        "where",
-        "who",
-    )
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send, number: str, started: float):
-        self.scope = scope
-        self.receive = receive
-        self.send = send
-        self.id = number
-        client = scope.get("client")
-        self.peer: str = client[0] if client else ""
-        self.added: list[tuple[bytes, bytes]] = []
-        self.where: Route | None = None
-        self.who: Principal | None = None
-        self.session = ""
-        self.token = ""
-        self.status = 0
-        self.streamed = False
-        self.started = started
 
 
 class Edge:
@@ -159,15 +102,13 @@ class Edge:
             await self._other(scope, receive, send)
             return
         self._count += 1
-        exchange = _Exchange(
-            scope, receive, send, f"{self._prefix}{self._count:08x}", self._clock.monotonic()
-        )
+        exchange = Exchange(scope, receive, send, f"{self._prefix}{self._count:08x}", self._clock.monotonic())
         try:
             answer = await self._answer(exchange)
             if isinstance(answer, Stream):
                 await self._stream(exchange, answer)
             else:
-                await self._send(exchange, answer)
+                await exchange.answer(answer)
         except Gone:
             exchange.status = exchange.status or 499
         except Exception as error:
@@ -177,7 +118,7 @@ class Edge:
 
     # -- one request ------------------------------------------------------------------------------
 
-    async def _answer(self, exchange: _Exchange) -> Response | Stream:
+    async def _answer(self, exchange: Exchange) -> Response | Stream:
         scope = exchange.scope
         fields = _fields(scope["headers"])
         exchange.added = self._origins.headers(fields.get(b"origin"))
@@ -194,7 +135,7 @@ class Edge:
         except LowtideError:
             self._check_host(scope, fields)
             raise
-        route = exchange.where = served.route
+        route = exchange.route = served.route
         if not route.vital:
             self._check_host(scope, fields)
         if self._versions and not served.old_apps:
@@ -241,10 +182,10 @@ class Edge:
                 needed = route.key == "required"
                 key = read_key(fields.get(REPEAT), needed=needed, known=who is not None)
             if key is None or self._once is None:
-                return _answered(await self._handle(route, route.handler, request, deadline), route)
+                return answered(await self._handle(route, route.handler, request, deadline), route)
             sent = scope["query_string"] + b"\0" + (b"" if body is None else body.bytes)
-            handler = self._repeatable(self._once, route, key, sent)
-            return _answered(await self._handle(route, handler, request, deadline), route)
+            handler = once_only(self._once, route, key, sent)
+            return answered(await self._handle(route, handler, request, deadline), route)
         finally:
             self._deadlines.end(deadline)
             if body is not None:
@@ -274,30 +215,6 @@ class Edge:
         return decode_as(
             route.body, data, max_bytes=route.max_body, max_depth=self.load.limits.depth, nul=route.nul
         )
-
-    def _repeatable(self, once: Once, route: Route, key: str, sent: bytes) -> Handler:
-        """The route's handler, run once for all requests that have this key."""
-
-        async def handle(request: Request[Any, Any]) -> Any:
-            who = request.who
-            whose = "" if who is None else f"{who.space}/{who.user}/{who.client}"
-            found = await once.begin(whose, request.path, key, sent, route.deadline)
-            if isinstance(found, Stored):
-                return replayed(found)
-            request.keep = keeping(found, lambda value: _answered(value, route))
-            try:
-                answer = _answered(await route.handler(request), route)
-                if isinstance(answer, Response) and answer.status < 400:
-                    await found.finish(stored(answer))
-                else:
-                    await found.release()
-                return answer
-            except BaseException:
-                with suppress(Unavailable):
-                    await found.release()
-                raise
-
-        return handle
 
     async def _handle(
         self, route: Route, handler: Handler, request: Request[Any, Any], deadline: Deadline
@@ -344,11 +261,11 @@ class Edge:
         """
         self._count += 1
         number = f"{self._prefix}{self._count:08x}"
-        exchange = _Exchange(scope, _nothing, _nowhere, number, self._clock.monotonic())
+        exchange = Exchange(scope, _nothing, _nowhere, number, self._clock.monotonic())
         try:
             fields = _fields(scope["headers"])
             served, _ = self.table.find(scope["method"], scope["path"])
-            exchange.where = served.route
+            exchange.route = served.route
             self._check_host(scope, fields)
             who = self._callers.who(fields, scope["method"], scope["path"], exchange.peer, exchange.added)
             permit(served.route, who)
@@ -376,52 +293,22 @@ class Edge:
                 headers[name.decode()] = value.decode("latin-1")
         return Response(status=204, headers=headers)
 
-    async def _send(self, exchange: _Exchange, answer: Response) -> None:
-        body = answer.body if type(answer.body) is bytes else _encode(answer.body)
-        bare = answer.status in (204, 304)
-        headers = self._headers(exchange, answer.media_type if body else None, answer.headers)
-        if not bare:
-            headers.append((b"content-length", b"%d" % len(body)))
-        exchange.status = answer.status
-        await exchange.send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        if bare or exchange.scope["method"] == "HEAD":
-            body = b""
-        await exchange.send({"type": "http.response.body", "body": body})
-
-    def _headers(
-        self, exchange: _Exchange, media_type: str | None, own: Mapping[str, str]
-    ) -> list[tuple[bytes, bytes]]:
-        # A token comes in a header, which no page's address, picture, script or frame can bring: such an
-        # answer is nobody's page, and what guards pages would only be bytes on a phone's network.
-        guards = SECURITY if exchange.who is None else (NO_SNIFF,)
-        headers = [(b"x-request-id", exchange.id.encode()), *guards, *exchange.added]
-        if media_type is not None:
-            headers.append((b"content-type", media_type.encode("latin-1")))
-        if not own:
-            headers.append(NO_STORE)
-            return headers
-        if "cache-control" not in own:
-            headers.append(NO_STORE)
-        replaced = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in own.items()]
-        names = {name for name, _ in replaced} - {b"vary"}
-        return [pair for pair in headers if pair[0] not in names] + replaced
-
-    async def _fail(self, exchange: _Exchange, error: Exception) -> None:
+    async def _fail(self, exchange: Exchange, error: Exception) -> None:
         if not expected(error):
-            ERRORS.error("unexpected error", exc_info=error, extra={"fields": _where(exchange)})
+            ERRORS.error("unexpected error", exc_info=error, extra={"fields": exchange.where()})
         if exchange.status:
             # The answer has begun: cut it, so that nobody takes it for whole.
             exchange.status = 500
             return
         answer = problem(error, exchange.id, round(self._ids.jitter(1, 4)))
         try:
-            await self._send(exchange, answer)
+            await exchange.answer(answer)
         except (TypeError, ValueError, msgspec.MsgspecError) as fault:
             # A detail of the error that JSON cannot say.
-            ERRORS.error("unexpected error", exc_info=fault, extra={"fields": _where(exchange)})
-            await self._send(exchange, problem(fault, exchange.id))
+            ERRORS.error("unexpected error", exc_info=fault, extra={"fields": exchange.where()})
+            await exchange.answer(problem(fault, exchange.id))
 
-    async def _stream(self, exchange: _Exchange, stream: Stream) -> None:
+    async def _stream(self, exchange: Exchange, stream: Stream) -> None:
         bare = exchange.scope["method"] == "HEAD"
         who = exchange.who
         user = "" if who is None or who.server else f"{who.space}/{who.user}"
@@ -429,7 +316,7 @@ class Edge:
             self._streams.check(user)
             # nginx would otherwise keep lines back until it has a buffer full.
             own = {"x-accel-buffering": "no", **stream.headers}
-            headers = self._headers(exchange, stream.media_type, own)
+            headers = exchange.headers(stream.media_type, own)
             exchange.status = 200
             exchange.streamed = True
             await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -472,13 +359,13 @@ class Edge:
         await receive()
         await send({"type": "websocket.close", "code": 1008})
 
-    def _log(self, exchange: _Exchange) -> None:
-        route, status = exchange.where, exchange.status
+    def _log(self, exchange: Exchange) -> None:
+        route, status = exchange.route, exchange.status
         if route is not None and route.vital and status < 500:
             return
         seconds = self._clock.monotonic() - exchange.started
         if self._access.wants(status, 0 if exchange.streamed else seconds):
-            self._access.write(_where(exchange) | {"status": status, "ms": round(seconds * 1000, 2)})
+            self._access.write(exchange.where() | {"status": status, "ms": round(seconds * 1000, 2)})
 
 
 async def _nothing() -> MutableMapping[str, Any]:
@@ -489,15 +376,6 @@ async def _nowhere(message: MutableMapping[str, Any]) -> None:
     """Nobody is there to be told."""
 
 
-def _where(exchange: _Exchange) -> dict[str, Any]:
-    return {
-        "request_id": exchange.id,
-        "method": exchange.scope["method"],
-        "route": exchange.where.path if exchange.where is not None else None,
-        "client": exchange.peer or None,
-    }
-
-
 def _fields(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     fields = dict(headers)
     if len(fields) != len(headers):
@@ -506,11 +384,3 @@ def _fields(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
             if names.count(name) > 1:
                 raise BadRequest(f"The header {name.decode()!r} is given twice.")
     return fields
-
-
-def _answered(result: Any, route: Route) -> Response | Stream:
-    if isinstance(result, Response | Stream):
-        return result
-    if result is None:
-        return Response(status=204)
-    return Response(status=route.status, body=_encode(result))

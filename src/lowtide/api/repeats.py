@@ -1,16 +1,18 @@
-"""The Idempotency-Key of a request: reading it, and turning answers into what is kept and back."""
+"""The Idempotency-Key of a request: reading it, and running a handler once for all that have the same."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 
-from lowtide.kernel.errors import KeyMissing, Malformed
-from lowtide.kernel.http import Keep, Response, Stream
-from lowtide.storage.once import Attempt, Stored
+from lowtide.api.exchange import answered
+from lowtide.kernel.errors import KeyMissing, Malformed, Unavailable
+from lowtide.kernel.http import Handler, Keep, Request, Response, Route, Stream
+from lowtide.storage.once import Attempt, Once, Stored
 
 HEADER = b"idempotency-key"
 REPLAYED = "idempotency-replayed"
@@ -42,17 +44,11 @@ def read_key(header: bytes | None, *, needed: bool, known: bool = True) -> str |
     return key
 
 
-class Encode(Protocol):
-    """What the edge makes of a handler's value."""
-
-    def __call__(self, value: Any, /) -> Response | Stream: ...
-
-
-def keeping(attempt: Attempt, encode: Encode) -> Keep:
+def keeping(attempt: Attempt, route: Route) -> Keep:
     """What a handler calls inside its transaction with the value that it will return."""
 
     def keep(tx: Any, value: Any) -> Awaitable[None]:
-        answer = encode(value)
+        answer = answered(value, route)
         if isinstance(answer, Stream):
             raise TypeError("a stream cannot be kept")
         return attempt.keep(tx, stored(answer))
@@ -74,3 +70,28 @@ def replayed(found: Stored) -> Response:
         headers=found.headers | {REPLAYED: "true"},
         body=found.body or b"",
     )
+
+
+def once_only(once: Once, route: Route, key: str, sent: bytes) -> Handler:
+    """The route's handler, run once for all requests that have this key."""
+
+    async def handle(request: Request[Any, Any]) -> Any:
+        who = request.who
+        whose = "" if who is None else f"{who.space}/{who.user}/{who.client}"
+        found = await once.begin(whose, request.path, key, sent, route.deadline)
+        if isinstance(found, Stored):
+            return replayed(found)
+        request.keep = keeping(found, route)
+        try:
+            answer = answered(await route.handler(request), route)
+            if isinstance(answer, Response) and answer.status < 400:
+                await found.finish(stored(answer))
+            else:
+                await found.release()
+            return answer
+        except BaseException:
+            with suppress(Unavailable):
+                await found.release()
+            raise
+
+    return handle

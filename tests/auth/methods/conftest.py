@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lowtide import App
-from lowtide.api.edge import Receive, Send
+from lowtide.api.exchange import Receive, Send
 from lowtide.app import Lowtide
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.ids import SystemIds
