@@ -9,8 +9,7 @@ import pytest
 
 from lowtide.app import Lowtide
 from lowtide.auth.admin import Admin
-from lowtide.auth.model import Proof, Signed
-from lowtide.auth.sessions import Opened
+from lowtide.auth.model import Opened, Proof, Signed
 from lowtide.kernel.errors import Conflict
 from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Tx

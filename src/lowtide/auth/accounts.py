@@ -9,7 +9,8 @@ from lowtide.auth.hooks import Hook, Hooks
 from lowtide.auth.identities import Identities
 from lowtide.auth.refresh import judge
 from lowtide.auth.revocations import Revocations
-from lowtide.auth.sessions import PURPOSE, Judge, Sealer, Sessions
+from lowtide.auth.session_store import PURPOSE, Sealer
+from lowtide.auth.sessions import Judge, Sessions
 from lowtide.auth.signin import SignIn
 from lowtide.auth.tokens import Tokens
 from lowtide.auth.users import QUERIES, Users

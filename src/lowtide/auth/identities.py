@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from lowtide.audit import Audit, Entry
-from lowtide.auth.model import Ask, Identity, Proof, Signed, User
-from lowtide.auth.sessions import Opened, Sessions
+from lowtide.auth.model import Ask, Identity, Opened, Proof, Signed, User
+from lowtide.auth.sessions import Sessions
 from lowtide.auth.users import Users, check_proof, person_name
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, IdentityTaken, NotUnique, StepUpRequired

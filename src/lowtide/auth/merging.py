@@ -16,8 +16,8 @@ import msgspec
 from lowtide.audit import Entry
 from lowtide.auth.accounts import Accounts
 from lowtide.auth.answers import own_session
-from lowtide.auth.model import Signed, User
-from lowtide.auth.sessions import ACCESS, Opened
+from lowtide.auth.model import Opened, Signed, User
+from lowtide.auth.sessions import ACCESS
 from lowtide.auth.tokens import Tokens
 from lowtide.auth.users import MAIN
 from lowtide.kernel.clock import Clock

@@ -153,6 +153,42 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """The device is asked to delete what it holds."""
 
 
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as a transaction left it: ``Sessions.signed`` makes tokens of it, once that has committed."""
+
+    session: Session
+    user: User
+    space: str
+    roles: tuple[str, ...]
+    aliases: tuple[str, ...]
+    refresh_token: str
+
+    def who(self, claims: Mapping[str, Any]) -> Principal:
+        """Whom its access token stands for. ``claims``: besides those of the user.
+
+        The access token of an OAuth client is bound to the key that its refreshes prove (RFC 9449); the app's
+        own are bearer tokens, bound through their refreshes only.
+        """
+        session, user = self.session, self.user
+        own = dict(user.claims) | dict(claims)
+        if user.anonymous:
+            own["anonymous"] = True
+        return Principal(
+            user=user.id,
+            space=self.space,
+            claims=own,
+            session=session.id,
+            epoch=session.epoch,
+            auth_time=session.auth_time,
+            amr=session.amr,
+            roles=self.roles,
+            scope=tuple(session.scope.split()),
+            client=session.client,
+            jkt=(session.jkt or "") if session.client else "",
+            aliases=self.aliases,
+        )
+
+
 class Signed(msgspec.Struct, frozen=True, kw_only=True):
     """Signed in: what the client keeps."""
 

@@ -8,24 +8,23 @@ else goes wrong is another error, and no reason to sign out.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 
 from lowtide.audit import Audit, Entry
 from lowtide.auth import refresh as refreshing
-from lowtide.auth.model import MAX_FACT, Ask, DeviceFacts, Session, Signed, User
+from lowtide.auth.model import MAX_FACT, Ask, Opened, Session, Signed, User
 from lowtide.auth.refresh import Presented, Rotation, Verdict, parse, rotation_digest, token_of
 from lowtide.auth.revocations import Revocations
+from lowtide.auth.session_store import Sealer, SessionStore, Stored, cut, facts
 from lowtide.auth.tokens import Tokens
 from lowtide.auth.users import Users
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import AccountDisabled, InvalidGrant, NotFound, ProofMismatch, SessionRevoked
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Principal
-from lowtide.storage.db import Database, Row, Tx, load_queries
-
-QUERIES = load_queries("lowtide.auth", "sessions.sql")
+from lowtide.storage.db import Database, Tx
 
 ACCESS = 600
 """Seconds for which an access token of a session is good."""
@@ -36,36 +35,8 @@ IDLE_ANONYMOUS = 400
 """The same for an anonymous user, who could never sign in again."""
 MAX_SESSIONS = 100
 """Sessions of a user; one more ends the one that was seen least lately."""
-PURPOSE = "auth.session:{}"
 
 Judge = Callable[[Rotation, int, str | None, int], Verdict]
-
-
-class Sealer(Protocol):
-    """What keeps the sessions' keys: ``lowtide.storage.vault.Vault``."""
-
-    def seal(self, purpose: str, plain: bytes) -> str: ...
-
-    def open(self, purpose: str, sealed: str) -> bytes: ...
-
-
-class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """A session as a transaction left it: ``Sessions.signed`` makes tokens of it, once that has committed."""
-
-    session: Session
-    user: User
-    space: str
-    roles: tuple[str, ...]
-    aliases: tuple[str, ...]
-    refresh_token: str
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """A session with what only its refreshes need."""
-
-    session: Session
-    secret: str
-    rotation: Rotation
 
 
 class _Over(msgspec.Struct, frozen=True):
@@ -94,7 +65,7 @@ class Sessions:
         self._users = users
         self._tokens = tokens
         self.revocations = revocations
-        self._vault = vault
+        self._store = SessionStore(vault)
         self._audit = audit
         self._clock = clock
         self._ids = ids
@@ -146,72 +117,28 @@ class Sessions:
             ip=ask.ip[:64],
             user_agent=cut(ask.user_agent, 2 * MAX_FACT),
         )
-        await tx.execute(
-            QUERIES["insert_session"],
-            session.id,
-            user.id,
-            session.space,
-            session.client,
-            session.scope,
-            msgspec.json.encode(device).decode(),
-            session.jkt,
-            msgspec.json.encode(amr).decode(),
-            session.auth_time,
-            self._vault.seal(PURPOSE.format(session.id), key),
-            now,
-            session.ip,
-            session.user_agent,
-        )
+        await self._store.add(tx, session, key)
         await self._write_entry(tx, "session.open", session, request=ask.request_id, ip=session.ip)
-        return Opened(
-            session=session,
-            user=user,
-            space=session.space,
-            roles=roles,
-            aliases=await self._users.aliases(tx, user.id),
-            refresh_token=token_of(key, session.id, 0),
-        )
+        return await self._opened(tx, session, user, roles, token_of(key, session.id, 0))
 
     async def prove(self, tx: Tx, session_id: str, user: User, amr: tuple[str, ...]) -> Opened:
         """The user of a session has proved anew who they are: its tokens say so from now on.
 
         Raises ``NotFound`` for a session that is not ``user``'s, or over.
         """
-        stored = await self._lock(tx, session_id)
-        if stored is None or stored.session.user != user.id or stored.session.ended_at is not None:
-            raise NotFound("This session is over.")
+        stored = _standing(await self._store.hold(tx, session_id), user)
         now = self._clock.now()
-        await tx.execute(QUERIES["prove_session"], session_id, msgspec.json.encode(amr).decode(), now)
+        await self._store.prove(tx, session_id, amr, now)
         old = stored.session
         session = msgspec.structs.replace(old, amr=amr, auth_time=now, epoch=old.epoch + 1)
-        key = self._vault.open(PURPOSE.format(session_id), stored.secret)
-        return Opened(
-            session=session,
-            user=user,
-            space=session.space,
-            roles=await self._users.roles(tx, user, session.space),
-            aliases=await self._users.aliases(tx, user.id),
-            refresh_token=token_of(key, session_id, stored.rotation.counter),
-        )
+        return await self._as_it_is(tx, stored, session, user)
 
     async def again(self, tx: Tx, session_id: str, user: User) -> Opened:
         """A session of ``user`` as it is, for new tokens that say what has changed. ``NotFound`` if it
         is over.
         """
-        rows = await tx.fetch(QUERIES["session"], session_id)
-        stored = _stored(rows[0]) if rows else None
-        if stored is None or stored.session.user != user.id or stored.session.ended_at is not None:
-            raise NotFound("This session is over.")
-        session = stored.session
-        key = self._vault.open(PURPOSE.format(session_id), stored.secret)
-        return Opened(
-            session=session,
-            user=user,
-            space=session.space,
-            roles=await self._users.roles(tx, user, session.space),
-            aliases=await self._users.aliases(tx, user.id),
-            refresh_token=token_of(key, session_id, stored.rotation.counter),
-        )
+        stored = _standing(await self._store.find(tx, session_id), user)
+        return await self._as_it_is(tx, stored, stored.session, user)
 
     def signed(
         self,
@@ -219,38 +146,16 @@ class Sessions:
         outcome: Literal["signed_in", "created", "upgraded"] = "signed_in",
         claims: Mapping[str, Any] | None = None,
     ) -> Signed:
-        """The tokens of a session. Only after its transaction has committed. About 110 µs.
-
-        The access token of an OAuth client is bound to the key that its refreshes prove (RFC 9449); the app's
-        own are bearer tokens, bound through their refreshes only.
-        """
-        session, user = opened.session, opened.user
-        bound = session.jkt if session.client else None
-        own = dict(user.claims) | dict(claims or {})
-        if user.anonymous:
-            own["anonymous"] = True
-        who = Principal(
-            user=user.id,
-            space=opened.space,
-            claims=own,
-            session=session.id,
-            epoch=session.epoch,
-            auth_time=session.auth_time,
-            amr=session.amr,
-            roles=opened.roles,
-            scope=tuple(session.scope.split()),
-            client=session.client,
-            jkt=bound or "",
-            aliases=opened.aliases,
-        )
+        """The tokens of a session. Only after its transaction has committed. About 110 µs."""
+        who = opened.who(claims or {})
         return Signed(
             access_token=self._tokens().issue(who, ttl=ACCESS),
             refresh_token=opened.refresh_token,
             expires_in=ACCESS,
-            user=user,
-            session_id=session.id,
+            user=opened.user,
+            session_id=opened.session.id,
             outcome=outcome,
-            token_type="DPoP" if bound else "Bearer",
+            token_type="DPoP" if who.jkt else "Bearer",
         )
 
     # -- go on ------------------------------------------------------------------------------------
@@ -298,11 +203,11 @@ class Sessions:
         ip: str,
         request_id: str,
     ) -> Opened | _Over:
-        stored = await self._lock(tx, presented.session)
+        stored = await self._store.hold(tx, presented.session)
         if stored is None or stored.session.client != client:
             raise InvalidGrant
         session, kept = stored.session, stored.rotation
-        key = self._vault.open(PURPOSE.format(session.id), stored.secret)
+        key = self._store.key(stored)
         if not presented.is_of(key):
             raise InvalidGrant
         if session.ended_at is not None:
@@ -325,22 +230,15 @@ class Sessions:
         counter = kept.counter
         if verdict == "rotate":
             counter = presented.counter + 1
-            await tx.execute(QUERIES["rotate_session"], session.id, counter, rotation, now, ip[:64])
-        return Opened(
-            session=session,
-            user=user,
-            space=space or session.space,
-            roles=roles,
-            aliases=await self._users.aliases(tx, user.id),
-            refresh_token=token_of(key, session.id, counter),
-        )
+            await self._store.rotate(tx, session.id, counter, rotation, ip[:64], now)
+        return await self._opened(tx, session, user, roles, token_of(key, session.id, counter), space)
 
     # -- look -------------------------------------------------------------------------------------
 
     async def find(self, tx: Tx, id: str) -> Session | None:
         """The session with this id, over or not."""
-        rows = await tx.fetch(QUERIES["session"], id)
-        return _stored(rows[0]).session if rows else None
+        stored = await self._store.find(tx, id)
+        return None if stored is None else stored.session
 
     async def check(self, tx: Tx, who: Principal) -> None:
         """Raise ``SessionRevoked`` or ``TokenExpired`` if the session of ``who`` has ended or changed since.
@@ -360,20 +258,15 @@ class Sessions:
             presented = parse(token)
         except InvalidGrant:
             return None
-        rows = await tx.fetch(QUERIES["session"], presented.session)
-        if not rows:
-            return None
-        stored = _stored(rows[0])
-        if not presented.is_of(self._vault.open(PURPOSE.format(presented.session), stored.secret)):
+        stored = await self._store.find(tx, presented.session)
+        if stored is None or not presented.is_of(self._store.key(stored)):
             return None
         return stored.session if presented.counter >= stored.rotation.counter - 1 else None
 
     async def of_user(self, tx: Tx, user: str) -> list[Session]:
         """The sessions of ``user`` that go on, the newest first."""
         since = self._clock.now() - IDLE_ANONYMOUS * DAY
-        return [
-            _stored(row).session for row in await tx.fetch(QUERIES["sessions_of"], user, since, MAX_SESSIONS)
-        ]
+        return await self._store.of_user(tx, user, since, MAX_SESSIONS)
 
     # -- end --------------------------------------------------------------------------------------
 
@@ -402,31 +295,50 @@ class Sessions:
         now = self._clock.now()
         for sign_out in self.elsewhere:
             await sign_out(tx, user)
-        return [id for (id,) in await tx.fetch(QUERIES["end_sessions"], user, now, by, int(wipe), but)]
+        return await self._store.end_all(tx, user, by, wipe, but, now)
 
     async def change(self, tx: Tx, user: str) -> None:
         """What tokens say of ``user`` has changed: those that are around are refused as expired, and clients
         fetch new ones. Call ``revocations.committed`` after the commit."""
-        await tx.fetch(QUERIES["change_sessions"], user, self._clock.now())
+        await self._store.change(tx, user, self._clock.now())
 
     async def move(self, tx: Tx, old: str, new: str) -> list[str]:
         """The sessions of ``old`` are ``new``'s from now on: the next refresh brings that user's token."""
-        return [id for (id,) in await tx.fetch(QUERIES["move_sessions"], old, new, self._clock.now())]
+        return await self._store.move(tx, old, new, self._clock.now())
 
     async def scrub(self, tx: Tx, user: str) -> None:
         """Forget the person behind ended sessions: what stays only tells a device that it was signed out."""
-        await tx.execute(QUERIES["scrub_sessions"], user)
+        await self._store.scrub(tx, user)
 
     async def trim(self, limit: int = 1000) -> int:
         """Forget sessions that nobody can refresh any more; how many. One short transaction."""
         before = self._clock.now() - (IDLE_ANONYMOUS + IDLE) * DAY
-        return len(await self._database.write(lambda tx: tx.fetch(QUERIES["trim_sessions"], before, limit)))
+        return await self._database.write(lambda tx: self._store.trim(tx, before, limit))
 
     # -- inside -----------------------------------------------------------------------------------
 
-    async def _lock(self, tx: Tx, id: str) -> Stored | None:
-        rows = await tx.fetch(QUERIES["lock_session"], id)
-        return _stored(rows[0]) if rows else None
+    async def _as_it_is(self, tx: Tx, stored: Stored, session: Session, user: User) -> Opened:
+        roles = await self._users.roles(tx, user, session.space)
+        token = token_of(self._store.key(stored), session.id, stored.rotation.counter)
+        return await self._opened(tx, session, user, roles, token)
+
+    async def _opened(
+        self,
+        tx: Tx,
+        session: Session,
+        user: User,
+        roles: tuple[str, ...],
+        token: str,
+        space: str | None = None,
+    ) -> Opened:
+        return Opened(
+            session=session,
+            user=user,
+            space=space or session.space,
+            roles=roles,
+            aliases=await self._users.aliases(tx, user.id),
+            refresh_token=token,
+        )
 
     async def _make_room(self, tx: Tx, user: str, installation: str, client: str, now: int) -> None:
         live = await self.of_user(tx, user)
@@ -453,7 +365,7 @@ class Sessions:
     ) -> None:
         if session.ended_at is not None:
             return
-        await tx.execute(QUERIES["end_session"], session.id, now, by, int(wipe))
+        await self._store.end(tx, session.id, by, wipe, now)
         action = "session.reuse" if by == "reuse" else "session.end"
         await self._write_entry(
             tx, action, session, actor=actor, via=via, request=request, ip=ip, after={"by": by, "wipe": wipe}
@@ -486,71 +398,7 @@ class Sessions:
         )
 
 
-def facts(device: DeviceFacts) -> DeviceFacts:
-    """What a device says of itself, cut to what is kept."""
-    return DeviceFacts(
-        name=cut(device.name, MAX_FACT),
-        platform=cut(device.platform, MAX_FACT),
-        app_version=cut(device.app_version, MAX_FACT),
-        locale=cut(device.locale, MAX_FACT),
-        installation=cut(device.installation, MAX_FACT),
-    )
-
-
-def cut(text: str, most: int) -> str:
-    """``text`` without what cannot be shown or stored, at most ``most`` characters."""
-    if not text.isprintable():
-        text = "".join(character for character in text if character.isprintable())
-    return text[:most]
-
-
-def _stored(row: Row) -> Stored:
-    (
-        id,
-        user,
-        space,
-        client,
-        scope,
-        device,
-        jkt,
-        amr,
-        auth_time,
-        epoch,
-        counter,
-        created_at,
-        seen_at,
-        ip,
-        user_agent,
-        ended_at,
-        ended_by,
-        wipe,
-        secret,
-        rotation,
-        rotated_at,
-    ) = row
-    session = Session(
-        id=id,
-        user=user,
-        space=space,
-        client=client,
-        scope=scope,
-        device=_decode_device(device),
-        jkt=jkt,
-        amr=_decode_amr(amr),
-        auth_time=auth_time,
-        epoch=epoch,
-        counter=counter,
-        created_at=created_at,
-        seen_at=seen_at,
-        ip=ip,
-        user_agent=user_agent,
-        ended_at=ended_at,
-        ended_by=ended_by,
-        wipe=bool(wipe),
-    )
-    kept = Rotation(counter=counter, id=rotation, at=rotated_at, bound=jkt is not None)
-    return Stored(session, secret, kept)
-
-
-_decode_device = msgspec.json.Decoder(DeviceFacts).decode
-_decode_amr = msgspec.json.Decoder(tuple[str, ...]).decode
+def _standing(stored: Stored | None, user: User) -> Stored:
+    if stored is None or stored.session.user != user.id or stored.session.ended_at is not None:
+        raise NotFound("This session is over.")
+    return stored

@@ -18,8 +18,8 @@ import msgspec
 from lowtide.audit import Audit
 from lowtide.auth.hooks import Hooks, event
 from lowtide.auth.identities import enriched, entry, named
-from lowtide.auth.model import Ask, Credentials, Proof, SecondFactorNeeded, Signed, User
-from lowtide.auth.sessions import Opened, Sessions
+from lowtide.auth.model import Ask, Credentials, Opened, Proof, SecondFactorNeeded, Signed, User
+from lowtide.auth.sessions import Sessions
 from lowtide.auth.users import QUERIES, Users, check_proof, check_space
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import (

@@ -12,11 +12,11 @@ import msgspec
 
 from lowtide.auth import jws
 from lowtide.auth.keys import KeySource
-from lowtide.auth.model import Ask, Signed
+from lowtide.auth.model import Ask, Opened, Signed
 from lowtide.auth.provider.clients import Clients
 from lowtide.auth.provider.model import ID_TOKEN_SECONDS, Code, OAuthError
 from lowtide.auth.provider.store import ProviderStore
-from lowtide.auth.sessions import Opened, Sessions
+from lowtide.auth.sessions import Sessions
 from lowtide.auth.users import Users
 from lowtide.kernel.clients import Client
 from lowtide.kernel.clock import Clock

@@ -1,0 +1,177 @@
+"""What is kept of sessions: a row each, with the key of its refresh tokens under the vault's seal."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from lowtide.auth.model import MAX_FACT, DeviceFacts, Session
+from lowtide.auth.refresh import Rotation
+from lowtide.storage.db import Row, Tx, load_queries
+
+_SQL = load_queries("lowtide.auth", "sessions.sql")
+
+PURPOSE = "auth.session:{}"
+"""Under which the vault seals a session's key."""
+
+_decode_device = msgspec.json.Decoder(DeviceFacts).decode
+_decode_amr = msgspec.json.Decoder(tuple[str, ...]).decode
+
+
+class Sealer(Protocol):
+    """What keeps the sessions' keys: ``lowtide.storage.vault.Vault``."""
+
+    def seal(self, purpose: str, plain: bytes) -> str: ...
+
+    def open(self, purpose: str, sealed: str) -> bytes: ...
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A session with what only its refreshes need."""
+
+    session: Session
+    secret: str
+    rotation: Rotation
+
+
+class SessionStore:
+    """Every function takes the caller's transaction; times are milliseconds since 1970."""
+
+    def __init__(self, vault: Sealer):
+        self._vault = vault
+
+    async def add(self, tx: Tx, session: Session, key: bytes) -> None:
+        """Keep a new session, and the key of its refresh tokens."""
+        await tx.execute(
+            _SQL["insert_session"],
+            session.id,
+            session.user,
+            session.space,
+            session.client,
+            session.scope,
+            msgspec.json.encode(session.device).decode(),
+            session.jkt,
+            msgspec.json.encode(session.amr).decode(),
+            session.auth_time,
+            self._vault.seal(PURPOSE.format(session.id), key),
+            session.created_at,
+            session.ip,
+            session.user_agent,
+        )
+
+    async def find(self, tx: Tx, id: str) -> Stored | None:
+        """The session with this id, over or not."""
+        rows = await tx.fetch(_SQL["session"], id)
+        return _stored(rows[0]) if rows else None
+
+    async def hold(self, tx: Tx, id: str) -> Stored | None:
+        """The same, held until the transaction ends."""
+        rows = await tx.fetch(_SQL["lock_session"], id)
+        return _stored(rows[0]) if rows else None
+
+    async def of_user(self, tx: Tx, user: str, since: int, limit: int) -> list[Session]:
+        """At most ``limit`` sessions of ``user`` that go on and were seen ``since``, the newest first."""
+        return [_stored(row).session for row in await tx.fetch(_SQL["sessions_of"], user, since, limit)]
+
+    def key(self, stored: Stored) -> bytes:
+        """The key of its refresh tokens."""
+        return self._vault.open(PURPOSE.format(stored.session.id), stored.secret)
+
+    async def rotate(self, tx: Tx, id: str, counter: int, rotation: str | None, ip: str, now: int) -> None:
+        """Note that the refresh token ``counter`` was given out, and to whom."""
+        await tx.execute(_SQL["rotate_session"], id, counter, rotation, now, ip)
+
+    async def prove(self, tx: Tx, id: str, amr: tuple[str, ...], now: int) -> None:
+        """Note that its user has proved anew who they are; its access tokens are refused from now on."""
+        await tx.execute(_SQL["prove_session"], id, msgspec.json.encode(amr).decode(), now)
+
+    async def end(self, tx: Tx, id: str, by: str, wipe: bool, now: int) -> None:
+        """End it, unless it is over."""
+        await tx.execute(_SQL["end_session"], id, now, by, int(wipe))
+
+    async def end_all(self, tx: Tx, user: str, by: str, wipe: bool, but: str, now: int) -> list[str]:
+        """End every session of ``user`` except ``but``; their ids."""
+        return [id for (id,) in await tx.fetch(_SQL["end_sessions"], user, now, by, int(wipe), but)]
+
+    async def change(self, tx: Tx, user: str, now: int) -> None:
+        """Have the access tokens of ``user`` refused; their sessions go on."""
+        await tx.fetch(_SQL["change_sessions"], user, now)
+
+    async def move(self, tx: Tx, old: str, new: str, now: int) -> list[str]:
+        """Give the sessions of ``old`` to ``new``; their ids."""
+        return [id for (id,) in await tx.fetch(_SQL["move_sessions"], old, new, now)]
+
+    async def scrub(self, tx: Tx, user: str) -> None:
+        """Forget the devices and addresses of ``user``."""
+        await tx.execute(_SQL["scrub_sessions"], user)
+
+    async def trim(self, tx: Tx, before: int, limit: int) -> int:
+        """Delete at most ``limit`` sessions that were last seen before; how many."""
+        return len(await tx.fetch(_SQL["trim_sessions"], before, limit))
+
+
+def facts(device: DeviceFacts) -> DeviceFacts:
+    """What a device says of itself, cut to what is kept."""
+    return DeviceFacts(
+        name=cut(device.name, MAX_FACT),
+        platform=cut(device.platform, MAX_FACT),
+        app_version=cut(device.app_version, MAX_FACT),
+        locale=cut(device.locale, MAX_FACT),
+        installation=cut(device.installation, MAX_FACT),
+    )
+
+
+def cut(text: str, most: int) -> str:
+    """``text`` without what cannot be shown or stored, at most ``most`` characters."""
+    if not text.isprintable():
+        text = "".join(character for character in text if character.isprintable())
+    return text[:most]
+
+
+def _stored(row: Row) -> Stored:
+    (
+        id,
+        user,
+        space,
+        client,
+        scope,
+        device,
+        jkt,
+        amr,
+        auth_time,
+        epoch,
+        counter,
+        created_at,
+        seen_at,
+        ip,
+        user_agent,
+        ended_at,
+        ended_by,
+        wipe,
+        secret,
+        rotation,
+        rotated_at,
+    ) = row
+    session = Session(
+        id=id,
+        user=user,
+        space=space,
+        client=client,
+        scope=scope,
+        device=_decode_device(device),
+        jkt=jkt,
+        amr=_decode_amr(amr),
+        auth_time=auth_time,
+        epoch=epoch,
+        counter=counter,
+        created_at=created_at,
+        seen_at=seen_at,
+        ip=ip,
+        user_agent=user_agent,
+        ended_at=ended_at,
+        ended_by=ended_by,
+        wipe=bool(wipe),
+    )
+    kept = Rotation(counter=counter, id=rotation, at=rotated_at, bound=jkt is not None)
+    return Stored(session, secret, kept)
