@@ -163,14 +163,14 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...]
     refresh_token: str
 
-    def who(self, claims: Mapping[str, Any]) -> Principal:
-        """Whom its access token stands for. ``claims``: besides those of the user.
+    def who(self) -> Principal:
+        """Whom its access token stands for.
 
         The access token of an OAuth client is bound to the key that its refreshes prove (RFC 9449); the app's
         own are bearer tokens, bound through their refreshes only.
         """
         session, user = self.session, self.user
-        own = dict(user.claims) | dict(claims)
+        own = dict(user.claims)
         if user.anonymous:
             own["anonymous"] = True
         return Principal(

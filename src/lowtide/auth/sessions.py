@@ -7,7 +7,7 @@ else goes wrong is another error, and no reason to sign out.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import msgspec
@@ -141,13 +141,10 @@ class Sessions:
         return await self._as_it_is(tx, stored, stored.session, user)
 
     def signed(
-        self,
-        opened: Opened,
-        outcome: Literal["signed_in", "created", "upgraded"] = "signed_in",
-        claims: Mapping[str, Any] | None = None,
+        self, opened: Opened, outcome: Literal["signed_in", "created", "upgraded"] = "signed_in"
     ) -> Signed:
         """The tokens of a session. Only after its transaction has committed. About 110 µs."""
-        who = opened.who(claims or {})
+        who = opened.who()
         return Signed(
             access_token=self._tokens().issue(who, ttl=ACCESS),
             refresh_token=opened.refresh_token,
