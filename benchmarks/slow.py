@@ -43,7 +43,7 @@ class Network(msgspec.Struct, frozen=True):
 
 
 EDGE = Network("EDGE: 240 kbit/s, 800 ms, 2 % lost", rate=30_000, delay=0.4, loss=0.02)
-TRAIN = Network("train: cut for 5 to 15 s", rate=500_000, delay=0.05, up_for=10.0, cut_for=(5.0, 15.0))
+TRAIN = Network("train: cut for 5 to 60 s", rate=500_000, delay=0.05, up_for=10.0, cut_for=(5.0, 60.0))
 SOON = 0.25
 """Seconds from a departure to its first cut: in the middle of what is being done."""
 BASEMENT = Network("basement: 10 % lost", rate=60_000, delay=0.15, loss=0.1)
