@@ -133,10 +133,8 @@ def _schema(app: Described) -> str:
     for table in app.tables:
         columns = "".join(f"      {one.name}: column.{_COLUMNS[one.type]},\n" for one in table.columns)
         indexes = ", ".join(f"{name}: [{', '.join(map(_quote, names))}]" for name, names in table.indexes)
-        tables.append(
-            f"  {table.name}: new Table(\n    {{\n{columns}    }},\n"
-            f"    {{ ...tracked, indexes: {{ {indexes} }} }}\n  ),\n"
-        )
+        options = f"{{ ...tracked, indexes: {{ {indexes} }} }}" if indexes else "tracked"
+        tables.append(f"  {table.name}: new Table(\n    {{\n{columns}    }},\n    {options}\n  ),\n")
     return (
         "const tracked = { trackPrevious: { onlyWhenChanged: true }, trackMetadata: true };\n\n"
         "/** What the SDK's database is opened with. */\n"
