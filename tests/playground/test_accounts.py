@@ -123,7 +123,7 @@ def test_what_is_left_behind_is_sent_by_nobody(seen: Seen) -> None:
 
 def test_a_sign_out_holds_in_every_tab(seen: Seen) -> None:
     """The same phone in another tab shows nobody, too, and none of the notes."""
-    assert (seen["tab"]["rows"], seen["tab"]["held"]) == (0, "")
+    assert (seen["tab"]["rows"], seen["tab"]["notes"], seen["tab"]["held"]) == (0, [], "")
     assert "Nobody is signed in" in seen["tab"]["shown"]
     assert "Passport" not in seen["tab"]["shown"]
 

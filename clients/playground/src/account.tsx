@@ -22,7 +22,7 @@ export function Account({ holder, who, again }: { holder: Holder; who: Who; agai
   const [rows, setRows] = useState<number | null>(null);
   useEffect(() => {
     if (who.kind === 'nobody') void holder.rows().then(setRows, () => setRows(null));
-  }, [who.kind, busy]);
+  }, [who, busy]);
 
   /** One thing at a time; what fails is said. */
   const run = async (work: () => Promise<unknown>) => {
@@ -95,14 +95,18 @@ export function Account({ holder, who, again }: { holder: Holder; who: Who; agai
           {!sheet && wrong}
         </section>
       ) : (
-        <div class="account">
-          <b class={`face ${who.kind}`}>{who.kind === 'guest' ? 'Guest' : who.email || who.name}</b>
-          {who.kind === 'guest' && <button onClick={() => show({ kind: 'address' })}>Sign in …</button>}
-          <button class="quiet" disabled={busy} onClick={askOut}>
-            Sign out
-          </button>
+        <>
+          <div class="account">
+            <b class={`face ${who.kind}`} title={who.email}>
+              {who.kind === 'guest' ? 'Guest' : who.email || who.name}
+            </b>
+            {who.kind === 'guest' && <button onClick={() => show({ kind: 'address' })}>Sign in …</button>}
+            <button class="quiet" disabled={busy} onClick={askOut}>
+              Sign out
+            </button>
+          </div>
           {!sheet && !holder.left && wrong}
-        </div>
+        </>
       )}
       {sheet?.kind === 'address' && (
         <Over label="Sign in" close={() => show(null)}>
@@ -129,7 +133,7 @@ export function Account({ holder, who, again }: { holder: Holder; who: Who; agai
         </Over>
       )}
       {(sheet?.kind === 'code' || sheet?.kind === 'second') && (
-        <Over label="Enter the code" close={() => show(null)}>
+        <Over key={sheet.kind} label="Enter the code" close={() => show(null)}>
           <form
             onSubmit={(event) => {
               event.preventDefault();
@@ -150,10 +154,11 @@ export function Account({ holder, who, again }: { holder: Holder; who: Who; agai
             <label>
               Code
               <input
-                key={sheet.kind === 'code' ? sheet.code : ''}
                 class="code"
                 required
-                defaultValue={sheet.kind === 'code' ? sheet.code : ''}
+                ref={(input) => {
+                  if (input && sheet.kind === 'code') input.value ||= sheet.code; // what was typed stands
+                }}
                 inputMode="numeric"
                 autocomplete="one-time-code"
               />

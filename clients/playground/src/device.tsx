@@ -98,7 +98,7 @@ function Wire({ sent, waiting }: { sent: Sent[]; waiting: number }) {
         {shown.slice(0, 2).map((one) => (
           <li key={`${one.at}${one.path}`} class={tone(one)}>
             <code>{words(one.path)}</code>
-            <span>{one.fate ?? (one.bytes > 0 ? `open, ${size(one.bytes)}` : 'under way')}</span>
+            <span>{one.fate === 'answered' && one.status >= 400 ? `answered ${one.status}` : one.fate ?? (one.bytes > 0 ? `open, ${size(one.bytes)}` : 'under way')}</span>
           </li>
         ))}
         {shown.length === 0 && <li>nothing yet</li>}

@@ -15,7 +15,7 @@ export interface Who {
 
 const CODE = /\b(\d{4} ?\d{4}|\d{3} ?\d{3})\b/;
 const LOOKS = 20; // at the outbox, until a mail is there
-const SENDING = 10_000; // milliseconds for what is to be sent before a sign-out
+const SENDING = 5_000; // milliseconds for what is to be sent before a sign-out
 
 interface Mail {
   to: string;

@@ -283,7 +283,7 @@ function Notes({ notes, todos, titled }: { notes: Note[]; todos: Todos; titled: 
   return (
     <section class="own" aria-label="Notes">
       {titled && <h2>Notes</h2>}
-      <p class="hint">Yours alone: no other user’s phone has them.</p>
+      <p class="hint">Only your own phones have them.</p>
       <ul>
         {notes.map((note) => (
           <li key={note.id} data-user={note.user}>
@@ -333,7 +333,7 @@ function Members({ members, todos, who }: { members: Member[]; todos: Todos; who
   return (
     <footer aria-label="Members">
       {members.map((one) => (
-        <span key={one.id} class={`face ${one.user}`} title={one.user}>
+        <span key={one.id} class={`face ${one.user === who.id && who.kind !== 'token' ? who.kind : one.user}`} title={one.user}>
           {named(one.user)}
         </span>
       ))}

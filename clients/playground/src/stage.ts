@@ -156,7 +156,7 @@ export class Stage {
   private meet(device: Device, who: Who): void {
     const before = device.who;
     device.who = who;
-    if (who.kind === 'token' || before.id === who.id) return;
+    if (who.kind === 'token' || (before.id === who.id && before.kind === who.kind)) return;
     const place = `phone ${device.id}`;
     if (who.kind === 'nobody' && before.id) this.log(before.name, `signed out of ${place}`);
     if (who.kind === 'guest') this.log('guest', `is on ${place}`);

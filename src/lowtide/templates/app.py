@@ -5,7 +5,7 @@ SQL; what follows says who receives which rows, who may write them, and what hap
 people changed the same thing without knowing of each other.
 """
 
-from lowtide import App, Boolean, Counter, List, Model, Reference, Set, Text, me, member, owner
+from lowtide import App, Boolean, Counter, List, Model, Reference, Set, Text, either, me, member, owner
 
 app = App("starter")
 
@@ -29,8 +29,9 @@ class TodoList(Model):
     team_id = Text()
     title = Text(max_length=200)
 
-    # Whoever receives the rows of this team (see the stream below) may write them.
-    write = member("team", "team_id")
+    # The founder, and whoever receives the rows of this team (see the stream below), may write them.
+    # 'owner' also says whose they are: a guest who founded a team takes it along into an account.
+    write = either(owner("team_id"), member("team", "team_id"))
 
 
 @app.model
@@ -49,7 +50,7 @@ class Todo(Model):
     # Votes add up: each device adds to what the others added.
     votes = Counter()
 
-    write = member("team", "team_id")
+    write = either(owner("team_id"), member("team", "team_id"))
 
 
 @app.model
