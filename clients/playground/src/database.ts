@@ -34,6 +34,7 @@ export class Phone {
   lowtide!: Lowtide;
   holder!: Holder;
   switches: Switches;
+  private readonly outside: typeof fetch;
   private closed = false;
 
   constructor(
@@ -43,7 +44,8 @@ export class Phone {
   ) {
     this.switches = readSwitches(id);
     setUpClock(id, this.switches.ahead);
-    this.network = new Network(globalThis.fetch.bind(globalThis), hear);
+    this.outside = globalThis.fetch.bind(globalThis);
+    this.network = new Network(this.outside, hear);
     this.network.set(this.switches);
     globalThis.fetch = this.network.send;
   }
@@ -79,7 +81,7 @@ export class Phone {
       user === ACCOUNT ? new Session({ endpoint, store: webStore(), name: sessionName(this.facts, this.id), device }) : null;
     const tokens = session ?? (() => askToken(fetch, user));
     this.lowtide = new Lowtide(this.db, { endpoint, tokens, surroundings: SURROUNDINGS });
-    this.holder = new Holder(user, session, this.lowtide, () => this.rows());
+    this.holder = new Holder(user, session, this.lowtide, () => this.rows(), this.outside);
     await this.lowtide.open();
     this.holder.begin();
     this.connect(); // does not wait: another tab that has this phone open may be the one that syncs

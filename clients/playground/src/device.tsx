@@ -118,7 +118,6 @@ function words(path: string): string {
   if (path.startsWith('/v1/sync/conflicts')) return '↓ conflicts';
   if (path === '/playground/token' || path.endsWith('/token/refresh')) return '↓ token';
   if (path.startsWith('/v1/auth/')) return '↑ account';
-  if (path === '/dev/outbox.json') return '↓ mailbox';
   return '↓ checkpoint';
 }
 

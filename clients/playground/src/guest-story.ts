@@ -9,15 +9,18 @@ import { ACCOUNT, setSwitches, type PhoneId } from './switches';
 const EMMA = 'emma@example.com';
 const NOTES = ['Passport', 'Sunscreen', 'Torch'];
 
-/** The phone with a good network, and nobody signed in. */
-async function nobody(stage: Stage, id: PhoneId): Promise<PhoneHandle> {
+/** The phone with a good network, in the hands of whoever is signed in. */
+async function account(stage: Stage, id: PhoneId): Promise<PhoneHandle> {
   setSwitches(id, { user: ACCOUNT, airplane: false, train: false, basement: false, ahead: 0 });
   const phone = await stage.phone(id);
   phone.loseUploads(false);
   await phone.holder.begun;
-  if (phone.holder.left) await phone.holder.leave();
-  if (phone.holder.who.kind !== 'nobody') await phone.holder.signOut(true);
   return phone;
+}
+
+async function out({ holder }: PhoneHandle): Promise<void> {
+  if (holder.left) await holder.leave();
+  if (holder.who.kind !== 'nobody') await holder.signOut(true);
 }
 
 async function signIn({ holder }: PhoneHandle): Promise<void> {
@@ -44,8 +47,11 @@ export const GUEST: Story = {
       look: 'a',
       then: 'The code came by mail: here, from the outbox. Her note is hers alone, and on no other phone.',
       play: async (stage) => {
-        const phone = await nobody(stage, 'a');
-        await signIn(phone);
+        const phone = await account(stage, 'a');
+        if (phone.holder.who.email !== EMMA || phone.holder.left) {
+          await out(phone);
+          await signIn(phone);
+        }
         await stage.until(() => sent(stage, 'a'), 'her to be connected');
         await phone.todos.db.waitForFirstSync();
         for (const { id, text } of phone.todos.screen.notes) if (NOTES.includes(text)) await phone.todos.removeNote(id);
@@ -57,7 +63,8 @@ export const GUEST: Story = {
       look: 'b',
       then: 'One note of the guest is on the server. The other waits on the phone.',
       play: async (stage) => {
-        const phone = await nobody(stage, 'b');
+        const phone = await account(stage, 'b');
+        await out(phone);
         await phone.holder.beGuest();
         await stage.until(() => sent(stage, 'b'), 'the guest to be connected');
         await keep(stage, phone, NOTES[1]!);

@@ -30,7 +30,9 @@ export class Holder {
     private readonly session: Session | null,
     private readonly lowtide: Lowtide,
     /** How many rows the phone's database holds, of anybody. */
-    readonly rows: () => Promise<number>
+    readonly rows: () => Promise<number>,
+    /** The network of the machine: a mailbox is not on the phone. */
+    private readonly outside: typeof fetch
   ) {}
 
   get who(): Who {
@@ -128,7 +130,7 @@ export class Holder {
 
   /** What the outbox of development has for an address, newest first; nothing where mail is really sent. */
   private async mails(email: string): Promise<Mail[]> {
-    const answer = await fetch('/dev/outbox.json').catch(() => null);
+    const answer = await this.outside('/dev/outbox.json').catch(() => null);
     const { messages = [] } = answer?.ok ? ((await answer.json()) as { messages: Mail[] }) : {};
     return messages.filter((one) => one.to.toLowerCase() === email.toLowerCase());
   }
