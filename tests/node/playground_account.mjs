@@ -158,6 +158,7 @@ try {
   await frame('b').evaluate(() => window.phone.loseUploads(false));
   await press('b', 'Send, then sign out');
   await holds('nobody', 'b', ({ who, sheet, rows }) => who.kind === 'nobody' && sheet === null && rows === 0);
+  seen.signedOut = await frame('b').evaluate(() => window.phone.sent().filter(({ path }) => path === '/v1/auth/sign-out').at(-1));
   await until('the map to be there', async () => (await server()).includes('Map'));
   seen.emmaThen = await screen('a');
 

@@ -113,6 +113,11 @@ def test_whoever_is_next_sees_nothing_of_the_one_before(seen: Seen) -> None:
     assert (seen["guestAgain"]["notes"], seen["guestAgain"]["held"]) == ([], "")
 
 
+def test_the_server_hears_of_a_sign_out(seen: Seen) -> None:
+    """With a network the session is ended there, too, and the wire shows the answer."""
+    assert (seen["signedOut"]["fate"], seen["signedOut"]["status"]) == ("answered", 204)
+
+
 def test_what_is_left_behind_is_sent_by_nobody(seen: Seen) -> None:
     """A guest's unsent note is on no phone and not on the server; what was sent before a sign-out is."""
     left = seen["left"]

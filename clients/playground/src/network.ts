@@ -96,7 +96,8 @@ export class Network {
       }
       if (train) await pause(between(TRAIN.delay), cut.signal);
       this.hear({ ...sent });
-      const body = answer.body && this.worsened(answer.body, cut, sent, end, train, basement);
+      const empty = answer.status === 204; // which a Response takes only without a body, be it an empty one
+      const body = empty || !answer.body ? null : this.worsened(answer.body, cut, sent, end, train, basement);
       if (!body) end('answered');
       return new Response(body, { status: answer.status, statusText: answer.statusText, headers: answer.headers });
     } catch (error) {
