@@ -14,7 +14,7 @@ from unittest import mock
 import msgspec
 
 from lowtide.storage.db import Query
-from lowtide.sync import attempt, download, fields, hub, merge, store, streams, writer
+from lowtide.sync import attempt, download, fields, hub, merge, receipts, store, streams, writer
 from lowtide.sync.buckets import Place
 from lowtide.sync.fields import Merged
 
@@ -93,7 +93,7 @@ def lost_dedupe_row() -> Iterator[None]:
 @fault
 def forgotten_lineage() -> Iterator[None]:
     """Only the latest lineage of a device is remembered: a late batch of an older one is applied again."""
-    with mock.patch.object(writer, "MAX_LINEAGES", 1):
+    with mock.patch.object(receipts, "MAX_LINEAGES", 1):
         yield
 
 

@@ -26,12 +26,11 @@ from lowtide.kernel.schema import Principal, Schema
 from lowtide.storage.bus import MemoryBus
 from lowtide.storage.jobs import Jobs, Worker
 from lowtide.sync.deploy import deploy
-from lowtide.sync.model import Batch, Mutation, Transaction
+from lowtide.sync.model import Applied, Batch, Mutation, Transaction
 from lowtide.sync.retention import Retention
 from lowtide.sync.routes import routes
 from lowtide.sync.service import Sync
 from lowtide.sync.store import begin_epoch
-from lowtide.sync.writer import Applied
 from tests.phones.world import InlineDatabase, World
 
 LEASE = 60.0

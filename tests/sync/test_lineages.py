@@ -8,7 +8,7 @@ import pytest
 
 from lowtide import App, Counter, anyone, everyone
 from lowtide.kernel.errors import BatchRepeated
-from lowtide.sync import store, writer
+from lowtide.sync import receipts, store
 from tests.sync.conftest import Engine, Open
 
 pytestmark = pytest.mark.anyio
@@ -114,7 +114,7 @@ async def test_a_copy_hears_which_of_its_changes_the_other_has_uploaded(open_eng
 
 async def test_lineages_that_are_kept_are_bounded(open_engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that invents lineages without end costs a bounded row."""
-    monkeypatch.setattr(writer, "MAX_LINEAGES", 3)
+    monkeypatch.setattr(receipts, "MAX_LINEAGES", 3)
     engine = await start(open_engine)
     for number in range(6):
         await engine.send("ann", "phone", [vote(1)], lineage=str(number))

@@ -24,10 +24,9 @@ from lowtide.kernel.schema import Data, Model, Principal, Wire
 from lowtide.kernel.values import check_id
 from lowtide.storage.db import Tx
 from lowtide.sync import Sync
-from lowtide.sync.model import Batch, Mutation, Record, Refused, Result, Transaction
+from lowtide.sync.model import Applied, Batch, Mutation, Record, Refused, Result, Transaction, Written
 from lowtide.sync.store import last_op_of, read_head, read_records, restore
 from lowtide.sync.uploads import MAX_MUTATIONS, SentMutation, prepare
-from lowtide.sync.writer import Applied, Written
 
 Named = tuple[str, str]
 """(model, id)"""

@@ -16,9 +16,8 @@ from lowtide.cli.opened import by_hand, with_backend, with_reader
 from lowtide.cli.project import open_project
 from lowtide.kernel.errors import SetupError
 from lowtide.storage.db import Database, Tx
-from lowtide.sync.model import Batch
+from lowtide.sync.model import Applied, Batch
 from lowtide.sync.transfer import FileFormat, Imported, export, import_
-from lowtide.sync.writer import Applied
 
 SHOWN = 20
 """Refused lines that are told one by one."""

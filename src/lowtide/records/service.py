@@ -36,6 +36,7 @@ from lowtide.sync.model import (
     VERSION_CHANGED,
     VERSION_EXISTS,
     VERSION_NONE,
+    Applied,
     Batch,
     Key,
     Mutation,
@@ -43,9 +44,9 @@ from lowtide.sync.model import (
     Result,
     Transaction,
     Version,
+    Written,
 )
 from lowtide.sync.streams import Holding
-from lowtide.sync.writer import Applied, Written
 
 Holdings = Mapping[Lookup, Holding]
 Fetch = Callable[..., Awaitable[list[Row]]]

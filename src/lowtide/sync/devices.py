@@ -11,10 +11,9 @@ from lowtide.kernel.errors import NotFound
 from lowtide.kernel.schema import Principal, Schema
 from lowtide.storage.db import Database, Tx
 from lowtide.sync import store
-from lowtide.sync.model import Batch, Resync
+from lowtide.sync.model import Applied, Batch, Resync
 from lowtide.sync.store import queries
 from lowtide.sync.streams import DEVICE_STREAM, Streams, bucket_topic, device_key, key_text
-from lowtide.sync.writer import Applied
 
 MAX_AUDITED = 1_000
 """Buckets of one audit."""

@@ -35,11 +35,11 @@ from lowtide.storage.db import Database, Tx
 from lowtide.storage.jobs import Job, Jobs
 from lowtide.sync import store
 from lowtide.sync.index import lookup_name
-from lowtide.sync.model import Batch, Mutation, Require, Result, Transaction
+from lowtide.sync.model import Applied, Batch, Mutation, Require, Result, Transaction
 from lowtide.sync.store import queries
 from lowtide.sync.streams import key_text
 from lowtide.sync.system import COMMANDS
-from lowtide.sync.writer import MAX_GROUP_MUTATIONS, Applied, CommandCall, Event
+from lowtide.sync.writer import MAX_GROUP_MUTATIONS, CommandCall, Event
 
 log = logging.getLogger("lowtide.functions")
 

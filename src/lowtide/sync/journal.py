@@ -12,10 +12,9 @@ from lowtide.kernel.errors import Conflict, Forbidden, NotFound
 from lowtide.kernel.schema import Data, Principal, Schema
 from lowtide.storage.db import Database, Row, Tx
 from lowtide.sync import store
-from lowtide.sync.model import Batch, Mutation, Transaction
+from lowtide.sync.model import Applied, Batch, Mutation, Transaction
 from lowtide.sync.store import queries
 from lowtide.sync.streams import Streams
-from lowtide.sync.writer import Applied
 
 MAX_PAGE = 500
 NEWEST = 2**63 - 1

@@ -109,7 +109,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """No two batches with the same text are in one group: the later reads what the earlier kept."""
     ask: CheckpointAsk | None = None
     resync: Resync | None = None
-    keep: Callable[[Tx, Any], Awaitable[None]] | None = None
+    keep: Callable[[Tx, Applied], Awaitable[None]] | None = None
     """Called with the ``Applied`` in the same transaction. What it raises undoes this batch alone. It may be
     called twice, and awaits nothing but its ``tx``."""
     prepare: Callable[[Tx], Awaitable[Sequence[Transaction]]] | None = None
@@ -243,3 +243,26 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """What the group did in each of them."""
     jobs: bool = False
     """Did it enqueue any?"""
+
+
+class Written(msgspec.Struct, frozen=True):
+    """A record that a batch changed, as its group left it."""
+
+    json: str
+    """The fields, as they are stored."""
+    deleted: bool
+    op: int
+    created: int
+    updated: int
+    seen: bool
+    """Does who wrote it receive it now?"""
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What a batch's sender hears once it is durable."""
+
+    group: int
+    results: list[Result]
+    last_n: int = -1
+    written: Mapping[Key, Written] = {}
+    """What the batch changed, if it has ``echo``."""

@@ -18,10 +18,10 @@ from lowtide.kernel.schema import Data, Lookup, Me, Parameter, Principal, Schema
 from lowtide.storage.db import Database, Tx, load_queries
 from lowtide.sync import store
 from lowtide.sync.index import lookup_name
-from lowtide.sync.model import Batch, Key, Mutation, Transaction
+from lowtide.sync.model import Applied, Batch, Key, Mutation, Transaction
+from lowtide.sync.receipts import MAX_LINEAGES
 from lowtide.sync.store import Device
 from lowtide.sync.streams import DEVICE_STREAM, bucket_topic, device_key, key_text
-from lowtide.sync.writer import MAX_LINEAGES, Applied
 
 _QUERIES = load_queries("lowtide.sync", "ownership.sql")
 

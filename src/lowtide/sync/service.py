@@ -22,7 +22,7 @@ from lowtide.sync.functions import Functions
 from lowtide.sync.hub import Hub
 from lowtide.sync.journal import Journal
 from lowtide.sync.lines import Coding, Format
-from lowtide.sync.model import Batch, CheckpointAsk, Commit
+from lowtide.sync.model import Applied, Batch, CheckpointAsk, Commit
 from lowtide.sync.ownership import Ownership
 from lowtide.sync.pull import PullAnswer, PullRequest, pull
 from lowtide.sync.segments import Segments
@@ -30,7 +30,7 @@ from lowtide.sync.store import queries
 from lowtide.sync.streams import Streams
 from lowtide.sync.system import with_system
 from lowtide.sync.uploads import SentBatch, UploadAnswer, batch_of
-from lowtide.sync.writer import Applied, Bar, Writer
+from lowtide.sync.writer import Bar, Writer
 
 log = logging.getLogger("lowtide.sync")
 

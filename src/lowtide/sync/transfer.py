@@ -20,9 +20,8 @@ from lowtide.kernel.schema import Data, Model, Principal, Schema
 from lowtide.kernel.values import MAX_RECORD_BYTES, check_id, coerce_fields
 from lowtide.storage.db import Database
 from lowtide.sync import store
-from lowtide.sync.model import Batch, Mutation, Transaction
+from lowtide.sync.model import Applied, Batch, Mutation, Transaction
 from lowtide.sync.store import queries
-from lowtide.sync.writer import Applied
 
 FileFormat = Literal["ndjson", "csv"]
 Progress = Callable[[int], None]

@@ -9,17 +9,16 @@ node has a writer, and the head's row puts their groups into one order.
 from __future__ import annotations
 
 import asyncio
-import bisect
 import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.errors import BatchGap, BatchRepeated, Busy, LowtideError, Unavailable
+from lowtide.kernel.errors import Busy, LowtideError, Unavailable
 from lowtide.kernel.schema import Principal, Schema
 from lowtide.storage.db import Database, Tx
 from lowtide.sync import store
@@ -27,20 +26,19 @@ from lowtide.sync.index import IndexKey
 from lowtide.sync.ledger import Ledger, standing
 from lowtide.sync.merge import Change, Merge, State
 from lowtide.sync.model import (
+    Applied,
     Batch,
     Bucket,
-    CheckpointAsk,
     Commit,
     Key,
     Mutation,
     Record,
     Rejection,
     Result,
-    Resync,
-    Upload,
+    Written,
 )
-from lowtide.sync.store import Answer, Device, DeviceKey, queries
-from lowtide.sync.streams import Streams, device_topic, lookup_topic
+from lowtide.sync.receipts import Receipts, key_of, transactions_of
+from lowtide.sync.streams import Streams, lookup_topic
 from lowtide.sync.system import COMMANDS, REJECTIONS, is_pending, rejection_data, rejection_id
 
 log = logging.getLogger("lowtide.sync")
@@ -48,37 +46,11 @@ log = logging.getLogger("lowtide.sync")
 MAX_GROUP_MUTATIONS = 5_000
 """A group takes no further batch beyond this, so that nobody waits long."""
 
-MAX_LINEAGES = 16
-"""Lineages of a device whose last answer is kept; beyond them the one that wrote least lately goes."""
-
 MAX_WAITING_MUTATIONS = 50_000
 """What may wait in memory; beyond it a caller hears ``Busy``."""
 
 MERGES = 8
 """How often a group is merged at most, for unique values that turn out to be taken."""
-
-
-class Written(msgspec.Struct, frozen=True):
-    """A record that a batch changed, as its group left it."""
-
-    json: str
-    """The fields, as they are stored."""
-    deleted: bool
-    op: int
-    created: int
-    updated: int
-    seen: bool
-    """Does who wrote it receive it now?"""
-
-
-class Applied(msgspec.Struct, frozen=True):
-    """What a batch's sender hears once it is durable."""
-
-    group: int
-    results: list[Result]
-    last_n: int = -1
-    written: Mapping[Key, Written] = {}
-    """What the batch changed, if it has ``echo``."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -182,7 +154,7 @@ class Writer:
         devices: set[tuple[str, ...]] = set()
         while self._waiting and (not group or size + self._waiting[0][1] <= MAX_GROUP_MUTATIONS):
             batch = self._waiting[0][0]
-            device = (batch.alone,) if batch.upload is None else _key(batch.upload)
+            device = (batch.alone,) if batch.upload is None else key_of(batch.upload)
             if device != ("",):
                 if device in devices:
                     break
@@ -226,9 +198,9 @@ class Writer:
         group = head.group + 1
         batches = [await _prepared(tx, batch) for batch in batches]
         barred = await self._barred(tx, batches)
-        uploads = await _Uploads.open(tx, batches)
+        receipts = await Receipts.open(tx, batches)
         todo = [
-            uploads.admit(batch) if why is None else why for batch, why in zip(batches, barred, strict=True)
+            receipts.admit(batch) if why is None else why for batch, why in zip(batches, barred, strict=True)
         ]
         fresh = [(batch, skip) for item in todo if isinstance(item, tuple) for batch, skip in (item,)]
         if not fresh:
@@ -242,21 +214,21 @@ class Writer:
                 outcomes.append(item)
                 continue
             batch, skip = item
-            results = uploads.results_before(batch, skip) + next(results_of)
+            results = receipts.results_before(batch, skip) + next(results_of)
             if batch.resync is not None:
-                await uploads.resync(batch.resync, now)
+                await receipts.resync(batch.resync, now)
                 outcomes.append(Applied(group, results))
             elif batch.ask is not None:
-                number = await uploads.ask(batch.ask, group, now)
+                number = await receipts.ask(batch.ask, group, now)
                 outcomes.append(Applied(group, results, number))
             elif batch.upload is not None:
-                uploads.answer(batch.upload, results, group)
+                receipts.answer(batch.upload, results, group)
                 outcomes.append(Applied(group, results, batch.upload.numbers[-1]))
             else:
                 outcomes.append(Applied(group, results))
         for fault in merge.faults:
             log.error("the app's code failed: %s", fault)
-        await uploads.write(now)
+        await receipts.write(now)
         ledger, buckets, topics, last, jobs = await self._write(tx, merge, group, head.last_bucket, now)
         if head.watched != "[]" and self.listener is not None:
             told = _told(merge, ledger, frozenset(msgspec.json.decode(head.watched)))
@@ -267,7 +239,7 @@ class Writer:
                 outcomes[i] = outcome = msgspec.structs.replace(outcome, written=_echo(batch, merge, ledger))
             if batch.keep is not None and isinstance(outcome, Applied):
                 await batch.keep(tx, outcome)
-        topics.extend(uploads.topics())
+        topics.extend(receipts.topics())
         await store.move_head(tx, group, last, now, topics)
         commit = Commit(group=group, topics=tuple(topics), buckets=buckets, pages=ledger.pages, jobs=jobs)
         return outcomes, commit
@@ -295,7 +267,7 @@ class Writer:
             results = [
                 [
                     result
-                    for transaction in batch.transactions[_transactions_of(batch, skip) :]
+                    for transaction in batch.transactions[transactions_of(batch, skip) :]
                     for result in merge.apply(transaction)
                 ]
                 for batch, skip in fresh
@@ -313,7 +285,7 @@ class Writer:
         keys: dict[Key, None] = {}
         users: dict[tuple[str, str], None] = {}
         for batch, skip in fresh:
-            for transaction in batch.transactions[_transactions_of(batch, skip) :]:
+            for transaction in batch.transactions[transactions_of(batch, skip) :]:
                 space = transaction.principal.space
                 users[(space, transaction.principal.user)] = None
                 keys.update(((space, wanted.model, wanted.id), None) for wanted in transaction.require)
@@ -383,111 +355,6 @@ class Writer:
         return hooked or called
 
 
-class _Uploads:
-    """The exactly-once part of a group: what was applied before, and what to answer from then on."""
-
-    def __init__(self, tx: Tx, devices: dict[DeviceKey, Device]):
-        self._tx = tx
-        self._devices = devices
-        self._answered: dict[DeviceKey, None] = {}
-        self._topics: list[str] = []
-
-    @classmethod
-    async def open(cls, tx: Tx, batches: Sequence[Batch]) -> Self:
-        """The devices that ``batches`` are of, in one query."""
-        keys = [_key(device) for batch in batches if (device := batch.upload or batch.ask) is not None]
-        return cls(tx, await store.lock_devices(tx, keys))
-
-    def admit(self, batch: Batch) -> tuple[Batch, int] | Applied | LowtideError:
-        """(batch, number of mutations that were applied before), the stored answer, or an error."""
-        upload = batch.upload
-        if upload is None:
-            return batch, 0
-        answer = self._devices[_key(upload)].answers.get(upload.lineage)
-        numbers = upload.numbers
-        if answer is None:
-            return batch, 0
-        last_n = answer.numbers[-1]
-        if numbers[0] > last_n:
-            if upload.first > last_n + 1 and not upload.gap:
-                return BatchGap(expected=last_n + 1)
-            return batch, 0
-        known = _known(answer, upload)
-        shared = len(answer.numbers[known])
-        same = (
-            list(numbers[:shared]) == answer.numbers[known]
-            and list(upload.digests[:shared]) == answer.digests[known]
-        )
-        if not same or _transactions_of(batch, shared) < 0:
-            return BatchRepeated(expected=last_n + 1, known=_repeated_up_to(batch, upload, answer))
-        if len(numbers) == shared:
-            return Applied(answer.group, answer.results[known], last_n)
-        return batch, shared
-
-    def results_before(self, batch: Batch, skip: int) -> list[Result]:
-        """The stored results of the mutations that were applied before."""
-        upload = batch.upload
-        if upload is None or not skip:
-            return []
-        answer = self._devices[_key(upload)].answers[upload.lineage]
-        return answer.results[_known(answer, upload)]
-
-    def answer(self, upload: Upload, results: list[Result], group: int) -> None:
-        """Keep the answer with the changes it speaks of, once ``write`` is called."""
-        key = _key(upload)
-        before = self._devices[key]
-        answers = dict(before.answers)
-        last = answers.pop(upload.lineage, None)
-        skipped = last is not None and upload.first > last.numbers[-1] + 1
-        answers[upload.lineage] = Answer(list(upload.numbers), list(upload.digests), results, group)
-        while len(answers) > MAX_LINEAGES:
-            del answers[next(iter(answers))]
-        self._devices[key] = msgspec.structs.replace(
-            before,
-            last_n=upload.numbers[-1],
-            answers=answers,
-            answered_group=group,
-            gaps=before.gaps + skipped,
-        )
-        self._answered[key] = None
-        self._topics.append(device_topic(*key))
-
-    async def ask(self, ask: CheckpointAsk, group: int, now: int) -> int:
-        """Note a device's checkpoint request; the number that it will hear, or a greater one."""
-        key = _key(ask)
-        device = self._devices[key]
-        number = ask.number
-        if device.request is None:
-            # So far it was told numbers of the other kind: groups, up to the one before this.
-            number = max(number, group)
-        elif number <= device.request:
-            if device.answered_group <= device.request_group:
-                return device.request
-            # Used before, by a copy of this device: it must not hear of it before its own upload.
-            number = device.request + 1
-        await self._tx.execute(queries["insert_device"], *key, now)
-        await self._tx.execute(queries["set_request"], *key, number, group)
-        self._devices[key] = msgspec.structs.replace(device, request=number, request_group=group)
-        self._topics.append(device_topic(*key))
-        return number
-
-    async def resync(self, device: Resync, now: int) -> None:
-        """Give a device's buckets new names."""
-        key = _key(device)
-        await self._tx.execute(queries["insert_device"], *key, now)
-        await self._tx.execute(queries["set_generation"], *key)
-        self._topics.append(device_topic(*key))
-
-    async def write(self, now: int) -> None:
-        """Write every answer of the group."""
-        if self._answered:
-            await store.write_answers(self._tx, {key: self._devices[key] for key in self._answered}, now)
-
-    def topics(self) -> list[str]:
-        """The devices that wait to hear of their uploads."""
-        return self._topics
-
-
 def _told(merge: Merge, ledger: Ledger, models: Collection[str]) -> list[Told]:
     """What the group did to records of ``models``, in the order of its ops."""
     told: list[Told] = []
@@ -531,38 +398,3 @@ def _author(batch: Batch) -> Principal | None:
     """Who wrote the batch, with which session; None where there is none that could have ended."""
     who = batch.transactions[0].principal if batch.transactions else None
     return who if who is not None and who.session else None
-
-
-def _key(device: Upload | CheckpointAsk | Resync) -> DeviceKey:
-    return device.space, device.user, device.client_id
-
-
-def _known(answer: Answer, upload: Upload) -> slice:
-    """Which part of ``answer`` speaks of the numbers that ``upload`` begins with."""
-    at = bisect.bisect_left(answer.numbers, upload.numbers[0])
-    return slice(at, at + len(upload.numbers))
-
-
-def _repeated_up_to(batch: Batch, upload: Upload, answer: Answer) -> int:
-    """The n up to which whole transactions of ``batch`` are the stored ones; 0 for none."""
-    applied = dict(zip(answer.numbers, answer.digests, strict=True))
-    at = last = 0
-    for transaction in batch.transactions:
-        end = at + len(transaction.mutations)
-        if any(
-            applied.get(n) != digest
-            for n, digest in zip(upload.numbers[at:end], upload.digests[at:end], strict=True)
-        ):
-            break
-        at, last = end, upload.numbers[end - 1]
-    return last
-
-
-def _transactions_of(batch: Batch, mutations: int) -> int:
-    """How many whole transactions the first ``mutations`` make; -1 if they end inside one."""
-    count = 0
-    for i, transaction in enumerate(batch.transactions):
-        if count == mutations:
-            return i
-        count += len(transaction.mutations)
-    return len(batch.transactions) if count == mutations else -1
