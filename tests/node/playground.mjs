@@ -166,6 +166,7 @@ try {
   });
 
   await step('user', async () => {
+    seen.user_before = await screen('c');
     await choose('c', 2, 'dora');
     await until('dora', async () => (await screen('c')).shown.includes('dora is in no team'));
     const dora = await screen('c');

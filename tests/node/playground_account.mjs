@@ -22,6 +22,7 @@ const screen = (where) =>
     return {
       who: holder.who,
       notes: todos.screen.notes.map(({ text }) => text),
+      todos: todos.screen.todos.length,
       users: [...new Set(todos.screen.notes.map(({ user }) => user))],
       rows: await holder.rows(),
       held: held ?? '',
@@ -41,14 +42,17 @@ const press = (id, word) =>
       found?.click();
       return found !== undefined;
     }, word));
-const air = (id, off) =>
+const air = (id, off) => flip(id, 'Airplane', off);
+/** Have the switch of this name on, or off. */
+const flip = (id, name, on) =>
   page.evaluate(
-    (id, off) => {
-      const found = [...document.querySelectorAll(`#place-${id} .switch`)].find((one) => one.innerText.trim() === 'Airplane');
-      if (found.ariaPressed !== String(off)) found.click();
+    (id, name, on) => {
+      const found = [...document.querySelectorAll(`#place-${id} .switch`)].find((one) => one.innerText.trim() === name);
+      if (found.ariaPressed !== String(on)) found.click();
     },
     id,
-    off
+    name,
+    on
   );
 const offline = async (id) => {
   await air(id, true);
@@ -129,6 +133,13 @@ try {
   await holds('the notes on a', 'a', three);
   await until('the server to have them', async () => (await server()).split('emma').length > 3);
   seen.merged = { a: await screen('a'), b: await screen('b'), c: await screen('c'), server: await server() };
+
+  // The account is let into the team, and put out of it.
+  const team = (count) => Promise.all([...'ab'].map((id) => holds(`${count} to-dos on ${id}`, id, ({ todos }) => todos === count)));
+  await flip('a', 'Not in team', false);
+  seen.inTeam = await team(4);
+  await flip('a', 'Revoke', true);
+  seen.revoked = await team(0);
 
   // Signing out with a change unsent.
   await offline('b');

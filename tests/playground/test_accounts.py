@@ -86,6 +86,19 @@ def test_what_the_guest_wrote_is_the_accounts_everywhere(seen: Seen) -> None:
     assert notes(merged["server"]) == dict.fromkeys(EMMAS, "emma")
 
 
+def test_an_account_is_in_the_team_on_all_its_phones(seen: Seen) -> None:
+    """Let in by one switch and put out by it: the team's rows come and go on both, and the notes stay."""
+    for phone in seen["inTeam"]:
+        assert "kitchen" in phone["shown"]
+        assert "Firewood" in phone["held"]
+        assert phone["notes"] == EMMAS
+    for phone in seen["revoked"]:
+        assert "kitchen" not in phone["shown"]
+        assert "Firewood" not in phone["held"]
+        assert phone["notes"] == EMMAS
+        assert phone["rows"] == 2 * len(EMMAS)
+
+
 def test_a_sign_out_asks_for_what_is_unsent(seen: Seen) -> None:
     """It counts the changes, and leaves all as it was until told; what cannot be sent is not thrown away."""
     assert "A change is not sent yet" in seen["unsent"]["shown"]

@@ -111,7 +111,8 @@ def test_another_user_sees_nothing_of_the_one_before(seen: Seen) -> None:
     """On the same phone, somebody of no team has an empty screen and an empty database."""
     user = seen["user"]
     assert (user["todos"], user["members"], user["list"], user["rows"]) == ([], [], None, 0)
-    assert "Firewood" not in user["shown"]
+    assert "kitchen" not in user["shown"]
+    assert "kitchen" in seen["user_before"]["shown"]
 
 
 def test_revocation_takes_the_rows_away(seen: Seen) -> None:
