@@ -34,7 +34,12 @@ const screen = (where) =>
     };
   });
 const holds = (what, id, right) => until(what, async () => right(await screen(id)) && screen(id));
-const server = () => page.$eval('.server-view', (view) => view.innerText);
+/** The server's side of the page, once it shows `text`: it looks a few times a second. */
+const server = (text) =>
+  until(`the server to show ${text}`, async () => {
+    const shown = await page.$eval('.server-view', (view) => view.innerText);
+    return shown.includes(text) && shown;
+  });
 const press = (id, word) =>
   until(`the button ${word} on ${id}`, () =>
     frame(id).evaluate((word) => {
@@ -97,7 +102,7 @@ try {
   const first = await guest('a');
   await write('a', 'Passport');
   await sent('a');
-  seen.asGuest = await server();
+  seen.asGuest = await server('Passport');
   await signIn('a', EMMA);
   await holds('emma', 'a', named(EMMA));
   await sent('a');
@@ -107,12 +112,12 @@ try {
   seen.guest = (await guest('b')).who;
   await write('b', 'Sunscreen');
   await sent('b');
-  await until('the server to show it', async () => (await server()).includes('Sunscreen'));
+  await server('Sunscreen');
   await offline('b');
   await write('b', 'Torch');
   await page.reload();
   await until('the page', async () => (await screen('b')).notes.length === 2 && (await screen('a')).connected);
-  seen.reloaded = { guest: await screen('b'), emma: await screen('a'), server: await server() };
+  seen.reloaded = { guest: await screen('b'), emma: await screen('a'), server: await server('Sunscreen') };
 
   // She signs in to the account that there is, before the queue is sent. Until she answers, nothing is.
   await frame('b').evaluate(() => window.phone.loseUploads(true));
@@ -126,13 +131,13 @@ try {
   await holds('the question again', 'b', ({ sheet, waiting }) => sheet === 'Bring it along?' && waiting > 0);
   await holds('emma to be back', 'a', ({ connected }) => connected);
   const uploads = await frame('b').evaluate(() => window.phone.sent().filter(({ path, fate }) => path === '/v1/sync/batches' && fate === 'answered').length);
-  seen.asked = { tries, uploads, phone: await screen('b'), other: await screen('a'), server: await server() };
+  seen.asked = { tries, uploads, phone: await screen('b'), other: await screen('a'), server: await server('Sunscreen') };
   await page.keyboard.press('Enter'); // what has the focus brings it along
   const three = ({ notes, waiting }) => notes.length === 3 && waiting === 0;
   await holds('the notes on b', 'b', three);
   await holds('the notes on a', 'a', three);
-  await until('the server to have them', async () => (await server()).split('emma').length > 3);
-  seen.merged = { a: await screen('a'), b: await screen('b'), c: await screen('c'), server: await server() };
+  await until('the server to have them', async () => (await server('Torch')).split('emma').length > 3);
+  seen.merged = { a: await screen('a'), b: await screen('b'), c: await screen('c'), server: await server('Torch') };
 
   // The account is let into the team, and put out of it.
   const team = (count) => Promise.all([...'ab'].map((id) => holds(`${count} to-dos on ${id}`, id, ({ todos }) => todos === count)));
@@ -170,7 +175,7 @@ try {
   await press('b', 'Send, then sign out');
   await holds('nobody', 'b', ({ who, sheet, rows }) => who.kind === 'nobody' && sheet === null && rows === 0);
   seen.signedOut = await frame('b').evaluate(() => window.phone.sent().filter(({ path }) => path === '/v1/auth/sign-out').at(-1));
-  await until('the map to be there', async () => (await server()).includes('Map'));
+  await server('Map');
   seen.emmaThen = await screen('a');
 
   // A guest whose notes are left behind.
@@ -186,7 +191,7 @@ try {
   await frame('b').evaluate(() => window.phone.loseUploads(false));
   await press('b', 'Leave it behind');
   await holds('emma', 'b', three);
-  seen.left = { b: await screen('b'), a: await screen('a'), server: await server() };
+  seen.left = { b: await screen('b'), a: await screen('a'), server: await server('Map') };
 
   // Two tabs: what one signs out of, the other shows no more.
   const tab = await browser.newPage();
@@ -203,7 +208,7 @@ try {
   await page.evaluate(() => [...document.querySelectorAll('button')].find((one) => one.innerText === 'Start over').click());
   await page.waitForNavigation();
   await until('three phones', () => page.evaluate(() => document.querySelectorAll('.signal.on').length === 3));
-  seen.over = { guest: await guest('a'), server: await server(), kept: await page.evaluate(() => Object.keys(localStorage).filter((name) => name.endsWith('b-session'))) };
+  seen.over = { guest: await guest('a'), server: await server('Firewood'), kept: await page.evaluate(() => Object.keys(localStorage).filter((name) => name.endsWith('b-session'))) };
 
   // A refused token is a request that fails, and the browser says so.
   seen.faults = page.faults.filter((fault) => !fault.includes('status of 401'));
