@@ -207,6 +207,25 @@ class TestDisk:
         await blobs.put("deep/b", b"x")
         assert synced == ["draft", "deep"]
 
+    async def test_what_holds_the_folder_need_not_be_synced(
+        self, tmp_path: Path, ids: SeededIds, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A folder that is mounted into something read-only holds blobs; what it holds is synced strictly."""
+        folder, real = tmp_path / "blobs", os.fsync
+        (folder / "deep").mkdir(parents=True)
+        never = [tmp_path]
+
+        def fsync(handle: int) -> None:
+            if Path(f"/proc/self/fd/{handle}").readlink() in never:
+                raise OSError(errno.EINVAL, "Invalid argument")
+            real(handle)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        await DiskBlobs(folder, ids).put("deep/a", b"x")
+        never.append(folder)
+        with pytest.raises(BlobsLost):
+            await DiskBlobs(folder, ids).put("deep/b", b"x")
+
     async def test_a_blob_that_is_there_already_is_durable(
         self, tmp_path: Path, ids: SeededIds, synced: list[str]
     ) -> None:

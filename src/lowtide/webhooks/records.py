@@ -9,7 +9,8 @@ longer each time, while its outbox grows, and holds up nobody else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import itertools
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -222,7 +223,6 @@ class RecordMessages:
             await self.wake(tx, endpoint, int(until) + 1)
             return []
         again = await tx.fetch(self._sql["again"], endpoint, now, RETRIES)
-        # First what never failed: what did may do so again, and take its time for it.
         rows = [*await tx.fetch(self._sql["fresh"], endpoint, WINDOW - len(again)), *again]
         if rows and int(retry_at) <= now and not over:
             return [Waiting(*row) for row in rows]
@@ -242,16 +242,18 @@ class RecordMessages:
         """Send what is due, the messages of a record in their order, until one fails.
 
         Until as many have failed as are sent at once: then the rest is better looked at again. What was not
-        tried is in no answer: it waits as it did.
+        tried is in no answer: it waits as it did. One of those at work begins with what failed before, the
+        others with what never did: neither waits for all of the other.
         """
         chains: dict[str, list[Waiting]] = {}
         for message in messages:
             chains.setdefault(message.record, []).append(message)
-        waiting = iter(chains.values())
+        again = iter([chain for chain in chains.values() if chain[0].attempt > 0])
+        fresh = iter([chain for chain in chains.values() if chain[0].attempt == 0])
         tries: list[Tried] = []
         ends = self._clock.monotonic() + RUN_SECONDS
 
-        async def carry() -> None:
+        async def carry(waiting: Iterable[list[Waiting]]) -> None:
             for chain in waiting:
                 for message in chain:
                     if self._clock.monotonic() > ends:
@@ -269,8 +271,9 @@ class RecordMessages:
                         return
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(carry())
+            group.create_task(carry(itertools.chain(again, fresh)))
+            for _ in range(AT_ONCE - 1):
+                group.create_task(carry(itertools.chain(fresh, again)))
         return tries
 
     async def _note(self, tx: Tx, endpoint: str, tries: Sequence[Tried]) -> None:

@@ -189,7 +189,12 @@ class DiskBlobs:
         if folder in self._ready and folder.is_dir():
             return False
         one = self._folder
-        _make(one)
+        if one.is_dir():
+            # What holds it is the operator's: it may be closed to the server, or read-only.
+            with suppress(OSError):
+                _sync(one.parent)
+        else:
+            _make(one)
         for part in folder.relative_to(one).parts:
             one /= part
             _make(one)
@@ -250,10 +255,11 @@ def _keys(root: Path, folder: str, after: str) -> Iterator[str]:
 def _sweep(folder: Path, before: float) -> None:
     """Remove the drafts in ``folder`` that were written before: their writers are no more."""
     try:
-        for entry in os.scandir(folder):
-            # The time is the file system's own, as that of the draft which it is compared with.
-            if _DRAFT.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < before:
-                os.unlink(entry)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                # The time is the file system's own, as that of the draft which it is compared with.
+                if _DRAFT.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < before:
+                    os.unlink(entry)
     except FileNotFoundError:
         pass  # another process is at it, too
     except OSError as error:
@@ -262,18 +268,12 @@ def _sweep(folder: Path, before: float) -> None:
 
 def _make(folder: Path) -> None:
     """The folder, and those above it that are missing, each synced into the one that holds it."""
-    new = not folder.is_dir()
-    if new:
+    if not folder.is_dir():
         if not folder.parent.is_dir():
             _make(folder.parent)
         with suppress(FileExistsError):
             folder.mkdir()
-    try:
-        _sync(folder.parent)
-    except PermissionError:
-        if new:
-            raise
-        # Above the folder that the server was given, where it may not read: not its own work.
+    _sync(folder.parent)
 
 
 def _sync(folder: Path) -> None:
