@@ -6,7 +6,7 @@ import { isError, LowtideError } from './errors.js';
 import { Events } from './events.js';
 import { type Fetch, Http, type Method, type Sending, settled } from './http.js';
 import { token as random } from './random.js';
-import type { TokenSource } from './session.js';
+import { stillOf, type TokenSource } from './session.js';
 
 const MAX_ATTEMPTS = 24; // in one call: halving 5,000 takes 13
 const AUDIT_EVERY = 24 * 3600 * 1000; // milliseconds
@@ -225,36 +225,45 @@ export class LowtideConnector implements PowerSyncBackendConnector {
     this.#notBefore = 0;
   }
 
-  /** One request as the user, repeated once with a new token if the first was refused. */
+  /**
+   * One request as the user, repeated once with a new token if the first was refused. Throws `other_user`, and is not
+   * sent, when somebody else is signed in by then.
+   */
   async request<T>(method: Method, path: string, sending: Omit<Sending, 'token'> = {}): Promise<T> {
-    const token = await settled(this.#token(), sending.signal);
+    return this.#request(method, path, sending, this.#tokens.identity?.user);
+  }
+
+  async #request<T>(method: Method, path: string, sending: Sending, user: string | null | undefined): Promise<T> {
+    const token = await settled(this.#token(user), sending.signal);
     const call = { key: random(), ...sending }; // one call, however many requests: the first may have run unheard
     try {
       return await this.#http.send<T>(method, path, { ...call, token });
     } catch (error) {
       if (!isError(error) || error.status !== 401) throw error;
-      return this.#http.send<T>(method, path, { ...call, token: await settled(this.#token(token), sending.signal) });
+      return this.#http.send<T>(method, path, { ...call, token: await settled(this.#token(user, token), sending.signal) });
     }
   }
 
-  async #token(refused?: string): Promise<string> {
+  async #token(user: string | null | undefined, refused?: string): Promise<string> {
     const token = await this.#tokens.token(refused);
     if (!token) throw new LowtideError('not_signed_in', 'Nobody is signed in.');
+    stillOf(user, this.#tokens); // the token may have been long in coming
     return token;
   }
 
   async #upload(notes: Notes, signal: AbortSignal | undefined): Promise<void> {
     let gap = false; // numbers before this batch were thrown away on this device, by signing out for example
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+      // Looked at before and after: what is read in between is this user's, whatever other tabs do.
+      const signedIn = this.#tokens.identity?.user;
+      await this.#check(notes);
+      const user = signedIn ?? this.#owner;
       const batch = await nextBatch(notes, this.#most, this.#spoilt);
       if (!batch) return;
       try {
         await this.#check(notes);
-        const answer = await this.request<Answer>('POST', '/v1/sync/batches', {
-          body: { ...batch.body, ...(gap && { gap }) },
-          deadline: DEADLINE,
-          signal
-        });
+        const sending = { body: { ...batch.body, ...(gap && { gap }) }, deadline: DEADLINE, signal };
+        const answer = await this.#request<Answer>('POST', '/v1/sync/batches', sending, user);
         if (!(answer.last >= batch.last)) throw new LowtideError('not_lowtide', 'The upload was answered with less.');
         this.#events.emit('upload', { status: 200, code: '' });
         await batch.complete(); // only now do the changes leave the queue

@@ -17,7 +17,7 @@ export type LocalCode =
   | 'aborted' // the caller gave up
   | 'not_lowtide' // an answer, but not of Lowtide: a captive portal, or a proxy
   | 'not_signed_in'
-  | 'other_user' // the database holds unsent changes of another user
+  | 'other_user' // the database holds unsent changes of another user, or another user is signed in meanwhile
   | 'unsent_changes' // signing out would throw changes away
   | 'waiting' // the upload waits before it tries again
   | 'storage' // the session could not be read or kept

@@ -54,6 +54,15 @@ export interface TokenSource {
   readonly identity?: { readonly user: string; readonly former: readonly string[] } | null;
 }
 
+/** What one user began goes on as nobody else: throws `other_user` once tokens are another's, after no merge. */
+export function stillOf(user: string | null | undefined, tokens: TokenSource): void {
+  const { identity } = tokens;
+  if (!user || !identity || identity.user === user || identity.former.includes(user)) return;
+  throw new LowtideError('other_user', 'Somebody else is signed in now.', {
+    hint: 'This was begun by the user of before, and was not sent as another.'
+  });
+}
+
 interface Kept {
   readonly access_token: string;
   /** When it is to be renewed, on this device's clock. */
@@ -237,8 +246,10 @@ export class Session implements TokenSource {
   /** @internal `run` with the user's token, and again with a new one, and the same key, if it was refused. */
   async authorised<T>(needed: boolean, run: (token: string | null, key: string) => Promise<T>): Promise<T> {
     const key = random(); // the first request may have been done unheard, before a repeat of it was refused
+    const user = this.user?.id;
     let token = await this.token();
     for (let attempt = 0; ; attempt++) {
+      stillOf(user, this); // another tab may have signed somebody else in
       if (!token && needed) throw new LowtideError('not_signed_in', 'Nobody is signed in.');
       try {
         return await run(token, key);

@@ -203,6 +203,40 @@ test("one user's changes are never sent with another's token, unless the account
   assert.equal(await again.connector.claim(again.db), false);
 });
 
+test('a batch that was read for one user is not sent again as the next one, also when the database is theirs by then', async () => {
+  // While something is awaited, another tab signs anna out, empties the database, and ben is in; or it was a merge.
+  const during = async (moment, former = []) => {
+    const identity = { user: 'anna', former: [] };
+    let turns = true;
+    const turn = (now) => {
+      if (now !== moment || !turns) return;
+      turns = false;
+      Object.assign(identity, { user: 'ben', former });
+      phone.notes.set('owner', 'ben');
+    };
+    const token = async (refused) => {
+      if (!refused) turn('the token');
+      return `of ${identity.user}`;
+    };
+    const fetch = async (_, { body, headers }) => {
+      phone.sent.push(headers.authorization);
+      turn('the request');
+      if (headers.authorization === 'Bearer of anna' && identity.user === 'ben') return problem(401, 'session_revoked');
+      return Response.json({ last: JSON.parse(body).transactions?.length ?? 0, results: [], diverged: [] });
+    };
+    const phone = device(2, [], { tokens: { token, identity }, fetch });
+    await phone.connector.prepare(phone.db);
+    await phone.connector.claim(phone.db);
+    const { getClientId } = phone.db;
+    phone.db.getClientId = async () => (turn('the batch'), getClientId());
+    return [await phone.upload(), phone.sent, phone.queue.length];
+  };
+  assert.deepEqual(await during('the batch'), ['other_user', [], 2]);
+  assert.deepEqual(await during('the token'), ['other_user', [], 2]);
+  assert.deepEqual(await during('the request'), ['other_user', ['Bearer of anna'], 2]);
+  assert.deepEqual(await during('the request', ['anna']), ['ok', ['Bearer of anna', 'Bearer of ben'], 0]);
+});
+
 test("the app's own token is asked for anew by a new connection, and by another user", async () => {
   let [user, asked, answers] = ['anna', 0, null];
   const tokens = async () => {

@@ -318,3 +318,30 @@ test('a request whose answer is lost, and whose repeat meets an expired token, i
   assert.equal(server.counter, 1, 'the token was renewed');
   session.close();
 });
+
+test('what one user asked for is not asked for again as another who signs in meanwhile', async () => {
+  const server = new Server();
+  const store = memoryStore();
+  const asked = [];
+  const plain = fetching(server);
+  let [other, meanwhile] = [null, async () => {}];
+  const fetch = async (address, init) => {
+    if (!address.endsWith('/v1/auth/me')) return plain(address, init);
+    asked.push(init.headers.authorization);
+    await meanwhile();
+    return asked.length > 1 ? Response.json({}) : Response.json({ code: 'session_revoked' }, { status: 401 });
+  };
+  const session = new First({ endpoint: 'http://x', store, fetch });
+  await session.signIn.anonymous();
+  session.close(); // the other tab's word has not come yet
+  meanwhile = async () => {
+    other = new Second({ endpoint: 'http://x', store, fetch: plain });
+    await other.signOut();
+    server.user = { ...server.user, id: 'ben' };
+    await other.signIn.anonymous();
+  };
+  await assert.rejects(session.account.delete(), { code: 'other_user' });
+  assert.equal(asked.length, 1);
+  assert.equal(session.user.id, 'ben');
+  other.close();
+});

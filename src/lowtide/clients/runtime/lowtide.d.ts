@@ -281,6 +281,8 @@ interface TokenSource {
         readonly former: readonly string[];
     } | null;
 }
+/** What one user began goes on as nobody else: throws `other_user` once tokens are another's, after no merge. */
+declare function stillOf(user: string | null | undefined, tokens: TokenSource): void;
 declare class Session implements TokenSource {
     #private;
     /** The ways to sign in. */
@@ -426,7 +428,10 @@ declare class LowtideConnector implements PowerSyncBackendConnector {
     upload(db: CommonPowerSyncDatabase, signal?: AbortSignal): Promise<void>;
     /** Try again at the next occasion: the network is back, or the user asks. */
     hurry(): void;
-    /** One request as the user, repeated once with a new token if the first was refused. */
+    /**
+     * One request as the user, repeated once with a new token if the first was refused. Throws `other_user`, and is not
+     * sent, when somebody else is signed in by then.
+     */
     request<T>(method: Method, path: string, sending?: Omit<Sending, 'token'>): Promise<T>;
 }
 

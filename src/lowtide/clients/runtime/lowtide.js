@@ -468,6 +468,756 @@ async function settled(work, signal) {
   }
 }
 
+// dist/passkeys.js
+function chosen(credential) {
+  if (!credential)
+    throw new LowtideError("aborted", "No passkey was chosen.");
+  return credential;
+}
+function browserPasskeys(more = {}) {
+  const credentials = () => {
+    const found = globalThis.navigator?.credentials;
+    if (!found)
+      throw new LowtideError("unsupported", "Passkeys are not supported here.");
+    return found;
+  };
+  return {
+    async create(options) {
+      const publicKey = decode(options);
+      return encode(await credentials().create({ publicKey, ...more.signal && { signal: more.signal } }));
+    },
+    async get(options) {
+      const publicKey = decode(options);
+      return encode(await credentials().get({ publicKey, ...more }));
+    }
+  };
+}
+function decode(options) {
+  const named = (list) => list?.map((one) => ({ ...one, id: fromBase64url(one.id) }));
+  const { challenge, user, excludeCredentials, allowCredentials, ...rest } = options;
+  return {
+    ...rest,
+    challenge: fromBase64url(challenge),
+    ...user !== void 0 && { user: { ...user, id: fromBase64url(user.id) } },
+    ...excludeCredentials !== void 0 && { excludeCredentials: named(excludeCredentials) },
+    ...allowCredentials !== void 0 && { allowCredentials: named(allowCredentials) }
+  };
+}
+function encode(credential) {
+  if (!credential)
+    return null;
+  const { id, rawId, type, response, authenticatorAttachment } = credential;
+  const answer = response;
+  const text = (bytes) => bytes && base64url(new Uint8Array(bytes));
+  const { clientDataJSON, attestationObject, authenticatorData, signature, userHandle } = answer;
+  const json = {
+    id,
+    rawId: text(rawId),
+    type,
+    authenticatorAttachment: authenticatorAttachment ?? void 0,
+    clientExtensionResults: credential.getClientExtensionResults?.() ?? {},
+    response: attestationObject ? {
+      clientDataJSON: text(clientDataJSON),
+      attestationObject: text(attestationObject),
+      transports: answer.getTransports?.() ?? []
+    } : {
+      clientDataJSON: text(clientDataJSON),
+      authenticatorData: text(authenticatorData),
+      signature: text(signature),
+      userHandle: text(userHandle) ?? void 0
+    }
+  };
+  return json;
+}
+
+// dist/account.js
+var ME = "/v1/auth/me";
+var PASSKEYS = "/v1/auth/passkeys";
+var SESSIONS = "/v1/auth/sessions";
+var OwnAccount = class {
+  #session;
+  #passkeys;
+  constructor(session, passkeys = browserPasskeys()) {
+    this.#session = session;
+    this.#passkeys = passkeys;
+  }
+  read() {
+    return this.#session.request("GET", ME);
+  }
+  /** Change the name; null takes it away. */
+  async rename(name) {
+    const account = await this.#session.request("PATCH", ME, { name });
+    await this.#renew();
+    return account;
+  }
+  /** Where the user is signed in, the newest first. */
+  async devices() {
+    return (await this.#session.request("GET", SESSIONS)).sessions;
+  }
+  /** Sign one device out; with `wipe` it is asked to delete what it holds, too. */
+  async signOutDevice(id, { wipe = false } = {}) {
+    await this.#session.request("DELETE", `${SESSIONS}/${encodeURIComponent(id)}${wipe ? "?wipe=true" : ""}`);
+  }
+  /** Sign every other device out. */
+  async signOutOthers({ wipe = false } = {}) {
+    await this.#session.request("POST", `${SESSIONS}/end-others`, { wipe });
+  }
+  /** The ways in that the user has. */
+  async identities() {
+    return (await this.#session.request("GET", "/v1/auth/identities")).identities;
+  }
+  /** Take a way in away; never the last one. */
+  async unlink({ provider, subject }) {
+    await this.#session.request("DELETE", `/v1/auth/identities/${[provider, subject].map(encodeURIComponent).join("/")}`);
+  }
+  /** A new password, with the present one unless the user has just signed in. Ends every other session. */
+  async changePassword(password, current) {
+    await this.#session.request("PUT", `${ME}/password`, { password, ...current !== void 0 && { current } });
+  }
+  /** Begin to set up an authenticator app: show `uri` as a QR code, or `secret` to type. */
+  enrolSecondFactor() {
+    return this.#session.request("POST", `${ME}/second-factor`);
+  }
+  /** Put it into force with a code from it. The recovery codes are shown this once. */
+  async confirmSecondFactor(code) {
+    return this.#codes("confirm", { code });
+  }
+  /** New recovery codes in place of the old ones. */
+  async renewRecoveryCodes() {
+    return this.#codes("recovery-codes");
+  }
+  async removeSecondFactor() {
+    await this.#session.request("DELETE", `${ME}/second-factor`);
+  }
+  /** Make a passkey on this device. An anonymous user is one no longer, and keeps their id. */
+  async addPasskey(name, ceremony = this.#passkeys) {
+    const begun = await this.#session.request("POST", `${PASSKEYS}/begin`);
+    const credential = chosen(await ceremony.create(begun.publicKey));
+    const passkey = await this.#session.request("POST", PASSKEYS, { credential, name }, { attempts: 3 });
+    await this.#renew();
+    return passkey;
+  }
+  async passkeys() {
+    return (await this.#session.request("GET", PASSKEYS)).passkeys;
+  }
+  async renamePasskey(id, name) {
+    await this.#session.request("PATCH", `${PASSKEYS}/${encodeURIComponent(id)}`, { name });
+  }
+  async deletePasskey(id) {
+    await this.#session.request("DELETE", `${PASSKEYS}/${encodeURIComponent(id)}`);
+  }
+  /** Delete the account. The session ends at the next request, with a wipe. */
+  async delete() {
+    await this.#session.request("DELETE", ME);
+    await this.#renew();
+  }
+  /** Fetch what has changed. It is done already: without a network it comes with the next token. */
+  async #renew() {
+    await this.#session.refresh().catch(() => {
+    });
+  }
+  async #codes(step, body) {
+    const path = `${ME}/second-factor/${step}`;
+    return (await this.#session.request("POST", path, body)).recovery_codes;
+  }
+};
+
+// dist/lock.js
+var waiting = /* @__PURE__ */ new Map();
+async function locked(name, work) {
+  const locks = globalThis.navigator?.locks;
+  if (locks)
+    return await locks.request(name, work);
+  const before = waiting.get(name);
+  const mine = (async () => {
+    await before?.catch(() => {
+    });
+    return work();
+  })();
+  waiting.set(name, mine);
+  try {
+    return await mine;
+  } finally {
+    if (waiting.get(name) === mine)
+      waiting.delete(name);
+  }
+}
+
+// dist/sign-in.js
+var ATTEMPTS = 3;
+var AGAIN = 2e3;
+var SignIn = class {
+  #session;
+  #passkeys;
+  constructor(session, passkeys = browserPasskeys()) {
+    this.#session = session;
+    this.#passkeys = passkeys;
+  }
+  /** Begin without a name. Who is signed in already stays so. */
+  async anonymous() {
+    const { user } = await this.#session.restore().then(() => this.#session);
+    if (user)
+      return { status: "signed_in", outcome: "signed_in", user, guest: null };
+    const body = await this.#session.facts();
+    const answer = await this.#session.send("POST", "/v1/auth/anonymous", { body, attempts: ATTEMPTS });
+    return this.#welcome(answer);
+  }
+  /** Have a code and a link mailed to this address. */
+  async startEmail(email) {
+    return this.#start("/v1/auth/email/start", { email });
+  }
+  /** Finish with the code from the mail. */
+  async finishEmail(flow, code) {
+    return this.#enter("/v1/auth/email/finish", { flow_id: flow.flow_id, code });
+  }
+  /** Wait until the link in the mail was opened and confirmed, on whatever device. Asks while the app is in front. */
+  async waitForLink(flow, signal) {
+    for (; ; ) {
+      try {
+        return await this.#enter("/v1/auth/email/finish", { flow_id: flow.flow_id }, signal, 1);
+      } catch (error) {
+        if (!isError(error, "sign_in_pending", "network", "timeout"))
+          throw error;
+        await pause(Math.max(AGAIN, error.retryAfter), signal);
+      }
+    }
+  }
+  /** With an address and its password. */
+  async password(email, password) {
+    return this.#enter("/v1/auth/password", { email, password });
+  }
+  /** Sign up, or set a new password, with the code from a mail. */
+  async setPassword(flow, code, password) {
+    return this.#enter("/v1/auth/password/set", { flow_id: flow.flow_id, code, password });
+  }
+  /** Have a code sent to this number. */
+  async startSms(phone) {
+    return this.#start("/v1/auth/sms/start", { phone });
+  }
+  /** Finish with the code from the text message. */
+  async finishSms(flow, code) {
+    return this.#enter("/v1/auth/sms/finish", { flow_id: flow.flow_id, code });
+  }
+  /** The second factor: a code from the authenticator app, or a recovery code. */
+  async secondFactor(needed, code) {
+    return this.#enter("/v1/auth/second-factor", { ticket: needed.ticket, code });
+  }
+  /** With a passkey; as the second factor, if a sign-in waits for one. */
+  async passkey(needed, ceremony = this.#passkeys) {
+    const ticket = needed ? { ticket: needed.ticket } : {};
+    const path = "/v1/auth/passkeys/sign-in";
+    const begun = await this.#session.send("POST", `${path}/begin`, { body: ticket });
+    const credential = chosen(await ceremony.get(begun.publicKey));
+    return this.#enter(path, { credential, ...ticket });
+  }
+  /** A nonce for `idToken`: Apple's and Google's sheets take `hashed` or `raw`, the server takes `raw`. */
+  nonce() {
+    const raw = token(24);
+    const hashed = Array.from(sha256(raw), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    return { raw, hashed };
+  }
+  /** With what the phone's own sheet gave. */
+  async idToken(given) {
+    return this.#enter("/v1/auth/id-token", given);
+  }
+  /**
+   * Begin with an OpenID provider: open `url` in the system's browser, and give the address at which the app is
+   * called back to `finishUpstream`. What must be known then is kept: the app may be closed in between.
+   */
+  async startUpstream(provider, redirect_uri, login_hint = "") {
+    const [verifier, state] = [token(32), token()];
+    await this.#session.note("upstream", JSON.stringify({ verifier, state }));
+    const challenge = base64url(sha256(verifier));
+    const query = Object.entries({ redirect_uri, challenge, state, ...login_hint && { login_hint } }).map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
+    return { url: `${this.#session.endpoint}/v1/auth/oidc/${encodeURIComponent(provider)}/start?${query}` };
+  }
+  /** Finish with the address at which the app was called back. Throws the provider's `error` as code. */
+  async finishUpstream(address) {
+    const given = /* @__PURE__ */ new Map();
+    for (const pair of (/\?([^#]*)/.exec(address)?.[1] ?? "").split("&")) {
+      const [name = "", value = ""] = pair.split("=").map((text) => decodeURIComponent(text.replaceAll("+", " ")));
+      given.set(name, value);
+    }
+    const kept = await this.#session.note("upstream");
+    const { verifier, state } = JSON.parse(kept ?? "{}");
+    if (!verifier || given.get("state") !== state) {
+      throw new LowtideError("bad_callback", "This is not the way back of the sign-in that was begun here.");
+    }
+    const refused = given.get("error");
+    if (refused) {
+      await this.#session.note("upstream", null);
+      throw new LowtideError(refused, given.get("error_description") || "The provider did not sign in.");
+    }
+    const result = await this.#enter("/v1/auth/oidc/finish", { code: given.get("code") ?? "", verifier });
+    await this.#session.note("upstream", null);
+    return result;
+  }
+  /**
+   * Make the anonymous account that was left behind (`Welcome.guest`) part of the one that is signed in, with all
+   * that was written under it, also what still waits on this device.
+   */
+  async merge() {
+    const session = this.#session;
+    await session.restore();
+    const guest = session.guest;
+    if (!guest)
+      throw new LowtideError("not_retryable", "There is no account to merge.");
+    const body = { token: guest.token };
+    const merged = await session.request("POST", "/v1/auth/merge", body, {
+      deadline: 6e4,
+      attempts: ATTEMPTS
+    });
+    await session.take(merged.signed, guest.user);
+    return { records: merged.records, left: merged.left };
+  }
+  /** Leave the anonymous account behind for good. */
+  async forgetGuest() {
+    await this.#session.restore();
+    await this.#session.forgetGuest();
+  }
+  async #start(path, given) {
+    const { device } = await this.#session.facts();
+    const body = { ...given, device };
+    return this.#session.send("POST", path, { body, attempts: ATTEMPTS });
+  }
+  async #enter(path, given, signal, attempts = ATTEMPTS) {
+    const answer = await this.#session.authorised(false, async (token2, key) => {
+      const body = { ...given, ...await this.#session.facts() };
+      return this.#session.send("POST", path, { body, token: token2, signal, attempts, key });
+    });
+    return answer.status === "second_factor_needed" ? answer : this.#welcome(answer);
+  }
+  async #welcome(answer) {
+    await this.#session.take(answer);
+    const { outcome, user } = answer;
+    return { status: "signed_in", outcome, user, guest: this.#session.guest?.user ?? null };
+  }
+};
+
+// dist/storage.js
+function memoryStore() {
+  const kept = /* @__PURE__ */ new Map();
+  return {
+    get: async (name) => kept.get(name) ?? null,
+    set: async (name, value) => void kept.set(name, value),
+    remove: async (name) => void kept.delete(name)
+  };
+}
+function webStore(storage = globalThis.localStorage) {
+  return {
+    get: async (name) => storage.getItem(name),
+    set: async (name, value) => storage.setItem(name, value),
+    remove: async (name) => storage.removeItem(name)
+  };
+}
+function indexedDbStore(database = "lowtide") {
+  const run = (mode, work) => new Promise((resolve, reject) => {
+    const opening = indexedDB.open(database, 1);
+    opening.onupgradeneeded = () => void opening.result.createObjectStore("kept");
+    opening.onerror = () => reject(opening.error);
+    opening.onsuccess = () => {
+      const db = opening.result;
+      const transaction = db.transaction("kept", mode, { durability: "strict" });
+      const request = work(transaction.objectStore("kept"));
+      const over = (done) => () => {
+        db.close();
+        done();
+      };
+      transaction.oncomplete = over(() => resolve(request.result));
+      transaction.onabort = over(() => reject(transaction.error));
+    };
+  });
+  return {
+    get: async (name) => await run("readonly", (store) => store.get(name)) ?? null,
+    set: async (name, value) => void await run("readwrite", (store) => store.put(value, name)),
+    remove: async (name) => void await run("readwrite", (store) => store.delete(name))
+  };
+}
+var PART = 1800;
+function secureStore(store, options = {}) {
+  const part = (name, place, i) => `${name}.${place}.${i}`;
+  const read3 = async (name) => {
+    const entry = await store.getItemAsync(name, options);
+    const [, place = "", count = "0"] = /^parts:([ab]):(\d+)$/.exec(entry ?? "") ?? [];
+    return { entry, place, count: Number(count) };
+  };
+  const clear = async (name, place, from) => {
+    let end = from;
+    while (await store.getItemAsync(part(name, place, end), options) !== null)
+      end++;
+    while (end-- > from)
+      await store.deleteItemAsync(part(name, place, end), options);
+  };
+  return {
+    async get(name) {
+      const { entry, place, count } = await read3(name);
+      if (!place)
+        return entry;
+      let text = "";
+      for (let i = 0; i < count; i++) {
+        const value = await store.getItemAsync(part(name, place, i), options);
+        if (value === null)
+          throw new LowtideError("storage", `A part of '${name}' is missing in the key store.`);
+        text += value;
+      }
+      return decodeURIComponent(text);
+    },
+    async set(name, value) {
+      const before = await read3(name);
+      const place = before.place === "a" ? "b" : "a";
+      const text = encodeURIComponent(value);
+      const count = Math.ceil(text.length / PART);
+      for (let i = 0; i < count; i++) {
+        await store.setItemAsync(part(name, place, i), text.slice(i * PART, (i + 1) * PART), options);
+      }
+      await store.setItemAsync(name, `parts:${place}:${count}`, options);
+      await clear(name, place, count);
+      if (before.place)
+        await clear(name, before.place, 0);
+    },
+    async remove(name) {
+      await store.deleteItemAsync(name, options);
+      await clear(name, "a", 0);
+      await clear(name, "b", 0);
+    }
+  };
+}
+function fileStore(folder) {
+  const { process } = globalThis;
+  const files = process?.getBuiltinModule?.("node:fs/promises");
+  if (!files)
+    throw new LowtideError("unsupported", "Files are kept by Node 20.16 or newer only.");
+  const path = (name) => `${folder}/${encodeURIComponent(name)}.json`;
+  return {
+    get: (name) => files.readFile(path(name), "utf8").catch((error) => {
+      if (error.code === "ENOENT")
+        return null;
+      throw error;
+    }),
+    async set(name, value) {
+      await files.mkdir(folder, { recursive: true });
+      const file = await files.open(`${path(name)}.new`, "w", 384);
+      try {
+        await file.writeFile(value);
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+      await files.rename(`${path(name)}.new`, path(name));
+    },
+    remove: (name) => files.rm(path(name), { force: true })
+  };
+}
+
+// dist/session.js
+function stillOf(user, tokens) {
+  const { identity } = tokens;
+  if (!user || !identity || identity.user === user || identity.former.includes(user))
+    return;
+  throw new LowtideError("other_user", "Somebody else is signed in now.", {
+    hint: "This was begun by the user of before, and was not sent as another."
+  });
+}
+var EARLY = 30;
+var OVER = ["session_revoked", "invalid_grant"];
+var Session = class {
+  /** The ways to sign in. */
+  signIn;
+  /** The user's own account: devices, ways in, password, passkeys. */
+  account;
+  #http;
+  #store;
+  #name;
+  #device;
+  #space;
+  #events = new Events();
+  #channel;
+  #kept = null;
+  #ended = null;
+  #heard = false;
+  #failed = null;
+  // of the last refresh that failed
+  #restored = null;
+  constructor({ endpoint, store, name = "lowtide.session", device = {}, space = "main", ...rest }) {
+    const version = device.platform && device.app_version ? `${device.platform}/${device.app_version}` : void 0;
+    this.#http = new Http({ endpoint, fetch: rest.fetch, appVersion: version });
+    this.#store = store;
+    this.#name = name;
+    this.#device = device;
+    this.#space = space;
+    this.signIn = new SignIn(this, rest.passkeys);
+    this.account = new OwnAccount(this, rest.passkeys);
+    this.#channel = typeof BroadcastChannel === "function" ? new BroadcastChannel(`${name}@${endpoint}`) : null;
+    if (this.#channel) {
+      this.#channel.onmessage = () => void this.#locked(() => this.#load()).catch(() => {
+      });
+      this.#channel.unref?.();
+    }
+  }
+  get endpoint() {
+    return this.#http.endpoint;
+  }
+  /** What the server is told of this version; undefined where the device's facts do not say. */
+  get appVersion() {
+    return this.#http.appVersion;
+  }
+  get state() {
+    if (!this.#kept)
+      return { status: "signed_out", ended: this.#ended };
+    const { user, guest } = this.#kept;
+    const status = this.#heard ? "authenticated" : "authenticated_offline";
+    return { status, user, guest: guest?.user ?? null };
+  }
+  /** The user who is signed in; null when nobody is. */
+  get user() {
+    return this.#kept?.user ?? null;
+  }
+  get identity() {
+    return this.#kept && { user: this.#kept.user.id, former: this.#kept.former };
+  }
+  /** Hear of every change of the state, also those made in another tab. */
+  onChange(listener) {
+    return this.#events.on("change", listener);
+  }
+  /** Go on with what is kept, without the network. Throws `storage` when it cannot be read: try again then. */
+  async restore() {
+    this.#restored ??= this.#load();
+    try {
+      await this.#restored;
+    } catch (error) {
+      this.#restored = null;
+      throw error;
+    }
+    return this.state;
+  }
+  /** An access token that is good for a while; see `TokenSource`. */
+  async token(refused) {
+    await this.restore();
+    const good = (kept) => kept.access_token !== refused && Date.now() < kept.renew_at;
+    if (!this.#kept)
+      return null;
+    if (good(this.#kept))
+      return this.#kept.access_token;
+    const before = this.#failed;
+    return this.#locked(async () => {
+      const kept = await this.#load();
+      if (!kept || good(kept))
+        return kept?.access_token ?? null;
+      if (this.#failed !== before && this.#failed)
+        throw this.#failed;
+      return (await this.#refresh(kept))?.access_token ?? null;
+    });
+  }
+  /** Fetch new tokens now, with what has changed of the user; act in another space from now on, if one is given. */
+  async refresh(space) {
+    await this.restore();
+    await this.#locked(async () => {
+      const kept = await this.#load();
+      if (kept)
+        await this.#refresh(space === void 0 ? kept : { ...kept, space });
+    });
+    return this.state;
+  }
+  /** One request as the user. A token that is refused is renewed, and the request sent again. */
+  async request(method, path, body, sending = {}) {
+    return this.authorised(true, (token2, key) => this.send(method, path, { key, ...sending, body, token: token2 }));
+  }
+  /**
+   * Sign out here. The server hears of it if it can be reached. What the device holds is `Lowtide.signOut`'s: with
+   * `wipe` it is to be deleted, now or, after a crash, when it is opened again.
+   */
+  async signOut({ wipe = false } = {}) {
+    await this.restore();
+    await this.request("POST", "/v1/auth/sign-out", void 0, { deadline: 5e3 }).catch(() => {
+    });
+    await this.#locked(async () => {
+      const kept = await this.#load();
+      if (kept)
+        await this.#end({ code: "signed_out", reason: "", wipe, user: kept.user.id });
+    });
+  }
+  /** @internal What is kept now: another tab may have changed it. */
+  async look() {
+    await this.#locked(() => this.#load());
+    return this.state;
+  }
+  /** The wipe that was asked for is done. */
+  async wiped() {
+    await this.#locked(async () => {
+      await this.#load();
+      if (this.#ended?.wipe)
+        await this.#write({ session: null, ended: { ...this.#ended, wipe: false } });
+    });
+  }
+  /** Stop listening to other tabs. */
+  close() {
+    this.#channel?.close();
+  }
+  // What follows is for `SignIn` and `OwnAccount`.
+  /** @internal A request without a user. */
+  async send(method, path, sending = {}) {
+    try {
+      const answer = await this.#http.send(method, path, sending);
+      this.#hear(true);
+      return answer;
+    } catch (error) {
+      if (isError(error, "network", "timeout", "not_lowtide"))
+        this.#hear(false);
+      else if (isError(error) && error.status > 0)
+        this.#hear(true);
+      throw error;
+    }
+  }
+  /** @internal What is sent with every sign-in. */
+  async facts() {
+    const installation = this.#device.installation ?? await this.#installation();
+    return { device: { installation, ...this.#device }, space: this.#kept?.space ?? this.#space };
+  }
+  /** @internal `run` with the user's token, and again with a new one, and the same key, if it was refused. */
+  async authorised(needed, run) {
+    const key = token();
+    const user = this.user?.id;
+    let token2 = await this.token();
+    for (let attempt = 0; ; attempt++) {
+      stillOf(user, this);
+      if (!token2 && needed)
+        throw new LowtideError("not_signed_in", "Nobody is signed in.");
+      try {
+        return await run(token2, key);
+      } catch (error) {
+        const stale = isError(error, "token_expired", "unauthorized", "session_revoked") && error.status === 401;
+        if (!stale || !token2 || attempt > 0)
+          throw error;
+        token2 = await this.token(token2);
+      }
+    }
+  }
+  /** @internal Keep what a sign-in answered. `merged`: the guest's account is part of it now. */
+  async take(answer, merged) {
+    await this.#locked(async () => {
+      const before = await this.#load();
+      const same = before?.user.id === answer.user.id;
+      let guest = same ? before.guest : null;
+      if (before && !same && before.user.anonymous)
+        guest = { token: before.refresh_token, user: before.user.id };
+      const former = same ? [...before.former] : [];
+      if (merged && !former.includes(merged))
+        former.push(merged);
+      const space = before?.space ?? this.#space;
+      await this.#adopt(answer, { secret: token(), former, guest: merged ? null : guest, space });
+    });
+  }
+  /** @internal The anonymous account that may be merged. */
+  get guest() {
+    return this.#kept?.guest ?? null;
+  }
+  /** @internal */
+  async forgetGuest() {
+    await this.#locked(async () => {
+      const kept = await this.#load();
+      if (kept?.guest)
+        await this.#write({ session: { ...kept, guest: null } });
+    });
+  }
+  /** @internal A text beside the session, for sign-ins that leave the app and come back. */
+  async note(name, value) {
+    const at = `${this.#name}.${name}`;
+    if (value === void 0)
+      return this.#store.get(at);
+    if (value === null)
+      await this.#store.remove(at);
+    else
+      await this.#store.set(at, value);
+    return value;
+  }
+  /** A name by chance that only this installation and the server know: strangers' tries do not count against it. */
+  #installation() {
+    return this.#locked(async () => {
+      try {
+        return await this.note("installation") ?? await this.note("installation", token()) ?? "";
+      } catch {
+        return "";
+      }
+    });
+  }
+  async #refresh(kept) {
+    const { refresh_token, secret, space, former, guest } = kept;
+    try {
+      const rotation_id = base64url(sha256(`${secret} ${refresh_token}`));
+      const body = { refresh_token, rotation_id, ...space !== this.#space && { space } };
+      const answer = await this.send("POST", "/v1/auth/token/refresh", { body });
+      return await this.#adopt(answer, { secret, former, guest, space });
+    } catch (error) {
+      if (!isError(error, ...OVER) || error.status !== 401)
+        throw this.#failed = error;
+      const { reason, wipe } = error.problem;
+      const text = typeof reason === "string" ? reason : "";
+      await this.#end({ code: error.code, reason: text, wipe: wipe === true, user: kept.user.id });
+      return null;
+    }
+  }
+  async #adopt(answer, rest) {
+    const { access_token, refresh_token, session_id, user, expires_in } = answer;
+    const renew_at = Date.now() + Math.max(expires_in - EARLY, expires_in * 0.75) * 1e3;
+    const kept = { access_token, renew_at, refresh_token, session_id, user, ...rest };
+    await this.#write({ session: kept });
+    return kept;
+  }
+  async #end(ended) {
+    await this.#write({ session: null, ended });
+  }
+  async #write(record) {
+    try {
+      await this.#store.set(this.#name, JSON.stringify(record));
+    } catch (error) {
+      throw new LowtideError("storage", "The session could not be kept.", { retryable: true, cause: error });
+    }
+    this.#show(record);
+    this.#channel?.postMessage("changed");
+  }
+  async #load() {
+    let text;
+    try {
+      text = await this.#store.get(this.#name);
+    } catch (error) {
+      throw new LowtideError("storage", "The session could not be read.", { retryable: true, cause: error });
+    }
+    this.#show(read2(text));
+    return this.#kept;
+  }
+  #show(record) {
+    const before = JSON.stringify(this.state);
+    this.#kept = record?.session ?? null;
+    this.#ended = record?.ended ?? null;
+    this.#tell(before);
+  }
+  #hear(heard) {
+    const before = JSON.stringify(this.state);
+    this.#heard = heard;
+    this.#tell(before);
+  }
+  #tell(before) {
+    if (JSON.stringify(this.state) !== before)
+      this.#events.emit("change", this.state);
+  }
+  #locked(work) {
+    return locked(`${this.#name}@${this.endpoint}`, work);
+  }
+};
+function read2(text) {
+  try {
+    const record = JSON.parse(text ?? "null");
+    if (typeof record !== "object" || record === null)
+      return null;
+    if (record.session === null)
+      return typeof record.ended === "object" ? record : null;
+    const { refresh_token, secret, user } = record.session ?? {};
+    return refresh_token && secret && user?.id ? record : null;
+  } catch {
+    return null;
+  }
+}
+
 // dist/connector.js
 var MAX_ATTEMPTS = 24;
 var AUDIT_EVERY = 24 * 3600 * 1e3;
@@ -626,37 +1376,44 @@ var LowtideConnector = class {
     this.#failures = 0;
     this.#notBefore = 0;
   }
-  /** One request as the user, repeated once with a new token if the first was refused. */
+  /**
+   * One request as the user, repeated once with a new token if the first was refused. Throws `other_user`, and is not
+   * sent, when somebody else is signed in by then.
+   */
   async request(method, path, sending = {}) {
-    const token2 = await settled(this.#token(), sending.signal);
+    return this.#request(method, path, sending, this.#tokens.identity?.user);
+  }
+  async #request(method, path, sending, user) {
+    const token2 = await settled(this.#token(user), sending.signal);
     const call = { key: token(), ...sending };
     try {
       return await this.#http.send(method, path, { ...call, token: token2 });
     } catch (error) {
       if (!isError(error) || error.status !== 401)
         throw error;
-      return this.#http.send(method, path, { ...call, token: await settled(this.#token(token2), sending.signal) });
+      return this.#http.send(method, path, { ...call, token: await settled(this.#token(user, token2), sending.signal) });
     }
   }
-  async #token(refused) {
+  async #token(user, refused) {
     const token2 = await this.#tokens.token(refused);
     if (!token2)
       throw new LowtideError("not_signed_in", "Nobody is signed in.");
+    stillOf(user, this.#tokens);
     return token2;
   }
   async #upload(notes, signal) {
     let gap = false;
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+      const signedIn = this.#tokens.identity?.user;
+      await this.#check(notes);
+      const user = signedIn ?? this.#owner;
       const batch = await nextBatch(notes, this.#most, this.#spoilt);
       if (!batch)
         return;
       try {
         await this.#check(notes);
-        const answer = await this.request("POST", "/v1/sync/batches", {
-          body: { ...batch.body, ...gap && { gap } },
-          deadline: DEADLINE,
-          signal
-        });
+        const sending = { body: { ...batch.body, ...gap && { gap } }, deadline: DEADLINE, signal };
+        const answer = await this.#request("POST", "/v1/sync/batches", sending, user);
         if (!(answer.last >= batch.last))
           throw new LowtideError("not_lowtide", "The upload was answered with less.");
         this.#events.emit("upload", { status: 200, code: "" });
@@ -853,7 +1610,7 @@ function quoted(name) {
 }
 
 // dist/functions.js
-var ATTEMPTS = 3;
+var ATTEMPTS2 = 3;
 var COMMANDS = "lowtide_commands";
 var REJECTIONS = "lowtide_rejections";
 var Command = class {
@@ -918,7 +1675,7 @@ var ServerFunctions = class {
   /** Call it now. Needs the network; an answer that is lost on the way is asked for again, and it runs once. */
   async call(name, args) {
     const path = `/v1/functions/${encodeURIComponent(name)}`;
-    const sending = { body: args, deadline: 6e4, attempts: ATTEMPTS };
+    const sending = { body: args, deadline: 6e4, attempts: ATTEMPTS2 };
     return (await this.#connector.request("POST", path, sending)).result;
   }
   /** Have it run when the network allows: kept on this device, sent in order with all other changes. */
@@ -1085,746 +1842,6 @@ var Connection = class {
     });
   }
 };
-
-// dist/lock.js
-var waiting = /* @__PURE__ */ new Map();
-async function locked(name, work) {
-  const locks = globalThis.navigator?.locks;
-  if (locks)
-    return await locks.request(name, work);
-  const before = waiting.get(name);
-  const mine = (async () => {
-    await before?.catch(() => {
-    });
-    return work();
-  })();
-  waiting.set(name, mine);
-  try {
-    return await mine;
-  } finally {
-    if (waiting.get(name) === mine)
-      waiting.delete(name);
-  }
-}
-
-// dist/passkeys.js
-function chosen(credential) {
-  if (!credential)
-    throw new LowtideError("aborted", "No passkey was chosen.");
-  return credential;
-}
-function browserPasskeys(more = {}) {
-  const credentials = () => {
-    const found = globalThis.navigator?.credentials;
-    if (!found)
-      throw new LowtideError("unsupported", "Passkeys are not supported here.");
-    return found;
-  };
-  return {
-    async create(options) {
-      const publicKey = decode(options);
-      return encode(await credentials().create({ publicKey, ...more.signal && { signal: more.signal } }));
-    },
-    async get(options) {
-      const publicKey = decode(options);
-      return encode(await credentials().get({ publicKey, ...more }));
-    }
-  };
-}
-function decode(options) {
-  const named = (list) => list?.map((one) => ({ ...one, id: fromBase64url(one.id) }));
-  const { challenge, user, excludeCredentials, allowCredentials, ...rest } = options;
-  return {
-    ...rest,
-    challenge: fromBase64url(challenge),
-    ...user !== void 0 && { user: { ...user, id: fromBase64url(user.id) } },
-    ...excludeCredentials !== void 0 && { excludeCredentials: named(excludeCredentials) },
-    ...allowCredentials !== void 0 && { allowCredentials: named(allowCredentials) }
-  };
-}
-function encode(credential) {
-  if (!credential)
-    return null;
-  const { id, rawId, type, response, authenticatorAttachment } = credential;
-  const answer = response;
-  const text = (bytes) => bytes && base64url(new Uint8Array(bytes));
-  const { clientDataJSON, attestationObject, authenticatorData, signature, userHandle } = answer;
-  const json = {
-    id,
-    rawId: text(rawId),
-    type,
-    authenticatorAttachment: authenticatorAttachment ?? void 0,
-    clientExtensionResults: credential.getClientExtensionResults?.() ?? {},
-    response: attestationObject ? {
-      clientDataJSON: text(clientDataJSON),
-      attestationObject: text(attestationObject),
-      transports: answer.getTransports?.() ?? []
-    } : {
-      clientDataJSON: text(clientDataJSON),
-      authenticatorData: text(authenticatorData),
-      signature: text(signature),
-      userHandle: text(userHandle) ?? void 0
-    }
-  };
-  return json;
-}
-
-// dist/account.js
-var ME = "/v1/auth/me";
-var PASSKEYS = "/v1/auth/passkeys";
-var SESSIONS = "/v1/auth/sessions";
-var OwnAccount = class {
-  #session;
-  #passkeys;
-  constructor(session, passkeys = browserPasskeys()) {
-    this.#session = session;
-    this.#passkeys = passkeys;
-  }
-  read() {
-    return this.#session.request("GET", ME);
-  }
-  /** Change the name; null takes it away. */
-  async rename(name) {
-    const account = await this.#session.request("PATCH", ME, { name });
-    await this.#renew();
-    return account;
-  }
-  /** Where the user is signed in, the newest first. */
-  async devices() {
-    return (await this.#session.request("GET", SESSIONS)).sessions;
-  }
-  /** Sign one device out; with `wipe` it is asked to delete what it holds, too. */
-  async signOutDevice(id, { wipe = false } = {}) {
-    await this.#session.request("DELETE", `${SESSIONS}/${encodeURIComponent(id)}${wipe ? "?wipe=true" : ""}`);
-  }
-  /** Sign every other device out. */
-  async signOutOthers({ wipe = false } = {}) {
-    await this.#session.request("POST", `${SESSIONS}/end-others`, { wipe });
-  }
-  /** The ways in that the user has. */
-  async identities() {
-    return (await this.#session.request("GET", "/v1/auth/identities")).identities;
-  }
-  /** Take a way in away; never the last one. */
-  async unlink({ provider, subject }) {
-    await this.#session.request("DELETE", `/v1/auth/identities/${[provider, subject].map(encodeURIComponent).join("/")}`);
-  }
-  /** A new password, with the present one unless the user has just signed in. Ends every other session. */
-  async changePassword(password, current) {
-    await this.#session.request("PUT", `${ME}/password`, { password, ...current !== void 0 && { current } });
-  }
-  /** Begin to set up an authenticator app: show `uri` as a QR code, or `secret` to type. */
-  enrolSecondFactor() {
-    return this.#session.request("POST", `${ME}/second-factor`);
-  }
-  /** Put it into force with a code from it. The recovery codes are shown this once. */
-  async confirmSecondFactor(code) {
-    return this.#codes("confirm", { code });
-  }
-  /** New recovery codes in place of the old ones. */
-  async renewRecoveryCodes() {
-    return this.#codes("recovery-codes");
-  }
-  async removeSecondFactor() {
-    await this.#session.request("DELETE", `${ME}/second-factor`);
-  }
-  /** Make a passkey on this device. An anonymous user is one no longer, and keeps their id. */
-  async addPasskey(name, ceremony = this.#passkeys) {
-    const begun = await this.#session.request("POST", `${PASSKEYS}/begin`);
-    const credential = chosen(await ceremony.create(begun.publicKey));
-    const passkey = await this.#session.request("POST", PASSKEYS, { credential, name }, { attempts: 3 });
-    await this.#renew();
-    return passkey;
-  }
-  async passkeys() {
-    return (await this.#session.request("GET", PASSKEYS)).passkeys;
-  }
-  async renamePasskey(id, name) {
-    await this.#session.request("PATCH", `${PASSKEYS}/${encodeURIComponent(id)}`, { name });
-  }
-  async deletePasskey(id) {
-    await this.#session.request("DELETE", `${PASSKEYS}/${encodeURIComponent(id)}`);
-  }
-  /** Delete the account. The session ends at the next request, with a wipe. */
-  async delete() {
-    await this.#session.request("DELETE", ME);
-    await this.#renew();
-  }
-  /** Fetch what has changed. It is done already: without a network it comes with the next token. */
-  async #renew() {
-    await this.#session.refresh().catch(() => {
-    });
-  }
-  async #codes(step, body) {
-    const path = `${ME}/second-factor/${step}`;
-    return (await this.#session.request("POST", path, body)).recovery_codes;
-  }
-};
-
-// dist/sign-in.js
-var ATTEMPTS2 = 3;
-var AGAIN = 2e3;
-var SignIn = class {
-  #session;
-  #passkeys;
-  constructor(session, passkeys = browserPasskeys()) {
-    this.#session = session;
-    this.#passkeys = passkeys;
-  }
-  /** Begin without a name. Who is signed in already stays so. */
-  async anonymous() {
-    const { user } = await this.#session.restore().then(() => this.#session);
-    if (user)
-      return { status: "signed_in", outcome: "signed_in", user, guest: null };
-    const body = await this.#session.facts();
-    const answer = await this.#session.send("POST", "/v1/auth/anonymous", { body, attempts: ATTEMPTS2 });
-    return this.#welcome(answer);
-  }
-  /** Have a code and a link mailed to this address. */
-  async startEmail(email) {
-    return this.#start("/v1/auth/email/start", { email });
-  }
-  /** Finish with the code from the mail. */
-  async finishEmail(flow, code) {
-    return this.#enter("/v1/auth/email/finish", { flow_id: flow.flow_id, code });
-  }
-  /** Wait until the link in the mail was opened and confirmed, on whatever device. Asks while the app is in front. */
-  async waitForLink(flow, signal) {
-    for (; ; ) {
-      try {
-        return await this.#enter("/v1/auth/email/finish", { flow_id: flow.flow_id }, signal, 1);
-      } catch (error) {
-        if (!isError(error, "sign_in_pending", "network", "timeout"))
-          throw error;
-        await pause(Math.max(AGAIN, error.retryAfter), signal);
-      }
-    }
-  }
-  /** With an address and its password. */
-  async password(email, password) {
-    return this.#enter("/v1/auth/password", { email, password });
-  }
-  /** Sign up, or set a new password, with the code from a mail. */
-  async setPassword(flow, code, password) {
-    return this.#enter("/v1/auth/password/set", { flow_id: flow.flow_id, code, password });
-  }
-  /** Have a code sent to this number. */
-  async startSms(phone) {
-    return this.#start("/v1/auth/sms/start", { phone });
-  }
-  /** Finish with the code from the text message. */
-  async finishSms(flow, code) {
-    return this.#enter("/v1/auth/sms/finish", { flow_id: flow.flow_id, code });
-  }
-  /** The second factor: a code from the authenticator app, or a recovery code. */
-  async secondFactor(needed, code) {
-    return this.#enter("/v1/auth/second-factor", { ticket: needed.ticket, code });
-  }
-  /** With a passkey; as the second factor, if a sign-in waits for one. */
-  async passkey(needed, ceremony = this.#passkeys) {
-    const ticket = needed ? { ticket: needed.ticket } : {};
-    const path = "/v1/auth/passkeys/sign-in";
-    const begun = await this.#session.send("POST", `${path}/begin`, { body: ticket });
-    const credential = chosen(await ceremony.get(begun.publicKey));
-    return this.#enter(path, { credential, ...ticket });
-  }
-  /** A nonce for `idToken`: Apple's and Google's sheets take `hashed` or `raw`, the server takes `raw`. */
-  nonce() {
-    const raw = token(24);
-    const hashed = Array.from(sha256(raw), (byte) => byte.toString(16).padStart(2, "0")).join("");
-    return { raw, hashed };
-  }
-  /** With what the phone's own sheet gave. */
-  async idToken(given) {
-    return this.#enter("/v1/auth/id-token", given);
-  }
-  /**
-   * Begin with an OpenID provider: open `url` in the system's browser, and give the address at which the app is
-   * called back to `finishUpstream`. What must be known then is kept: the app may be closed in between.
-   */
-  async startUpstream(provider, redirect_uri, login_hint = "") {
-    const [verifier, state] = [token(32), token()];
-    await this.#session.note("upstream", JSON.stringify({ verifier, state }));
-    const challenge = base64url(sha256(verifier));
-    const query = Object.entries({ redirect_uri, challenge, state, ...login_hint && { login_hint } }).map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
-    return { url: `${this.#session.endpoint}/v1/auth/oidc/${encodeURIComponent(provider)}/start?${query}` };
-  }
-  /** Finish with the address at which the app was called back. Throws the provider's `error` as code. */
-  async finishUpstream(address) {
-    const given = /* @__PURE__ */ new Map();
-    for (const pair of (/\?([^#]*)/.exec(address)?.[1] ?? "").split("&")) {
-      const [name = "", value = ""] = pair.split("=").map((text) => decodeURIComponent(text.replaceAll("+", " ")));
-      given.set(name, value);
-    }
-    const kept = await this.#session.note("upstream");
-    const { verifier, state } = JSON.parse(kept ?? "{}");
-    if (!verifier || given.get("state") !== state) {
-      throw new LowtideError("bad_callback", "This is not the way back of the sign-in that was begun here.");
-    }
-    const refused = given.get("error");
-    if (refused) {
-      await this.#session.note("upstream", null);
-      throw new LowtideError(refused, given.get("error_description") || "The provider did not sign in.");
-    }
-    const result = await this.#enter("/v1/auth/oidc/finish", { code: given.get("code") ?? "", verifier });
-    await this.#session.note("upstream", null);
-    return result;
-  }
-  /**
-   * Make the anonymous account that was left behind (`Welcome.guest`) part of the one that is signed in, with all
-   * that was written under it, also what still waits on this device.
-   */
-  async merge() {
-    const session = this.#session;
-    await session.restore();
-    const guest = session.guest;
-    if (!guest)
-      throw new LowtideError("not_retryable", "There is no account to merge.");
-    const body = { token: guest.token };
-    const merged = await session.request("POST", "/v1/auth/merge", body, {
-      deadline: 6e4,
-      attempts: ATTEMPTS2
-    });
-    await session.take(merged.signed, guest.user);
-    return { records: merged.records, left: merged.left };
-  }
-  /** Leave the anonymous account behind for good. */
-  async forgetGuest() {
-    await this.#session.restore();
-    await this.#session.forgetGuest();
-  }
-  async #start(path, given) {
-    const { device } = await this.#session.facts();
-    const body = { ...given, device };
-    return this.#session.send("POST", path, { body, attempts: ATTEMPTS2 });
-  }
-  async #enter(path, given, signal, attempts = ATTEMPTS2) {
-    const answer = await this.#session.authorised(false, async (token2, key) => {
-      const body = { ...given, ...await this.#session.facts() };
-      return this.#session.send("POST", path, { body, token: token2, signal, attempts, key });
-    });
-    return answer.status === "second_factor_needed" ? answer : this.#welcome(answer);
-  }
-  async #welcome(answer) {
-    await this.#session.take(answer);
-    const { outcome, user } = answer;
-    return { status: "signed_in", outcome, user, guest: this.#session.guest?.user ?? null };
-  }
-};
-
-// dist/storage.js
-function memoryStore() {
-  const kept = /* @__PURE__ */ new Map();
-  return {
-    get: async (name) => kept.get(name) ?? null,
-    set: async (name, value) => void kept.set(name, value),
-    remove: async (name) => void kept.delete(name)
-  };
-}
-function webStore(storage = globalThis.localStorage) {
-  return {
-    get: async (name) => storage.getItem(name),
-    set: async (name, value) => storage.setItem(name, value),
-    remove: async (name) => storage.removeItem(name)
-  };
-}
-function indexedDbStore(database = "lowtide") {
-  const run = (mode, work) => new Promise((resolve, reject) => {
-    const opening = indexedDB.open(database, 1);
-    opening.onupgradeneeded = () => void opening.result.createObjectStore("kept");
-    opening.onerror = () => reject(opening.error);
-    opening.onsuccess = () => {
-      const db = opening.result;
-      const transaction = db.transaction("kept", mode, { durability: "strict" });
-      const request = work(transaction.objectStore("kept"));
-      const over = (done) => () => {
-        db.close();
-        done();
-      };
-      transaction.oncomplete = over(() => resolve(request.result));
-      transaction.onabort = over(() => reject(transaction.error));
-    };
-  });
-  return {
-    get: async (name) => await run("readonly", (store) => store.get(name)) ?? null,
-    set: async (name, value) => void await run("readwrite", (store) => store.put(value, name)),
-    remove: async (name) => void await run("readwrite", (store) => store.delete(name))
-  };
-}
-var PART = 1800;
-function secureStore(store, options = {}) {
-  const part = (name, place, i) => `${name}.${place}.${i}`;
-  const read3 = async (name) => {
-    const entry = await store.getItemAsync(name, options);
-    const [, place = "", count = "0"] = /^parts:([ab]):(\d+)$/.exec(entry ?? "") ?? [];
-    return { entry, place, count: Number(count) };
-  };
-  const clear = async (name, place, from) => {
-    let end = from;
-    while (await store.getItemAsync(part(name, place, end), options) !== null)
-      end++;
-    while (end-- > from)
-      await store.deleteItemAsync(part(name, place, end), options);
-  };
-  return {
-    async get(name) {
-      const { entry, place, count } = await read3(name);
-      if (!place)
-        return entry;
-      let text = "";
-      for (let i = 0; i < count; i++) {
-        const value = await store.getItemAsync(part(name, place, i), options);
-        if (value === null)
-          throw new LowtideError("storage", `A part of '${name}' is missing in the key store.`);
-        text += value;
-      }
-      return decodeURIComponent(text);
-    },
-    async set(name, value) {
-      const before = await read3(name);
-      const place = before.place === "a" ? "b" : "a";
-      const text = encodeURIComponent(value);
-      const count = Math.ceil(text.length / PART);
-      for (let i = 0; i < count; i++) {
-        await store.setItemAsync(part(name, place, i), text.slice(i * PART, (i + 1) * PART), options);
-      }
-      await store.setItemAsync(name, `parts:${place}:${count}`, options);
-      await clear(name, place, count);
-      if (before.place)
-        await clear(name, before.place, 0);
-    },
-    async remove(name) {
-      await store.deleteItemAsync(name, options);
-      await clear(name, "a", 0);
-      await clear(name, "b", 0);
-    }
-  };
-}
-function fileStore(folder) {
-  const { process } = globalThis;
-  const files = process?.getBuiltinModule?.("node:fs/promises");
-  if (!files)
-    throw new LowtideError("unsupported", "Files are kept by Node 20.16 or newer only.");
-  const path = (name) => `${folder}/${encodeURIComponent(name)}.json`;
-  return {
-    get: (name) => files.readFile(path(name), "utf8").catch((error) => {
-      if (error.code === "ENOENT")
-        return null;
-      throw error;
-    }),
-    async set(name, value) {
-      await files.mkdir(folder, { recursive: true });
-      const file = await files.open(`${path(name)}.new`, "w", 384);
-      try {
-        await file.writeFile(value);
-        await file.sync();
-      } finally {
-        await file.close();
-      }
-      await files.rename(`${path(name)}.new`, path(name));
-    },
-    remove: (name) => files.rm(path(name), { force: true })
-  };
-}
-
-// dist/session.js
-var EARLY = 30;
-var OVER = ["session_revoked", "invalid_grant"];
-var Session = class {
-  /** The ways to sign in. */
-  signIn;
-  /** The user's own account: devices, ways in, password, passkeys. */
-  account;
-  #http;
-  #store;
-  #name;
-  #device;
-  #space;
-  #events = new Events();
-  #channel;
-  #kept = null;
-  #ended = null;
-  #heard = false;
-  #failed = null;
-  // of the last refresh that failed
-  #restored = null;
-  constructor({ endpoint, store, name = "lowtide.session", device = {}, space = "main", ...rest }) {
-    const version = device.platform && device.app_version ? `${device.platform}/${device.app_version}` : void 0;
-    this.#http = new Http({ endpoint, fetch: rest.fetch, appVersion: version });
-    this.#store = store;
-    this.#name = name;
-    this.#device = device;
-    this.#space = space;
-    this.signIn = new SignIn(this, rest.passkeys);
-    this.account = new OwnAccount(this, rest.passkeys);
-    this.#channel = typeof BroadcastChannel === "function" ? new BroadcastChannel(`${name}@${endpoint}`) : null;
-    if (this.#channel) {
-      this.#channel.onmessage = () => void this.#locked(() => this.#load()).catch(() => {
-      });
-      this.#channel.unref?.();
-    }
-  }
-  get endpoint() {
-    return this.#http.endpoint;
-  }
-  /** What the server is told of this version; undefined where the device's facts do not say. */
-  get appVersion() {
-    return this.#http.appVersion;
-  }
-  get state() {
-    if (!this.#kept)
-      return { status: "signed_out", ended: this.#ended };
-    const { user, guest } = this.#kept;
-    const status = this.#heard ? "authenticated" : "authenticated_offline";
-    return { status, user, guest: guest?.user ?? null };
-  }
-  /** The user who is signed in; null when nobody is. */
-  get user() {
-    return this.#kept?.user ?? null;
-  }
-  get identity() {
-    return this.#kept && { user: this.#kept.user.id, former: this.#kept.former };
-  }
-  /** Hear of every change of the state, also those made in another tab. */
-  onChange(listener) {
-    return this.#events.on("change", listener);
-  }
-  /** Go on with what is kept, without the network. Throws `storage` when it cannot be read: try again then. */
-  async restore() {
-    this.#restored ??= this.#load();
-    try {
-      await this.#restored;
-    } catch (error) {
-      this.#restored = null;
-      throw error;
-    }
-    return this.state;
-  }
-  /** An access token that is good for a while; see `TokenSource`. */
-  async token(refused) {
-    await this.restore();
-    const good = (kept) => kept.access_token !== refused && Date.now() < kept.renew_at;
-    if (!this.#kept)
-      return null;
-    if (good(this.#kept))
-      return this.#kept.access_token;
-    const before = this.#failed;
-    return this.#locked(async () => {
-      const kept = await this.#load();
-      if (!kept || good(kept))
-        return kept?.access_token ?? null;
-      if (this.#failed !== before && this.#failed)
-        throw this.#failed;
-      return (await this.#refresh(kept))?.access_token ?? null;
-    });
-  }
-  /** Fetch new tokens now, with what has changed of the user; act in another space from now on, if one is given. */
-  async refresh(space) {
-    await this.restore();
-    await this.#locked(async () => {
-      const kept = await this.#load();
-      if (kept)
-        await this.#refresh(space === void 0 ? kept : { ...kept, space });
-    });
-    return this.state;
-  }
-  /** One request as the user. A token that is refused is renewed, and the request sent again. */
-  async request(method, path, body, sending = {}) {
-    return this.authorised(true, (token2, key) => this.send(method, path, { key, ...sending, body, token: token2 }));
-  }
-  /**
-   * Sign out here. The server hears of it if it can be reached. What the device holds is `Lowtide.signOut`'s: with
-   * `wipe` it is to be deleted, now or, after a crash, when it is opened again.
-   */
-  async signOut({ wipe = false } = {}) {
-    await this.restore();
-    await this.request("POST", "/v1/auth/sign-out", void 0, { deadline: 5e3 }).catch(() => {
-    });
-    await this.#locked(async () => {
-      const kept = await this.#load();
-      if (kept)
-        await this.#end({ code: "signed_out", reason: "", wipe, user: kept.user.id });
-    });
-  }
-  /** @internal What is kept now: another tab may have changed it. */
-  async look() {
-    await this.#locked(() => this.#load());
-    return this.state;
-  }
-  /** The wipe that was asked for is done. */
-  async wiped() {
-    await this.#locked(async () => {
-      await this.#load();
-      if (this.#ended?.wipe)
-        await this.#write({ session: null, ended: { ...this.#ended, wipe: false } });
-    });
-  }
-  /** Stop listening to other tabs. */
-  close() {
-    this.#channel?.close();
-  }
-  // What follows is for `SignIn` and `OwnAccount`.
-  /** @internal A request without a user. */
-  async send(method, path, sending = {}) {
-    try {
-      const answer = await this.#http.send(method, path, sending);
-      this.#hear(true);
-      return answer;
-    } catch (error) {
-      if (isError(error, "network", "timeout", "not_lowtide"))
-        this.#hear(false);
-      else if (isError(error) && error.status > 0)
-        this.#hear(true);
-      throw error;
-    }
-  }
-  /** @internal What is sent with every sign-in. */
-  async facts() {
-    const installation = this.#device.installation ?? await this.#installation();
-    return { device: { installation, ...this.#device }, space: this.#kept?.space ?? this.#space };
-  }
-  /** @internal `run` with the user's token, and again with a new one, and the same key, if it was refused. */
-  async authorised(needed, run) {
-    const key = token();
-    let token2 = await this.token();
-    for (let attempt = 0; ; attempt++) {
-      if (!token2 && needed)
-        throw new LowtideError("not_signed_in", "Nobody is signed in.");
-      try {
-        return await run(token2, key);
-      } catch (error) {
-        const stale = isError(error, "token_expired", "unauthorized", "session_revoked") && error.status === 401;
-        if (!stale || !token2 || attempt > 0)
-          throw error;
-        token2 = await this.token(token2);
-      }
-    }
-  }
-  /** @internal Keep what a sign-in answered. `merged`: the guest's account is part of it now. */
-  async take(answer, merged) {
-    await this.#locked(async () => {
-      const before = await this.#load();
-      const same = before?.user.id === answer.user.id;
-      let guest = same ? before.guest : null;
-      if (before && !same && before.user.anonymous)
-        guest = { token: before.refresh_token, user: before.user.id };
-      const former = same ? [...before.former] : [];
-      if (merged && !former.includes(merged))
-        former.push(merged);
-      const space = before?.space ?? this.#space;
-      await this.#adopt(answer, { secret: token(), former, guest: merged ? null : guest, space });
-    });
-  }
-  /** @internal The anonymous account that may be merged. */
-  get guest() {
-    return this.#kept?.guest ?? null;
-  }
-  /** @internal */
-  async forgetGuest() {
-    await this.#locked(async () => {
-      const kept = await this.#load();
-      if (kept?.guest)
-        await this.#write({ session: { ...kept, guest: null } });
-    });
-  }
-  /** @internal A text beside the session, for sign-ins that leave the app and come back. */
-  async note(name, value) {
-    const at = `${this.#name}.${name}`;
-    if (value === void 0)
-      return this.#store.get(at);
-    if (value === null)
-      await this.#store.remove(at);
-    else
-      await this.#store.set(at, value);
-    return value;
-  }
-  /** A name by chance that only this installation and the server know: strangers' tries do not count against it. */
-  #installation() {
-    return this.#locked(async () => {
-      try {
-        return await this.note("installation") ?? await this.note("installation", token()) ?? "";
-      } catch {
-        return "";
-      }
-    });
-  }
-  async #refresh(kept) {
-    const { refresh_token, secret, space, former, guest } = kept;
-    try {
-      const rotation_id = base64url(sha256(`${secret} ${refresh_token}`));
-      const body = { refresh_token, rotation_id, ...space !== this.#space && { space } };
-      const answer = await this.send("POST", "/v1/auth/token/refresh", { body });
-      return await this.#adopt(answer, { secret, former, guest, space });
-    } catch (error) {
-      if (!isError(error, ...OVER) || error.status !== 401)
-        throw this.#failed = error;
-      const { reason, wipe } = error.problem;
-      const text = typeof reason === "string" ? reason : "";
-      await this.#end({ code: error.code, reason: text, wipe: wipe === true, user: kept.user.id });
-      return null;
-    }
-  }
-  async #adopt(answer, rest) {
-    const { access_token, refresh_token, session_id, user, expires_in } = answer;
-    const renew_at = Date.now() + Math.max(expires_in - EARLY, expires_in * 0.75) * 1e3;
-    const kept = { access_token, renew_at, refresh_token, session_id, user, ...rest };
-    await this.#write({ session: kept });
-    return kept;
-  }
-  async #end(ended) {
-    await this.#write({ session: null, ended });
-  }
-  async #write(record) {
-    try {
-      await this.#store.set(this.#name, JSON.stringify(record));
-    } catch (error) {
-      throw new LowtideError("storage", "The session could not be kept.", { retryable: true, cause: error });
-    }
-    this.#show(record);
-    this.#channel?.postMessage("changed");
-  }
-  async #load() {
-    let text;
-    try {
-      text = await this.#store.get(this.#name);
-    } catch (error) {
-      throw new LowtideError("storage", "The session could not be read.", { retryable: true, cause: error });
-    }
-    this.#show(read2(text));
-    return this.#kept;
-  }
-  #show(record) {
-    const before = JSON.stringify(this.state);
-    this.#kept = record?.session ?? null;
-    this.#ended = record?.ended ?? null;
-    this.#tell(before);
-  }
-  #hear(heard) {
-    const before = JSON.stringify(this.state);
-    this.#heard = heard;
-    this.#tell(before);
-  }
-  #tell(before) {
-    if (JSON.stringify(this.state) !== before)
-      this.#events.emit("change", this.state);
-  }
-  #locked(work) {
-    return locked(`${this.#name}@${this.endpoint}`, work);
-  }
-};
-function read2(text) {
-  try {
-    const record = JSON.parse(text ?? "null");
-    if (typeof record !== "object" || record === null)
-      return null;
-    if (record.session === null)
-      return typeof record.ended === "object" ? record : null;
-    const { refresh_token, secret, user } = record.session ?? {};
-    return refresh_token && secret && user?.id ? record : null;
-  } catch {
-    return null;
-  }
-}
 
 // dist/surroundings.js
 function browserSurroundings() {
