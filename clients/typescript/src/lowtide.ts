@@ -156,16 +156,29 @@ export class Lowtide<Functions extends object = AnyFunctions> {
       });
     }
     await this.#connection.disconnect();
+    const whose = await this.#whose();
     // Kept before anything is deleted: should the app end in between, open() finishes it.
     await this.#session?.signOut({ wipe: true });
-    if (!(await this.#wipe())) await this.#empty();
+    if (await this.#wipe()) return;
+    await this.#alone(async () => {
+      // Who has heard of it may have emptied it, and somebody else begun.
+      if ((await this.#whose()) !== whose) return;
+      await this.#empty();
+      this.#user = null;
+    });
+    await this.#follow(); // who has begun before that is to be connected
   }
 
-  /** Empty the database for the user who is signed in now; what another one had not sent is lost. */
+  /**
+   * Empty the database for the user who is signed in now; what another one had not sent is lost. Does nothing where it
+   * is this user's already: another tab may have been first.
+   */
   async discardOther(): Promise<void> {
     await this.open();
     await this.#connection.disconnect();
-    await this.#empty();
+    await this.#alone(async () => {
+      if (!(await this.connector.claim(this.#db))) await this.#empty();
+    });
     if (this.#wanted) await this.#start();
   }
 
@@ -231,9 +244,14 @@ export class Lowtide<Functions extends object = AnyFunctions> {
     });
   }
 
-  /** One tab at a time: the second finds what the first has left. */
+  /** The user whose the database is; empty: nobody's. */
+  async #whose(): Promise<string> {
+    return (await new Notes(this.#db).get('owner')) || (this.#session?.user?.id ?? '');
+  }
+
+  /** One tab at a time: the second finds what the first has left. Other databases wait for nobody. */
   #alone<T>(work: () => Promise<T>): Promise<T> {
-    return locked(`lowtide.data@${this.connector.endpoint}`, work);
+    return locked(`lowtide.data@${this.connector.endpoint} ${this.#db.database.name}`, work);
   }
 
   async #empty(): Promise<void> {

@@ -2,20 +2,23 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { locked } from '../dist/lock.js';
 import { Lowtide } from '../dist/lowtide.js';
 import { Session } from '../dist/session.js';
 import { memoryStore } from '../dist/storage.js';
 import { fetching, Server } from './server.mjs';
 
 /** The database of one origin, with rows and a queue, opened by each tab. */
-function disk() {
-  const self = { notes: new Map(), rows: 0, waiting: 0, emptied: 0, fails: null };
+function disk(name = 'app.db') {
+  const self = { notes: new Map(), rows: 0, waiting: 0, emptied: 0, connected: 0, fails: null, hangs: null };
   self.open = () => ({
+    database: { name },
     connected: false,
-    connect: async () => {},
+    connect: async () => void self.connected++,
     disconnect: async () => {},
     async disconnectAndClear() {
       await new Promise(setImmediate);
+      await self.hangs;
       if (self.fails) throw self.fails;
       self.emptied++;
       self.rows = self.waiting = 0;
@@ -117,4 +120,95 @@ test("a sign-out empties the database, without an event; a wipe by the server is
   await swept.lowtide.signOut();
   assert.equal(data.rows, 0);
   await swept.close();
+});
+
+test('a sign-out empties the database once, and takes nothing from who begins meanwhile', async () => {
+  const data = disk();
+  const tab = await signedIn(data);
+  data.rows = 3;
+  // The app begins anew as soon as the database is empty, and the new user writes.
+  const { server } = tab;
+  let begun = null;
+  const begin = async () => {
+    server.user = { ...server.user, id: 'ben' };
+    await tab.session.signIn.anonymous();
+    const other = new Lowtide(data.open(), { tokens: tab.session, surroundings: still });
+    await other.connect();
+    data.waiting = 1;
+    return other;
+  };
+  tab.session.onChange((state) => {
+    if (state.status === 'signed_out' && !state.ended.wipe) begun ??= begin();
+  });
+  await tab.lowtide.signOut();
+  const other = await begun;
+  for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+  assert.deepEqual([data.emptied, data.rows, data.waiting, data.notes.get('owner')], [1, 0, 1, 'ben']);
+  await other.close();
+  await tab.close();
+  // Where no session is, it is once, too.
+  const plain = disk();
+  const identity = { user: 'anna', former: [] };
+  const lowtide = new Lowtide(plain.open(), { endpoint: ENDPOINT, tokens: { token: async () => 't', identity }, surroundings: still });
+  await lowtide.connect();
+  await lowtide.signOut();
+  assert.deepEqual([plain.emptied, plain.notes.get('owner')], [1, '']);
+  await lowtide.close();
+});
+
+test('who signs in before the sign-out has emptied the database gets it empty, and is connected', async () => {
+  const data = disk();
+  const tab = await signedIn(data);
+  [data.rows, data.waiting] = [3, 1];
+  let [go, taken] = [null, null];
+  const held = new Promise((resolve) => (taken = resolve));
+  const busy = locked(`lowtide.data@${ENDPOINT} app.db`, () => (taken(), new Promise((resolve) => (go = resolve)))); // another tab
+  await held;
+  const out = new Promise((resolve) => tab.session.onChange(({ status }) => status === 'signed_out' && resolve()));
+  const leaving = tab.lowtide.signOut({ discard: true });
+  await out;
+  tab.server.user = { ...tab.server.user, id: 'ben' };
+  await tab.session.signIn.anonymous();
+  assert.deepEqual([data.emptied, data.connected], [0, 1]);
+  go();
+  await Promise.all([busy, leaving]);
+  assert.deepEqual([data.emptied, data.rows, data.waiting, data.notes.get('owner')], [1, 0, 0, 'ben']);
+  assert.equal(data.connected, 2);
+  await tab.close();
+});
+
+test("an answer to an old question throws nothing of the present user's away", async () => {
+  const data = disk();
+  data.notes.set('owner', 'anna');
+  data.waiting = 1;
+  const identity = { user: 'ben', former: [] };
+  const tab = () => new Lowtide(data.open(), { endpoint: ENDPOINT, tokens: { token: async () => 't', identity }, surroundings: still });
+  const [one, two] = [tab(), tab()];
+  await assert.rejects(one.connect(), { code: 'other_user' });
+  await assert.rejects(two.connect(), { code: 'other_user' });
+  await two.discardOther();
+  assert.deepEqual([data.emptied, data.waiting, data.notes.get('owner'), data.connected], [1, 0, 'ben', 1]);
+  data.waiting = 1; // ben writes there, and then presses here
+  await one.discardOther();
+  assert.deepEqual([data.emptied, data.waiting, data.connected], [1, 1, 2]);
+  await Promise.all([one.close(), two.close()]);
+});
+
+test('a database that hangs holds up no other one of the same origin', async () => {
+  const [stuck, free] = [disk('one.db'), disk('two.db')];
+  let go;
+  stuck.hangs = new Promise((resolve) => (go = resolve));
+  const tab = (data) => {
+    data.notes.set('owner', 'anna');
+    const tokens = { token: async () => 't', identity: { user: 'ben', former: [] } };
+    return new Lowtide(data.open(), { endpoint: ENDPOINT, tokens, surroundings: still });
+  };
+  const [one, two, same] = [tab(stuck), tab(free), tab(stuck)];
+  const [first, second] = [one.connect(), same.connect()];
+  await two.connect();
+  assert.deepEqual([stuck.emptied, free.emptied, free.connected], [0, 1, 1]);
+  go();
+  await Promise.all([first, second]);
+  assert.equal(stuck.emptied, 1, 'two tabs of one database take turns');
+  await Promise.all([one.close(), two.close(), same.close()]);
 });

@@ -710,7 +710,10 @@ declare class Lowtide<Functions extends object = AnyFunctions> {
     signOut({ discard }?: {
         discard?: boolean | undefined;
     }): Promise<void>;
-    /** Empty the database for the user who is signed in now; what another one had not sent is lost. */
+    /**
+     * Empty the database for the user who is signed in now; what another one had not sent is lost. Does nothing where it
+     * is this user's already: another tab may have been first.
+     */
     discardOther(): Promise<void>;
     /** Disconnect, and let go of everything but the database. */
     close(): Promise<void>;

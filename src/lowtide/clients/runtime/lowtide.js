@@ -2003,15 +2003,29 @@ var Lowtide = class {
       });
     }
     await this.#connection.disconnect();
+    const whose = await this.#whose();
     await this.#session?.signOut({ wipe: true });
-    if (!await this.#wipe())
+    if (await this.#wipe())
+      return;
+    await this.#alone(async () => {
+      if (await this.#whose() !== whose)
+        return;
       await this.#empty();
+      this.#user = null;
+    });
+    await this.#follow();
   }
-  /** Empty the database for the user who is signed in now; what another one had not sent is lost. */
+  /**
+   * Empty the database for the user who is signed in now; what another one had not sent is lost. Does nothing where it
+   * is this user's already: another tab may have been first.
+   */
   async discardOther() {
     await this.open();
     await this.#connection.disconnect();
-    await this.#empty();
+    await this.#alone(async () => {
+      if (!await this.connector.claim(this.#db))
+        await this.#empty();
+    });
     if (this.#wanted)
       await this.#start();
   }
@@ -2078,9 +2092,13 @@ var Lowtide = class {
       return true;
     });
   }
-  /** One tab at a time: the second finds what the first has left. */
+  /** The user whose the database is; empty: nobody's. */
+  async #whose() {
+    return await new Notes(this.#db).get("owner") || (this.#session?.user?.id ?? "");
+  }
+  /** One tab at a time: the second finds what the first has left. Other databases wait for nobody. */
   #alone(work) {
-    return locked(`lowtide.data@${this.connector.endpoint}`, work);
+    return locked(`lowtide.data@${this.connector.endpoint} ${this.#db.database.name}`, work);
   }
   async #empty() {
     await this.#db.disconnectAndClear();
