@@ -44,14 +44,15 @@ export class Notes {
     await this.db.execute('INSERT OR REPLACE INTO lowtide_upload VALUES (?, ?)', [name, value]);
   }
 
-  /** Run `write`, which changes one row, in `tx`: it is sent as `change`. */
-  static async as(tx: Transaction, change: Change, write: () => Promise<unknown>): Promise<void> {
+  /** Run `write`, which changes one row, in `tx`: it is sent as `change`, if one is given. Is it sent at all? */
+  static async as(tx: Transaction, change: Change | null, write: () => Promise<unknown>): Promise<boolean> {
     const latest = async () => (await tx.get<{ n: number }>('SELECT coalesce(max(id), 0) AS n FROM ps_crud')).n;
     const before = await latest();
     await write();
     const n = await latest();
     const sql = 'INSERT OR REPLACE INTO lowtide_upload VALUES (?, ?)';
-    if (n > before) await tx.execute(sql, [`change:${n}`, JSON.stringify(change)]);
+    if (n > before && change) await tx.execute(sql, [`change:${n}`, JSON.stringify(change)]);
+    return n > before;
   }
 
   /** The changes of which this was noted, by their numbers. */

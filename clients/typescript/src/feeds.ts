@@ -69,7 +69,8 @@ export class Rejections {
   /**
    * Make the same change once more, with what is different in `changed`, and dismiss the refusal: in one transaction. It
    * meets what others did meanwhile as the first try would have: an increment is added to theirs, an element of a set
-   * put beside theirs. Until the server has answered, the record shows here what was refused.
+   * put beside theirs. Until the server has answered, the record shows here what was refused. Throws `not_retryable`,
+   * and the refusal stays, where nothing would be sent.
    */
   async retry(id: string, changed: Readonly<Record<string, unknown>> = {}): Promise<void> {
     await new Notes(this.#db).setUp();
@@ -107,7 +108,8 @@ async function write(tx: Transaction, table: string, refused: Rejection, changed
     // What was to be created replaced nothing. Of a patch without a base only the SDK knows what it replaces.
     const nothing = refused.op === 'put' ? Object.fromEntries(data.map(([field]) => [field, null])) : null;
     const base = refused.base ?? nothing;
-    await (base ? Notes.as(tx, { data: Object.fromEntries(data), base }, update) : update());
+    const sent = await Notes.as(tx, base && { data: Object.fromEntries(data), base }, update);
+    if (!sent) throw new LowtideError('not_retryable', 'The record is so already: nothing would be sent.');
   } else if (refused.op === 'put') {
     const sql = `INSERT INTO ${name}(id, ${fields.join(', ')}) VALUES (?${', ?'.repeat(fields.length)})`;
     await tx.execute(sql, [refused.record, ...values]);

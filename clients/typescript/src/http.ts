@@ -35,7 +35,8 @@ export class Http {
   readonly appVersion: string | undefined;
   readonly #fetch: Fetch;
   #plain = typeof CompressionStream !== 'function'; // or something on the way does not let compressed bodies through
-  #failed = false; // had the last compressed one no answer? The next goes as it is
+  #failed = false; // had the last compressed one no answer of Lowtide's? The next goes as it is
+  #instead = 0; // how often in a row one that went as it is, after such a failure, had an answer
 
   constructor({ endpoint, fetch, appVersion }: HttpOptions) {
     this.endpoint = endpoint.replace(/\/+$/, '');
@@ -61,21 +62,29 @@ export class Http {
   async #once(method: Method, path: string, sending: Sending, key: string | undefined): Promise<unknown> {
     const text = sending.body === undefined ? undefined : JSON.stringify(sending.body);
     if (this.#plain || text === undefined || text.length < WORTH) return this.#exchange(method, path, sending, key, text);
-    if (this.#failed) {
-      this.#failed = false;
-      return this.#exchange(method, path, sending, key, text);
-    }
+    const packed = !this.#failed;
+    this.#failed = false;
     try {
-      return await this.#exchange(method, path, sending, key, text, true);
+      const answer = await this.#exchange(method, path, sending, key, text, packed);
+      this.#heard(packed);
+      return answer;
     } catch (error) {
-      // A web page's request may also have been held back for its header, without a word.
-      this.#failed = error instanceof LowtideError && error.code === 'network';
+      if (!(error instanceof LowtideError)) throw error;
+      // A web page's request may also have been held back for its header, without a word. (413 is about the size.)
+      if (['network', 'timeout', 'not_lowtide'].includes(error.code)) this.#failed = packed && error.status !== 413;
+      else if (error.code !== 'aborted') this.#heard(packed);
       // What cannot be read may be so for its coding only: the request has the last word as it is.
-      if (!(error instanceof LowtideError) || ![400, 415].includes(error.status)) throw error;
+      if (!packed || ![400, 415].includes(error.status)) throw error;
       const answer = await this.#exchange(method, path, sending, key, text);
       this.#plain = true;
       return answer;
     }
+  }
+
+  /** Lowtide has answered. Where it did so twice only once a body went uncompressed, they all do from now on. */
+  #heard(packed: boolean): void {
+    this.#instead = packed ? 0 : this.#instead + 1;
+    this.#plain ||= this.#instead > 1;
   }
 
   async #exchange(

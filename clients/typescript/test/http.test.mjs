@@ -91,6 +91,38 @@ test('what is long goes compressed, and as it is where something on the way cann
   assert.equal((await send(held, { body })).code, 'network');
 });
 
+test('where compressed bodies are lost on the way, whatever comes in place of an answer, the client learns to go without', async () => {
+  const sending = { body: { text: 'To be sent. '.repeat(200) }, deadline: 200 };
+  const times = async (count, ...answers) => {
+    const mine = new Http({ endpoint: http.endpoint });
+    seen = [];
+    const codes = [];
+    for (let i = 0; i < count; i++) {
+      answer = ({ headers }, response) => (headers['content-encoding'] ? (answers[i] ?? answers[0]) : json(200, {}))(null, response);
+      codes.push(await mine.send('POST', '/v1/x', sending).then(() => 'ok', ({ code }) => code));
+    }
+    return [codes, seen.map(({ headers }) => (headers['content-encoding'] ? 'packed' : 'plain'))];
+  };
+  const learnt = ['packed', 'plain', 'packed', 'plain', 'plain', 'plain'];
+  for (const [code, does] of [
+    ['network', (_, response) => response.destroy()],
+    ['timeout', () => {}],
+    ['not_lowtide', html(403)],
+    ['not_lowtide', html(501)],
+    ['not_lowtide', html(502)]
+  ]) {
+    assert.deepEqual(await times(6, does), [[code, 'ok', code, 'ok', 'ok', 'ok'], learnt]);
+  }
+  // A network that fails now and then is no reason: each answer to a compressed one says so.
+  const [lost, fine] = [html(502), json(200, {})];
+  const [, flaky] = await times(7, lost, null, fine, lost, null, fine, fine);
+  assert.deepEqual(flaky, ['packed', 'plain', 'packed', 'packed', 'plain', 'packed', 'packed']);
+  // Nor is a no of Lowtide's, or a bound of a proxy's.
+  for (const does of [json(403, { code: 'forbidden' }), json(503, { code: 'unavailable' }), html(413)]) {
+    assert.deepEqual((await times(3, does))[1], ['packed', 'packed', 'packed']);
+  }
+});
+
 test('a problem is an error with its code, status, hint and wait', async () => {
   const error = await send(json(429, { code: 'too_many_requests', detail: 'Slowly.', hint: 'Wait.' }, { 'retry-after': '7' }));
   assert.ok(error instanceof LowtideError && error instanceof Error);

@@ -587,7 +587,8 @@ declare class Rejections {
     /**
      * Make the same change once more, with what is different in `changed`, and dismiss the refusal: in one transaction. It
      * meets what others did meanwhile as the first try would have: an increment is added to theirs, an element of a set
-     * put beside theirs. Until the server has answered, the record shows here what was refused.
+     * put beside theirs. Until the server has answered, the record shows here what was refused. Throws `not_retryable`,
+     * and the refusal stays, where nothing would be sent.
      */
     retry(id: string, changed?: Readonly<Record<string, unknown>>): Promise<void>;
 }

@@ -31,15 +31,16 @@ var Notes = class {
   async set(name, value) {
     await this.db.execute("INSERT OR REPLACE INTO lowtide_upload VALUES (?, ?)", [name, value]);
   }
-  /** Run `write`, which changes one row, in `tx`: it is sent as `change`. */
+  /** Run `write`, which changes one row, in `tx`: it is sent as `change`, if one is given. Is it sent at all? */
   static async as(tx, change, write2) {
     const latest = async () => (await tx.get("SELECT coalesce(max(id), 0) AS n FROM ps_crud")).n;
     const before = await latest();
     await write2();
     const n = await latest();
     const sql = "INSERT OR REPLACE INTO lowtide_upload VALUES (?, ?)";
-    if (n > before)
+    if (n > before && change)
       await tx.execute(sql, [`change:${n}`, JSON.stringify(change)]);
+    return n > before;
   }
   /** The changes of which this was noted, by their numbers. */
   async changes() {
@@ -290,7 +291,9 @@ var Http = class {
   #plain = typeof CompressionStream !== "function";
   // or something on the way does not let compressed bodies through
   #failed = false;
-  // had the last compressed one no answer? The next goes as it is
+  // had the last compressed one no answer of Lowtide's? The next goes as it is
+  #instead = 0;
+  // how often in a row one that went as it is, after such a failure, had an answer
   constructor({ endpoint, fetch, appVersion }) {
     this.endpoint = endpoint.replace(/\/+$/, "");
     this.#fetch = fetch ?? ((address, init) => globalThis.fetch(address, init));
@@ -315,20 +318,30 @@ var Http = class {
     const text = sending.body === void 0 ? void 0 : JSON.stringify(sending.body);
     if (this.#plain || text === void 0 || text.length < WORTH)
       return this.#exchange(method, path, sending, key, text);
-    if (this.#failed) {
-      this.#failed = false;
-      return this.#exchange(method, path, sending, key, text);
-    }
+    const packed = !this.#failed;
+    this.#failed = false;
     try {
-      return await this.#exchange(method, path, sending, key, text, true);
+      const answer = await this.#exchange(method, path, sending, key, text, packed);
+      this.#heard(packed);
+      return answer;
     } catch (error) {
-      this.#failed = error instanceof LowtideError && error.code === "network";
-      if (!(error instanceof LowtideError) || ![400, 415].includes(error.status))
+      if (!(error instanceof LowtideError))
+        throw error;
+      if (["network", "timeout", "not_lowtide"].includes(error.code))
+        this.#failed = packed && error.status !== 413;
+      else if (error.code !== "aborted")
+        this.#heard(packed);
+      if (!packed || ![400, 415].includes(error.status))
         throw error;
       const answer = await this.#exchange(method, path, sending, key, text);
       this.#plain = true;
       return answer;
     }
+  }
+  /** Lowtide has answered. Where it did so twice only once a body went uncompressed, they all do from now on. */
+  #heard(packed) {
+    this.#instead = packed ? 0 : this.#instead + 1;
+    this.#plain ||= this.#instead > 1;
   }
   async #exchange(method, path, sending, key, text, packed = false) {
     const { token: token2, deadline = 3e4, signal } = sending;
@@ -1518,7 +1531,8 @@ var Rejections = class {
   /**
    * Make the same change once more, with what is different in `changed`, and dismiss the refusal: in one transaction. It
    * meets what others did meanwhile as the first try would have: an increment is added to theirs, an element of a set
-   * put beside theirs. Until the server has answered, the record shows here what was refused.
+   * put beside theirs. Until the server has answered, the record shows here what was refused. Throws `not_retryable`,
+   * and the refusal stays, where nothing would be sent.
    */
   async retry(id, changed = {}) {
     await new Notes(this.#db).setUp();
@@ -1555,7 +1569,9 @@ async function write(tx, table, refused, changed) {
     const update = () => tx.execute(`UPDATE ${name} SET ${sets} WHERE id = ?`, [...values, refused.record]);
     const nothing = refused.op === "put" ? Object.fromEntries(data.map(([field]) => [field, null])) : null;
     const base = refused.base ?? nothing;
-    await (base ? Notes.as(tx, { data: Object.fromEntries(data), base }, update) : update());
+    const sent = await Notes.as(tx, base && { data: Object.fromEntries(data), base }, update);
+    if (!sent)
+      throw new LowtideError("not_retryable", "The record is so already: nothing would be sent.");
   } else if (refused.op === "put") {
     const sql = `INSERT INTO ${name}(id, ${fields.join(", ")}) VALUES (?${", ?".repeat(fields.length)})`;
     await tx.execute(sql, [refused.record, ...values]);
