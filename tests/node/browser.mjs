@@ -44,6 +44,12 @@ export async function until(what, look, seconds = 150) {
   }
 }
 
+/** Types into the field that the page itself has given the focus. */
+export async function typed(page, text) {
+  await page.waitForSelector('input:focus');
+  await page.keyboard.type(text);
+}
+
 /** A virtual authenticator (WebAuthn) in `page`: a phone that verifies its user, unless `changed` says not. */
 export async function authenticator(page, changed = {}) {
   const session = await page.createCDPSession();

@@ -4,7 +4,7 @@ import { createHmac } from 'node:crypto';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import * as oidc from 'openid-client';
-import { open } from './browser.mjs';
+import { open, typed } from './browser.mjs';
 import { mailbox } from './mailbox.mjs';
 
 const { url, folder, given } = JSON.parse(process.env.SCENARIO);
@@ -93,10 +93,10 @@ try {
     await page.goto(address);
     await picture('sign-in');
     // With the keyboard alone: the field has the focus.
-    await page.keyboard.type('ann@example.com');
+    await typed(page, 'ann@example.com');
     await Promise.all([page.waitForNavigation(), page.keyboard.press('Enter')]);
     await picture('code');
-    await page.keyboard.type(await mail.code('ann@example.com'));
+    await typed(page, await mail.code('ann@example.com'));
     await Promise.all([page.waitForNavigation(), page.keyboard.press('Enter')]);
   };
   const silently = (address) => page.goto(address);
@@ -200,10 +200,10 @@ try {
     await page.type('input[type=password]', password);
     await press('details button');
     await picture('second');
-    await page.keyboard.type('000000');
+    await typed(page, '000000');
     await Promise.all([page.waitForNavigation(), page.keyboard.press('Enter')]);
     report.again = await page.$eval('[role=alert]', (said) => said.textContent);
-    await page.keyboard.type(recovery_codes[0]);
+    await typed(page, recovery_codes[0]);
     await Promise.all([page.waitForNavigation(), page.keyboard.press('Enter')]);
   });
   report.second = { amr: byPassword.claims().amr, ben: byPassword.claims().sub === made.user.id };

@@ -1,7 +1,7 @@
 // The program of the page on OAuth, run as it is printed, and its user in a browser.
 
 import { spawn } from 'node:child_process';
-import { open } from './browser.mjs';
+import { open, typed } from './browser.mjs';
 import { mailbox } from './mailbox.mjs';
 
 const { url, given } = JSON.parse(process.env.SCENARIO);
@@ -22,8 +22,8 @@ const opened = new Promise((resolve) => {
 const { browser, page } = await open({ javascript: false });
 try {
   await page.goto(await opened);
-  for (const typed of [() => 'ann@example.com', () => mail.code('ann@example.com')]) {
-    await page.keyboard.type(await typed());
+  for (const answer of [() => 'ann@example.com', () => mail.code('ann@example.com')]) {
+    await typed(page, await answer());
     await Promise.all([page.waitForNavigation(), page.keyboard.press('Enter')]);
   }
   const code = await ended;
