@@ -5,33 +5,17 @@ One run of Chromium does it all (``tests/node/playground_account.mjs``); each te
 
 from __future__ import annotations
 
-import json
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from tests.server_process import ServerProcess
+from tests.playground.play import Seen, play
 
-ROOT = Path(__file__).parents[2]
-DEV = ("-m", "lowtide", "dev")
-Seen = dict[str, Any]
 EMMAS = ["Passport", "Sunscreen", "Torch"]
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    """What the browser saw of the app that 'lowtide new' writes, served by 'lowtide dev'."""
-    folder = tmp_path_factory.mktemp("accounts")
-    template = ROOT / "src/lowtide/templates/app.py"
-    with ServerProcess(folder, template, "starter", command=DEV) as server:
-        command = ["node", str(ROOT / "tests/node/playground_account.mjs"), server.url]
-        run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
-        assert run.returncode == 0, run.stderr[-6000:]
-        assert "Traceback" not in server.log()
-        yield json.loads(run.stdout)
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """What the browser saw."""
+    return play("playground_account", tmp_path_factory.mktemp("accounts"))
 
 
 def notes(server: str) -> dict[str, str]:
