@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 import { open } from './browser.mjs';
 import { ask, given, scenario, sleep } from './harness.mjs';
 import { code } from './outbox.mjs';
@@ -18,7 +19,7 @@ async function serve(command) {
   let said = '';
   vite.stdout.on('data', (chunk) => (said += chunk));
   for (const end = Date.now() + WAIT; Date.now() < end && vite.exitCode === null; await sleep(30)) {
-    const found = /http:\/\/localhost:\d+\//.exec(said);
+    const found = /http:\/\/localhost:\d+\//.exec(stripVTControlCharacters(said));
     if (found) return { address: found[0], stop: () => process.kill(-vite.pid) };
   }
   throw new Error(`no address:\n${said}`);
