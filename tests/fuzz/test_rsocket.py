@@ -19,7 +19,7 @@ from lowtide.api.rsocket import frames
 from lowtide.api.rsocket.frames import Ask, Cancel, Failure, Frame, Keepalive, Other, Payload, RequestN, Setup
 from lowtide.api.rsocket.packing import Inflate
 from lowtide.api.rsocket.socket import RSocket
-from lowtide.api.wire import SessionTimes
+from lowtide.api.rsocket.times import SessionTimes
 from lowtide.kernel.errors import Malformed
 from tests.api.rsockets import Numbers, ask, edge, setup
 from tests.fuzz.bounds import answers, thorough

@@ -20,7 +20,8 @@ import msgspec
 import uvicorn
 
 from lowtide.api.edge import Edge
-from lowtide.api.wire import RESERVE, SessionTimes, WireConfig, WireLimits
+from lowtide.api.rsocket.times import SessionTimes
+from lowtide.api.wire import RESERVE, WireConfig, WireLimits
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FILES = 128

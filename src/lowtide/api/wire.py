@@ -29,28 +29,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from lowtide.api.problems import MEDIA_TYPE, Problem
 from lowtide.api.reply import Reply
+from lowtide.api.rsocket.times import SessionTimes
 from lowtide.kernel.http import KIB, MIB
 
 if TYPE_CHECKING:
     from lowtide.api.edge import Edge
     from lowtide.api.rsocket.socket import Handshake
-
-
-class SessionTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """How long an RSocket connection may stay silent; seconds."""
-
-    setup: float = 10.0
-    """From the connection's start to its SETUP."""
-    request: float = 15.0
-    """From there, and from a stream's end, to the next request; more for one that comes at 1 KiB/s."""
-    lifetime: float = 300.0
-    """Without a sign of life of the client, whatever it said it would take."""
-    starved: float = 300.0
-    """For which a stream may ask for nothing while there is something to send."""
-    goodbye: float = 2.0
-    """From our closing to the client's."""
-    look: float = 5.0
-    """Between two looks at all of these."""
 
 
 class WireLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ from lowtide.api.rsocket.frames import CONNECTION_ERROR, INVALID_SETUP
 from lowtide.api.rsocket.packing import OFFER, SHARED_BYTES, Inflate, message, pack
 from lowtide.api.rsocket.session import MAX_SETUP, Door, Session
 from lowtide.api.rsocket.stream import MAX_REQUEST, Asgi, Scope
-from lowtide.api.wire import SessionTimes
+from lowtide.api.rsocket.times import SessionTimes
 from lowtide.kernel.errors import LowtideError, TooLarge
 from lowtide.kernel.http import KIB, MIB
 
