@@ -6,6 +6,7 @@ import compileall
 import os
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -18,8 +19,9 @@ IDLE_SECONDS = 1.0
 
 
 def measure(run: Run) -> None:
-    # As an installed wheel has them: a first start would otherwise compile every module.
-    compileall.compile_dir(str(Path(lowtide.__file__).parent), quiet=2)
+    # As an installer leaves them: every start would otherwise compile the modules that have no bytecode.
+    for folder in (Path(lowtide.__file__).parent, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        compileall.compile_dir(str(folder), quiet=2)
     run.say("starting")
     first: list[float] = []
     again: list[float] = []
