@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lowtide.cli.dev import PORTS_TRIED, box, greeting, open_listener, watched
+from lowtide.cli.dev import PORTS_TRIED, box, greeting, open_listener, opened_up, watched
 from lowtide.cli.listener import listen, url
 from lowtide.kernel.errors import SetupError
 from lowtide.settings import Settings
@@ -42,6 +42,14 @@ class TestPorts:
         """An address in a URL is one that a browser takes."""
         assert url("::1", 8420) == "http://[::1]:8420"
         assert url("127.0.0.1", 80) == "http://127.0.0.1:80"
+
+
+class TestSettings:
+    def test_clients_are_told_the_port_that_is_served(self) -> None:
+        """A client that discovers the provider at a free port, or at --port, is sent to no other server."""
+        assert opened_up(Settings(port=8420), 8421, None).address == "http://localhost:8421"
+        named = Settings(port=8420, public_url="https://api.example.com")
+        assert opened_up(named, 8421, None).address == "https://api.example.com"
 
 
 class TestGreeting:

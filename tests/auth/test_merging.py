@@ -13,6 +13,7 @@ from lowtide.auth.deletion import PURGE
 from lowtide.auth.merging import SWEEP
 from lowtide.auth.model import Signed
 from lowtide.kernel.errors import TokenExpired
+from lowtide.storage.db import Query, Tx
 from lowtide.sync.uploads import SentBatch
 from tests.api.client import Answer, Client
 from tests.auth.test_account_routes import enter, problem
@@ -32,6 +33,21 @@ def batch(client_id: str, first: int, *changes: Change) -> dict[str, Any]:
             for i, (op, model, id, data) in enumerate(changes)
         ],
     }
+
+
+LEFT = [
+    Query(name, *[text] * 2)
+    for name, text in (
+        ("record", "SELECT id FROM record WHERE model = 'membership' AND deleted = 0 AND $1 != ''"),
+        ("user", "SELECT id FROM users WHERE id = $1"),
+        (
+            "audit",
+            "SELECT id FROM audit_entry JOIN audit_detail ON entry = id WHERE salt IS NOT NULL "
+            "AND action != 'audit.erase' AND target = $1",
+        ),
+    )
+]
+"""What a deletion must not leave of the user ``$1``."""
 
 
 class Shop:
@@ -353,6 +369,29 @@ class TestDeletion:
         )
         assert (told["reason"], told["wipe"]) == ("deleted", True)
         await shop.run(PURGE, user=new, spaces=["main"])
+
+    async def test_what_a_merge_left_is_the_users_still(self, shop: Shop) -> None:
+        """It is handed out and deleted with the account, and so is what the audit log knew of the guest."""
+        old, new = shop.guest.user.id, shop.ann.user.id
+        for who, id, user in ((shop.guest, "m1", old), (shop.ann, "m2", new)):
+            sent = batch(id, 1, ("put", "membership", id, {"user_id": user, "team_id": "red"}))
+            assert await shop.upload(who, sent) == ["applied"]
+        ann = await shop.merged()
+        export = await shop.client.get("/v1/auth/me/export", token=ann.access_token)
+        assert {b'"m1"' in export.body, b'"m2"' in export.body} == {True}
+        gone = await shop.client.request("DELETE", "/v1/auth/me", token=ann.access_token)
+        assert gone.status == 204, gone.body
+        await shop.run(PURGE, user=new, spaces=["main"])
+
+        async def left(tx: Tx) -> list[str]:
+            found = []
+            for kind in LEFT:
+                found += [
+                    kind.name for _ in await tx.fetch(kind, f"user:{old}" if kind.name == "audit" else old)
+                ]
+            return found
+
+        assert await shop.lowtide.database.read(left) == []
 
     async def test_an_old_sign_in_deletes_nothing(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         """A phone that lies open must not be enough: the user signs in once more."""

@@ -110,7 +110,7 @@ class Deletion:
         own_session(who)
         users = self._accounts.users
 
-        async def read(tx: Tx) -> tuple[list[bytes], tuple[str, ...]]:
+        async def read(tx: Tx) -> tuple[list[bytes], tuple[str, ...], tuple[str, ...]]:
             user = await users.find(tx, who.user)
             if user is None:
                 raise NotFound("This token's user has no account.")
@@ -119,15 +119,16 @@ class Deletion:
             lines += [_line("identity", way_in(one)) for one in await users.identities(tx, who.user)]
             sessions = await self._accounts.sessions.of_user(tx, who.user)
             lines += [_line("session", device(one, who.session)) for one in sessions]
-            return lines, tuple(dict.fromkeys((MAIN, *spaces)))
+            return lines, tuple(dict.fromkeys((MAIN, *spaces))), await self._ids(tx, who.user)
 
-        lines, spaces = await self._database.read(read)
+        lines, spaces, ids = await self._database.read(read)
 
         async def written() -> AsyncIterator[bytes]:
             for line in lines:
                 yield line
-            async for (space, model, id), data in self._belongings.records(who.user, spaces):
-                yield _line("record", {"space": space, "model": model, "id": id, "data": data})
+            for owner in ids:
+                async for (space, model, id), data in self._belongings.records(owner, spaces):
+                    yield _line("record", {"space": space, "model": model, "id": id, "data": data})
 
         return written()
 
@@ -138,15 +139,21 @@ class Deletion:
 
     async def _purge(self, _: Job, leaving: _Leaving) -> None:
         """Delete the records, then the user. May run again from its beginning."""
-        await self._belongings.delete(leaving.user, leaving.spaces)
+        for id in await self._database.read(lambda tx: self._ids(tx, leaving.user)):
+            await self._belongings.delete(id, leaving.spaces)
 
         async def work(tx: Tx) -> None:
-            await self._belongings.forget_devices(tx, leaving.user)
-            await self._accounts.sessions.scrub(tx, leaving.user)
-            await self._accounts.users.delete(tx, leaving.user)
-            await self._accounts.audit.erase(tx, f"user:{leaving.user}")
+            for id in await self._ids(tx, leaving.user):
+                await self._belongings.forget_devices(tx, id)
+                await self._accounts.sessions.scrub(tx, id)
+                await self._accounts.users.delete(tx, id)
+                await self._accounts.audit.erase(tx, f"user:{id}")
 
         await self._database.write(work)
+
+    async def _ids(self, tx: Tx, user: str) -> tuple[str, ...]:
+        """The user's id, and those of the accounts that were merged into it."""
+        return user, *await self._accounts.users.formers(tx, user)
 
 
 def _line(kind: str, value: object) -> bytes:

@@ -204,6 +204,10 @@ class Users:
         since = self._clock.now() - ALIASES_KEPT * 1000
         return tuple(id for (id,) in await tx.fetch(QUERIES["aliases"], user, since, MAX_ALIASES))
 
+    async def formers(self, tx: Tx, user: str) -> tuple[str, ...]:
+        """All ids that ``user`` ever had before a merge: what could not be moved is theirs still."""
+        return tuple(id for (id,) in await tx.fetch(QUERIES["formers"], user))
+
     async def add_alias(self, tx: Tx, old: str, new: str) -> None:
         """What ``old`` was is ``new`` from now on; so is what had become ``old`` before."""
         await tx.execute(QUERIES["move_aliases"], old, new)

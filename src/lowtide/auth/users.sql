@@ -96,6 +96,9 @@ UPDATE user_alias SET new_user = $2 WHERE new_user = $1
 -- name: aliases
 SELECT old_user FROM user_alias WHERE new_user = $1 AND at > $2 ORDER BY at DESC, old_user LIMIT $3
 
+-- name: formers
+SELECT old_user FROM user_alias WHERE new_user = $1 ORDER BY old_user
+
 -- name: delete_aliases
 DELETE FROM user_alias WHERE new_user = $1 OR old_user = $1
 

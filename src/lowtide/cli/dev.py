@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+import msgspec
+
 from lowtide.cli.listener import listen
 from lowtide.kernel.errors import DeclarationError, SetupError
 from lowtide.settings import FILE, Settings, load
@@ -51,8 +53,6 @@ def run_child(arguments: argparse.Namespace) -> None:
     began = time.perf_counter()
     sys.dont_write_bytecode = True  # a file changed twice in a second would be run as it was at first
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    import msgspec
-
     from lowtide.api.server import Serving
     from lowtide.app import build
     from lowtide.cli.project import open_project
@@ -63,18 +63,15 @@ def run_child(arguments: argparse.Namespace) -> None:
     listener = socket.socket(fileno=arguments.fd)
     settings, app = open_project()
     nearby = _address()
-    names = dict.fromkeys((*settings.allowed_hosts, EMULATOR, *filter(None, [nearby])))
-    origins = dict.fromkeys((*settings.cors_origins, *LOCAL_PAGES))
-    settings = msgspec.structs.replace(settings, allowed_hosts=tuple(names), cors_origins=tuple(origins))
+    port = listener.getsockname()[1]
+    settings = opened_up(settings, port, nearby)
 
     def ready() -> None:
         seconds = time.perf_counter() - began
         if arguments.again:
             print(f"Ready again after {seconds:.1f} s.", flush=True)
         else:
-            lines = greeting(
-                app.name, settings, listener.getsockname()[1], seconds, nearby, lan=arguments.lan
-            )
+            lines = greeting(app.name, settings, port, seconds, nearby, lan=arguments.lan)
             print(box(lines, sys.stdout.encoding), flush=True)
 
     try:
@@ -84,6 +81,17 @@ def run_child(arguments: argparse.Namespace) -> None:
             where = "the database" if settings.postgres else f"{os.path.relpath(settings.database)}*"
             error.hint += f" Or, if no device holds data worth keeping, delete {where} to begin anew."
         raise
+
+
+def opened_up(settings: Settings, port: int, nearby: str | None) -> Settings:
+    """``settings`` as this machine's developer needs them: with the ``port`` that is served (a free one, or
+    ``--port``: the provider's addresses name it), and open for emulators, phones nearby and local pages.
+    """
+    names = dict.fromkeys((*settings.allowed_hosts, EMULATOR, *filter(None, [nearby])))
+    origins = dict.fromkeys((*settings.cors_origins, *LOCAL_PAGES))
+    return msgspec.structs.replace(
+        settings, port=port, allowed_hosts=tuple(names), cors_origins=tuple(origins)
+    )
 
 
 def greeting(

@@ -117,7 +117,7 @@ class Ownership:
             return seen, len({*await self._find(tx, old, spaces), *seen})
 
         seen, size = await self._database.read(look)
-        moving: list[Owned] = []
+        moving: list[list[Owned]] = []
 
         async def prepare(tx: Tx) -> list[Transaction]:
             await also(tx)
@@ -130,13 +130,16 @@ class Ownership:
                     hint="Ask the app's support to merge the accounts.",
                     limit=MAX_OWNED,
                 )
-            moving[:] = await self._still(tx, found)
-            return [self._handing(one, old, new) for one in moving]
+            by_record: dict[Key, list[Owned]] = {}
+            for one in await self._still(tx, found):
+                by_record.setdefault((one.space, one.model, one.id), []).append(one)
+            moving[:] = by_record.values()
+            return [self._handing(fields, old, new) for fields in moving]
 
         applied = await self._apply(Batch(prepare=prepare, size=min(size, MAX_OWNED)))
         left = [
             Left(one.space, one.model, one.id, result.code or "refused")
-            for one, result in zip(moving, applied.results, strict=True)
+            for (one, *_), result in zip(moving, applied.results, strict=True)
             if result.status == "refused"
         ]
         return Moved(len(moving) - len(left), left)
@@ -261,15 +264,16 @@ class Ownership:
                 kept.append(one)
         return kept
 
-    def _handing(self, one: Owned, old: str, new: str) -> Transaction:
-        value = new + one.value.removeprefix(old)
+    def _handing(self, fields: list[Owned], old: str, new: str) -> Transaction:
+        """All fields of one record at once: it is handed over whole, or stays as it was."""
+        one = fields[0]
         mutation = Mutation(
             n=1,
             op="patch",
             model=one.model,
             id=one.id,
-            data={one.field: value},
-            base={one.field: one.value},
+            data={field.field: new + field.value.removeprefix(old) for field in fields},
+            base={field.field: field.value for field in fields},
             at=self._clock.now(),
         )
         return self._transaction(one.space, "merge", mutation)
