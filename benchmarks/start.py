@@ -20,7 +20,8 @@ IDLE_SECONDS = 1.0
 
 def measure(run: Run) -> None:
     # As an installer leaves them: every start would otherwise compile the modules that have no bytecode.
-    for folder in (Path(lowtide.__file__).parent, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+    installed = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    for folder in (Path(lowtide.__file__).parent, *installed):
         compileall.compile_dir(str(folder), quiet=2)
     run.say("starting")
     first: list[float] = []
