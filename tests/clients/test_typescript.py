@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import re
 import subprocess
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tests import client_package
@@ -32,3 +34,14 @@ def test_the_client_is_small(tmp_path: Path) -> None:
     words = ["--bundle", "--minify", "--format=esm", f"--outfile={small}", "--log-level=warning"]
     subprocess.run([ROOT / "node_modules/.bin/esbuild", source, *words], check=True)
     assert 5_000 < len(gzip.compress(small.read_bytes(), 9)) < MOST
+
+
+def test_modules_need_each_other_in_no_circle() -> None:
+    """Each can be read after those that it imports, types too. ``TopologicalSorter`` refuses a circle."""
+    needs = {
+        path.stem: re.findall(r"from '\./([\w-]+)\.js'", path.read_text("utf-8"))
+        for path in (FOLDER / "src").glob("*.ts")
+    }
+    order = list(TopologicalSorter(needs).static_order())
+    assert order[-1] == "index"
+    assert order.index("sign-in") < order.index("session") < order.index("lowtide")

@@ -2,18 +2,24 @@
 // otherwise, and any way to sign in is a step-up.
 
 import type { Account, Device, Identity, Passkey } from './answers.js';
+import type { Method, Sending } from './http.js';
 import { browserPasskeys, chosen, type PasskeyCeremony, type PasskeyJson } from './passkeys.js';
-import type { Session } from './session.js';
 
 const ME = '/v1/auth/me';
 const PASSKEYS = '/v1/auth/passkeys';
 const SESSIONS = '/v1/auth/sessions';
 
+/** Who is signed in, as far as their account needs to know: the `Session`. */
+export interface AccountSession {
+  request<T = unknown>(method: Method, path: string, body?: unknown, sending?: Sending): Promise<T>;
+  refresh(): Promise<unknown>;
+}
+
 export class OwnAccount {
-  readonly #session: Session;
+  readonly #session: AccountSession;
   readonly #passkeys: PasskeyCeremony;
 
-  constructor(session: Session, passkeys: PasskeyCeremony = browserPasskeys()) {
+  constructor(session: AccountSession, passkeys: PasskeyCeremony = browserPasskeys()) {
     this.#session = session;
     this.#passkeys = passkeys;
   }

@@ -147,8 +147,11 @@ export class Lowtide<Functions extends object = AnyFunctions> {
   /**
    * Sign out, and empty the database; if the app is closed in the middle of it, the next `open()` does. Throws
    * `unsent_changes`, and does nothing, while changes wait that were not sent, unless `discard` throws them away.
+   * Throws `other_user`, and takes nothing from them, when somebody else has signed in by now in another tab.
    */
   async signOut({ discard = false } = {}): Promise<void> {
+    await this.open();
+    const user = this.#session?.user?.id ?? '';
     const waiting = await this.waiting();
     if (waiting > 0 && !discard) {
       throw new LowtideError('unsent_changes', `${waiting} changes were not sent yet.`, {
@@ -157,8 +160,14 @@ export class Lowtide<Functions extends object = AnyFunctions> {
     }
     await this.#connection.disconnect();
     const whose = await this.#whose();
-    // Kept before anything is deleted: should the app end in between, open() finishes it.
-    await this.#session?.signOut({ wipe: true });
+    try {
+      // Kept before anything is deleted: should the app end in between, open() finishes it.
+      await this.#session?.signOut({ wipe: true, user });
+    } catch (error) {
+      // Whoever stays signed in stays connected; another one is by the change that was heard.
+      if (this.#wanted && this.#session?.user?.id === user) await this.#connection.connect(this.#wanted);
+      throw error;
+    }
     if (await this.#wipe()) return;
     await this.#alone(async () => {
       // Who has heard of it may have emptied it, and somebody else begun.

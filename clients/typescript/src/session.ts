@@ -54,10 +54,13 @@ export interface TokenSource {
   readonly identity?: { readonly user: string; readonly former: readonly string[] } | null;
 }
 
-/** What one user began goes on as nobody else: throws `other_user` once tokens are another's, after no merge. */
+/**
+ * What one user began goes on as nobody else: throws `other_user` once tokens are another's, after no merge. What
+ * nobody began (`''`) goes on as nobody; null and undefined are not known, and pass.
+ */
 export function stillOf(user: string | null | undefined, tokens: TokenSource): void {
   const { identity } = tokens;
-  if (!user || !identity || identity.user === user || identity.former.includes(user)) return;
+  if (user == null || !identity || identity.user === user || identity.former.includes(user)) return;
   throw new LowtideError('other_user', 'Somebody else is signed in now.', {
     hint: 'This was begun by the user of before, and was not sent as another.'
   });
@@ -93,7 +96,7 @@ export class Session implements TokenSource {
   readonly #device: DeviceFacts;
   readonly #space: string;
   readonly #events = new Events<{ change: SessionState }>();
-  readonly #channel: BroadcastChannel | null;
+  #channel: BroadcastChannel | null;
   #kept: Kept | null = null;
   #ended: Ended | null = null;
   #heard = false;
@@ -192,14 +195,19 @@ export class Session implements TokenSource {
 
   /**
    * Sign out here. The server hears of it if it can be reached. What the device holds is `Lowtide.signOut`'s: with
-   * `wipe` it is to be deleted, now or, after a crash, when it is opened again.
+   * `wipe` it is to be deleted, now or, after a crash, when it is opened again. Throws `other_user`, and ends nothing,
+   * when somebody else has signed in by now, in another tab for example.
    */
-  async signOut({ wipe = false } = {}): Promise<void> {
+  async signOut({ wipe = false, user }: { wipe?: boolean; /** @internal */ user?: string } = {}): Promise<void> {
     await this.restore();
+    const meant = user ?? this.user?.id ?? ''; // whom the app shows here, whatever other tabs have done
+    stillOf(meant, this);
     await this.request('POST', '/v1/auth/sign-out', undefined, { deadline: 5_000 }).catch(() => {});
     await this.#locked(async () => {
       const kept = await this.#load();
-      if (kept) await this.#end({ code: 'signed_out', reason: '', wipe, user: kept.user.id });
+      if (!kept) return;
+      stillOf(meant, this);
+      await this.#end({ code: 'signed_out', reason: '', wipe, user: kept.user.id });
     });
   }
 
@@ -217,9 +225,10 @@ export class Session implements TokenSource {
     });
   }
 
-  /** Stop listening to other tabs. */
+  /** Stop listening to other tabs. What is on its way comes to its end. */
   close(): void {
     this.#channel?.close();
+    this.#channel = null;
   }
 
   // What follows is for `SignIn` and `OwnAccount`.

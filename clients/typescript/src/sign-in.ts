@@ -1,20 +1,50 @@
 // The ways to sign in. Each ends with a session, and upgrades an anonymous user who is there already.
 
-import type { Flow, Merged, SecondFactorNeeded, SignedIn, SignInResult, Welcome } from './answers.js';
+import type {
+  Account,
+  DeviceFacts,
+  Flow,
+  Merged,
+  SecondFactorNeeded,
+  SignedIn,
+  SignInResult,
+  Welcome
+} from './answers.js';
 import { isError, LowtideError } from './errors.js';
-import { pause } from './http.js';
+import { type Method, pause, type Sending } from './http.js';
 import { browserPasskeys, chosen, type PasskeyCeremony, type PasskeyJson } from './passkeys.js';
 import { base64url, sha256, token as random } from './random.js';
-import type { Session } from './session.js';
 
 const ATTEMPTS = 3; // of a request whose answer is lost: it carries a key, so that it is done once
 const AGAIN = 2_000; // milliseconds between two looks whether a link was confirmed
 
+/** What a sign-in ends with, and begins from: the `Session`. */
+export interface SignInSession {
+  readonly endpoint: string;
+  readonly user: Account | null;
+  /** The anonymous account that may be merged. */
+  readonly guest: { readonly token: string; readonly user: string } | null;
+  restore(): Promise<unknown>;
+  /** One request as the user. */
+  request<T>(method: Method, path: string, body: unknown, sending: Sending): Promise<T>;
+  /** A request without a user. */
+  send<T>(method: Method, path: string, sending: Sending): Promise<T>;
+  /** `run` with the user's token, if there is one, and again with a new one, and the same key, if it was refused. */
+  authorised<T>(needed: boolean, run: (token: string | null, key: string) => Promise<T>): Promise<T>;
+  /** What is sent with every sign-in. */
+  facts(): Promise<{ device: DeviceFacts; space: string }>;
+  /** Keep what a sign-in answered. `merged`: the guest's account is part of it now. */
+  take(answer: SignedIn, merged?: string): Promise<void>;
+  forgetGuest(): Promise<void>;
+  /** A text beside the session, for sign-ins that leave the app and come back; null removes it. */
+  note(name: string, value?: string | null): Promise<string | null>;
+}
+
 export class SignIn {
-  readonly #session: Session;
+  readonly #session: SignInSession;
   readonly #passkeys: PasskeyCeremony;
 
-  constructor(session: Session, passkeys: PasskeyCeremony = browserPasskeys()) {
+  constructor(session: SignInSession, passkeys: PasskeyCeremony = browserPasskeys()) {
     this.#session = session;
     this.#passkeys = passkeys;
   }

@@ -10,12 +10,12 @@ import { fetching, Server } from './server.mjs';
 
 /** The database of one origin, with rows and a queue, opened by each tab. */
 function disk(name = 'app.db') {
-  const self = { notes: new Map(), rows: 0, waiting: 0, emptied: 0, connected: 0, fails: null, hangs: null };
+  const self = { notes: new Map(), rows: 0, waiting: 0, emptied: 0, connected: 0, fails: null, hangs: null, leaves: null };
   self.open = () => ({
     database: { name },
     connected: false,
     connect: async () => void self.connected++,
-    disconnect: async () => {},
+    disconnect: async () => void (await self.leaves?.()),
     async disconnectAndClear() {
       await new Promise(setImmediate);
       await self.hangs;
@@ -176,6 +176,80 @@ test('who signs in before the sign-out has emptied the database gets it empty, a
   assert.equal(data.connected, 2);
   await tab.close();
 });
+
+test("a tab that has not heard of another user's sign-in signs nobody else out", async () => {
+  // What the tab shows when it signs out: anna; nobody; anna, and it hears of ben in the middle of it.
+  for (const [shows, discard] of [['anna', true], ['anna', false], ['nobody', true], ['anna, at first', true]]) {
+    const data = disk();
+    const server = new Server();
+    const store = memoryStore();
+    const here = await signedIn(data, server, store);
+    const deaf = await signedIn(data, server, store);
+    deaf.session.close();
+    if (shows === 'nobody') await deaf.session.signOut();
+    else await here.session.signOut();
+    await here.session.look();
+    server.user = { ...server.user, id: 'ben' };
+    await here.session.signIn.anonymous();
+    await here.lowtide.connect();
+    assert.equal(data.notes.get('owner'), 'ben');
+    [data.rows, data.waiting] = [3, discard ? 1 : 0]; // what ben has written there
+    const { emptied, connected } = data;
+    const answer = server.answer.bind(server);
+    const left = [];
+    server.answer = (path, body, headers) => {
+      if (path === '/v1/auth/sign-out') left.push(headers.authorization);
+      return answer(path, body);
+    };
+    if (shows.endsWith('first')) data.leaves = () => deaf.session.look();
+    await assert.rejects(deaf.lowtide.signOut({ discard }), { code: 'other_user' }, shows);
+    for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+    assert.deepEqual([data.emptied, data.rows, data.waiting], [emptied, 3, discard ? 1 : 0], shows);
+    assert.deepEqual([deaf.session.user.id, data.connected], ['ben', connected + 1], `${shows}: the tab is ben's now`);
+    assert.ok(!left.includes(`Bearer ${await here.session.token()}`), 'the server hears nothing of ben');
+    const kept = new Session({ endpoint: ENDPOINT, store, fetch: fetching(server) });
+    assert.equal((await kept.restore()).user?.id, 'ben', shows);
+    kept.close();
+    // Asked again, it is ben whom the tab shows: the sign-out is his.
+    data.leaves = null;
+    await deaf.lowtide.signOut({ discard });
+    assert.deepEqual([data.emptied, data.rows, data.waiting], [emptied + 1, 0, 0]);
+    assert.equal((await here.session.look()).status, 'signed_out');
+    await Promise.all([here.close(), deaf.close()]);
+  }
+});
+
+test('a sign-out that could not be kept leaves everything as it was, and the tab connected', async () => {
+  const data = disk();
+  const store = memoryStore();
+  const tab = await signedIn(data, new Server(), { ...store, set: (...entry) => store.full?.() ?? store.set(...entry) });
+  data.rows = 3;
+  store.full = () => Promise.reject(new Error('quota'));
+  await assert.rejects(tab.lowtide.signOut(), { code: 'storage', retryable: true });
+  assert.deepEqual([tab.session.user.id, data.rows, data.emptied, data.connected], ['anna', 3, 0, 2]);
+  await tab.close();
+});
+
+test('a sign-out is of the same user also where another tab has renewed the tokens, or merged accounts', async () => {
+  for (const change of [(one) => one.session.refresh(), (one) => one.session.take(merged(one), 'anna')]) {
+    const data = disk();
+    const [server, store] = [new Server(), memoryStore()];
+    const here = await signedIn(data, server, store);
+    const deaf = await signedIn(data, server, store);
+    deaf.session.close();
+    await change(here);
+    data.rows = 3;
+    await deaf.lowtide.signOut();
+    assert.equal(data.rows, 0);
+    assert.equal((await here.session.look()).status, 'signed_out');
+    await Promise.all([here.close(), deaf.close()]);
+  }
+});
+
+function merged({ server }) {
+  server.user = { ...server.user, id: 'ben', anonymous: false };
+  return server.answer('/v1/auth/anonymous')[1];
+}
 
 test("an answer to an old question throws nothing of the present user's away", async () => {
   const data = disk();

@@ -47,14 +47,14 @@ export class Server {
 
 /** `fetch` over a network with faults: `lose()` says what happens to the next message. */
 export function fetching(server, lose = () => null) {
-  return async (address, { body, signal }) => {
+  return async (address, { body, signal, headers }) => {
     await new Promise((resolve) => setImmediate(resolve));
     const fault = lose();
     if (fault === 'request') throw new TypeError('fetch failed');
     if (fault === 'portal') return new Response('<html>Sign in to this network', { status: 200 });
     if (fault === 'proxy') return new Response(JSON.stringify({ error: 'invalid_grant' }), { status: 401 });
     if (fault === 'busy') return Response.json({ code: 'unavailable' }, { status: 503 });
-    const [status, answer] = server.answer(new URL(address).pathname, body && JSON.parse(body));
+    const [status, answer] = server.answer(new URL(address).pathname, body && JSON.parse(body), headers);
     await new Promise((resolve) => setImmediate(resolve));
     if (fault === 'answer' || signal.aborted) throw new TypeError('fetch failed');
     if (fault === 'half') return new Response('{"access_to', { status: 200 });

@@ -925,7 +925,7 @@ function fileStore(folder) {
 // dist/session.js
 function stillOf(user, tokens) {
   const { identity } = tokens;
-  if (!user || !identity || identity.user === user || identity.former.includes(user))
+  if (user == null || !identity || identity.user === user || identity.former.includes(user))
     return;
   throw new LowtideError("other_user", "Somebody else is signed in now.", {
     hint: "This was begun by the user of before, and was not sent as another."
@@ -1037,16 +1037,21 @@ var Session = class {
   }
   /**
    * Sign out here. The server hears of it if it can be reached. What the device holds is `Lowtide.signOut`'s: with
-   * `wipe` it is to be deleted, now or, after a crash, when it is opened again.
+   * `wipe` it is to be deleted, now or, after a crash, when it is opened again. Throws `other_user`, and ends nothing,
+   * when somebody else has signed in by now, in another tab for example.
    */
-  async signOut({ wipe = false } = {}) {
+  async signOut({ wipe = false, user } = {}) {
     await this.restore();
+    const meant = user ?? this.user?.id ?? "";
+    stillOf(meant, this);
     await this.request("POST", "/v1/auth/sign-out", void 0, { deadline: 5e3 }).catch(() => {
     });
     await this.#locked(async () => {
       const kept = await this.#load();
-      if (kept)
-        await this.#end({ code: "signed_out", reason: "", wipe, user: kept.user.id });
+      if (!kept)
+        return;
+      stillOf(meant, this);
+      await this.#end({ code: "signed_out", reason: "", wipe, user: kept.user.id });
     });
   }
   /** @internal What is kept now: another tab may have changed it. */
@@ -1062,9 +1067,10 @@ var Session = class {
         await this.#write({ session: null, ended: { ...this.#ended, wipe: false } });
     });
   }
-  /** Stop listening to other tabs. */
+  /** Stop listening to other tabs. What is on its way comes to its end. */
   close() {
     this.#channel?.close();
+    this.#channel = null;
   }
   // What follows is for `SignIn` and `OwnAccount`.
   /** @internal A request without a user. */
@@ -2010,8 +2016,11 @@ var Lowtide = class {
   /**
    * Sign out, and empty the database; if the app is closed in the middle of it, the next `open()` does. Throws
    * `unsent_changes`, and does nothing, while changes wait that were not sent, unless `discard` throws them away.
+   * Throws `other_user`, and takes nothing from them, when somebody else has signed in by now in another tab.
    */
   async signOut({ discard = false } = {}) {
+    await this.open();
+    const user = this.#session?.user?.id ?? "";
     const waiting2 = await this.waiting();
     if (waiting2 > 0 && !discard) {
       throw new LowtideError("unsent_changes", `${waiting2} changes were not sent yet.`, {
@@ -2020,7 +2029,13 @@ var Lowtide = class {
     }
     await this.#connection.disconnect();
     const whose = await this.#whose();
-    await this.#session?.signOut({ wipe: true });
+    try {
+      await this.#session?.signOut({ wipe: true, user });
+    } catch (error) {
+      if (this.#wanted && this.#session?.user?.id === user)
+        await this.#connection.connect(this.#wanted);
+      throw error;
+    }
     if (await this.#wipe())
       return;
     await this.#alone(async () => {
