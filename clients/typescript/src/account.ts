@@ -9,7 +9,7 @@ const ME = '/v1/auth/me';
 const PASSKEYS = '/v1/auth/passkeys';
 const SESSIONS = '/v1/auth/sessions';
 
-/** Who is signed in, as far as their account needs to know: the `Session`. */
+/** @internal Who is signed in, as far as their account needs to know: the `Session`. */
 export interface AccountSession {
   request<T = unknown>(method: Method, path: string, body?: unknown, sending?: Sending): Promise<T>;
   refresh(): Promise<unknown>;
@@ -19,6 +19,7 @@ export class OwnAccount {
   readonly #session: AccountSession;
   readonly #passkeys: PasskeyCeremony;
 
+  /** @internal A `Session` has one. */
   constructor(session: AccountSession, passkeys: PasskeyCeremony = browserPasskeys()) {
     this.#session = session;
     this.#passkeys = passkeys;

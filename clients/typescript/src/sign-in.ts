@@ -18,7 +18,7 @@ import { base64url, sha256, token as random } from './random.js';
 const ATTEMPTS = 3; // of a request whose answer is lost: it carries a key, so that it is done once
 const AGAIN = 2_000; // milliseconds between two looks whether a link was confirmed
 
-/** What a sign-in ends with, and begins from: the `Session`. */
+/** @internal What a sign-in ends with, and begins from: the `Session`. */
 export interface SignInSession {
   readonly endpoint: string;
   readonly user: Account | null;
@@ -44,6 +44,7 @@ export class SignIn {
   readonly #session: SignInSession;
   readonly #passkeys: PasskeyCeremony;
 
+  /** @internal A `Session` has one. */
   constructor(session: SignInSession, passkeys: PasskeyCeremony = browserPasskeys()) {
     this.#session = session;
     this.#passkeys = passkeys;

@@ -89,6 +89,61 @@ interface Merged {
     }[];
 }
 
+/** Options and credentials as WebAuthn Level 3 writes them in JSON. */
+type PasskeyJson = Record<string, unknown>;
+/** Done by the browser, or on phones by a package such as `react-native-passkeys`; null when nobody chose one. */
+interface PasskeyCeremony {
+    create(options: any): Promise<object | null>;
+    get(options: any): Promise<object | null>;
+}
+/** What the ceremony gave; throws `aborted` for nothing. */
+declare function chosen(credential: object | null): object;
+/** With `navigator.credentials`. `mediation: 'conditional'` offers passkeys in a form's field. */
+declare function browserPasskeys(more?: {
+    mediation?: 'conditional' | 'optional' | 'required' | 'silent';
+    signal?: AbortSignal;
+}): PasskeyCeremony;
+
+declare class OwnAccount {
+    #private;
+    read(): Promise<Account>;
+    /** Change the name; null takes it away. */
+    rename(name: string | null): Promise<Account>;
+    /** Where the user is signed in, the newest first. */
+    devices(): Promise<readonly Device[]>;
+    /** Sign one device out; with `wipe` it is asked to delete what it holds, too. */
+    signOutDevice(id: string, { wipe }?: {
+        wipe?: boolean | undefined;
+    }): Promise<void>;
+    /** Sign every other device out. */
+    signOutOthers({ wipe }?: {
+        wipe?: boolean | undefined;
+    }): Promise<void>;
+    /** The ways in that the user has. */
+    identities(): Promise<readonly Identity[]>;
+    /** Take a way in away; never the last one. */
+    unlink({ provider, subject }: Pick<Identity, 'provider' | 'subject'>): Promise<void>;
+    /** A new password, with the present one unless the user has just signed in. Ends every other session. */
+    changePassword(password: string, current?: string): Promise<void>;
+    /** Begin to set up an authenticator app: show `uri` as a QR code, or `secret` to type. */
+    enrolSecondFactor(): Promise<{
+        secret: string;
+        uri: string;
+    }>;
+    /** Put it into force with a code from it. The recovery codes are shown this once. */
+    confirmSecondFactor(code: string): Promise<readonly string[]>;
+    /** New recovery codes in place of the old ones. */
+    renewRecoveryCodes(): Promise<readonly string[]>;
+    removeSecondFactor(): Promise<void>;
+    /** Make a passkey on this device. An anonymous user is one no longer, and keeps their id. */
+    addPasskey(name: string, ceremony?: PasskeyCeremony): Promise<Passkey>;
+    passkeys(): Promise<readonly Passkey[]>;
+    renamePasskey(id: string, name: string): Promise<void>;
+    deletePasskey(id: string): Promise<void>;
+    /** Delete the account. The session ends at the next request, with a wipe. */
+    delete(): Promise<void>;
+}
+
 type Fetch = (address: string, init: RequestInit) => Promise<Response>;
 type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
 interface HttpOptions {
@@ -128,97 +183,8 @@ declare function inTime<T>(deadline: number, late: T, signal: AbortSignal | unde
 /** The same promise, or `aborted` as soon as `signal` says so. */
 declare function settled<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T>;
 
-/** Options and credentials as WebAuthn Level 3 writes them in JSON. */
-type PasskeyJson = Record<string, unknown>;
-/** Done by the browser, or on phones by a package such as `react-native-passkeys`; null when nobody chose one. */
-interface PasskeyCeremony {
-    create(options: any): Promise<object | null>;
-    get(options: any): Promise<object | null>;
-}
-/** What the ceremony gave; throws `aborted` for nothing. */
-declare function chosen(credential: object | null): object;
-/** With `navigator.credentials`. `mediation: 'conditional'` offers passkeys in a form's field. */
-declare function browserPasskeys(more?: {
-    mediation?: 'conditional' | 'optional' | 'required' | 'silent';
-    signal?: AbortSignal;
-}): PasskeyCeremony;
-
-/** Who is signed in, as far as their account needs to know: the `Session`. */
-interface AccountSession {
-    request<T = unknown>(method: Method, path: string, body?: unknown, sending?: Sending): Promise<T>;
-    refresh(): Promise<unknown>;
-}
-declare class OwnAccount {
-    #private;
-    constructor(session: AccountSession, passkeys?: PasskeyCeremony);
-    read(): Promise<Account>;
-    /** Change the name; null takes it away. */
-    rename(name: string | null): Promise<Account>;
-    /** Where the user is signed in, the newest first. */
-    devices(): Promise<readonly Device[]>;
-    /** Sign one device out; with `wipe` it is asked to delete what it holds, too. */
-    signOutDevice(id: string, { wipe }?: {
-        wipe?: boolean | undefined;
-    }): Promise<void>;
-    /** Sign every other device out. */
-    signOutOthers({ wipe }?: {
-        wipe?: boolean | undefined;
-    }): Promise<void>;
-    /** The ways in that the user has. */
-    identities(): Promise<readonly Identity[]>;
-    /** Take a way in away; never the last one. */
-    unlink({ provider, subject }: Pick<Identity, 'provider' | 'subject'>): Promise<void>;
-    /** A new password, with the present one unless the user has just signed in. Ends every other session. */
-    changePassword(password: string, current?: string): Promise<void>;
-    /** Begin to set up an authenticator app: show `uri` as a QR code, or `secret` to type. */
-    enrolSecondFactor(): Promise<{
-        secret: string;
-        uri: string;
-    }>;
-    /** Put it into force with a code from it. The recovery codes are shown this once. */
-    confirmSecondFactor(code: string): Promise<readonly string[]>;
-    /** New recovery codes in place of the old ones. */
-    renewRecoveryCodes(): Promise<readonly string[]>;
-    removeSecondFactor(): Promise<void>;
-    /** Make a passkey on this device. An anonymous user is one no longer, and keeps their id. */
-    addPasskey(name: string, ceremony?: PasskeyCeremony): Promise<Passkey>;
-    passkeys(): Promise<readonly Passkey[]>;
-    renamePasskey(id: string, name: string): Promise<void>;
-    deletePasskey(id: string): Promise<void>;
-    /** Delete the account. The session ends at the next request, with a wipe. */
-    delete(): Promise<void>;
-}
-
-/** What a sign-in ends with, and begins from: the `Session`. */
-interface SignInSession {
-    readonly endpoint: string;
-    readonly user: Account | null;
-    /** The anonymous account that may be merged. */
-    readonly guest: {
-        readonly token: string;
-        readonly user: string;
-    } | null;
-    restore(): Promise<unknown>;
-    /** One request as the user. */
-    request<T>(method: Method, path: string, body: unknown, sending: Sending): Promise<T>;
-    /** A request without a user. */
-    send<T>(method: Method, path: string, sending: Sending): Promise<T>;
-    /** `run` with the user's token, if there is one, and again with a new one, and the same key, if it was refused. */
-    authorised<T>(needed: boolean, run: (token: string | null, key: string) => Promise<T>): Promise<T>;
-    /** What is sent with every sign-in. */
-    facts(): Promise<{
-        device: DeviceFacts;
-        space: string;
-    }>;
-    /** Keep what a sign-in answered. `merged`: the guest's account is part of it now. */
-    take(answer: SignedIn, merged?: string): Promise<void>;
-    forgetGuest(): Promise<void>;
-    /** A text beside the session, for sign-ins that leave the app and come back; null removes it. */
-    note(name: string, value?: string | null): Promise<string | null>;
-}
 declare class SignIn {
     #private;
-    constructor(session: SignInSession, passkeys?: PasskeyCeremony);
     /** Begin without a name. Who is signed in already stays so. */
     anonymous(): Promise<Welcome>;
     /** Have a code and a link mailed to this address. */

@@ -550,6 +550,7 @@ var SESSIONS = "/v1/auth/sessions";
 var OwnAccount = class {
   #session;
   #passkeys;
+  /** @internal A `Session` has one. */
   constructor(session, passkeys = browserPasskeys()) {
     this.#session = session;
     this.#passkeys = passkeys;
@@ -662,6 +663,7 @@ var AGAIN = 2e3;
 var SignIn = class {
   #session;
   #passkeys;
+  /** @internal A `Session` has one. */
   constructor(session, passkeys = browserPasskeys()) {
     this.#session = session;
     this.#passkeys = passkeys;
