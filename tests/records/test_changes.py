@@ -12,6 +12,7 @@ import pytest
 from lowtide.kernel.http import Outlet
 from lowtide.kernel.schema import Principal
 from lowtide.records import changes as module
+from lowtide.sync.retention import Retention
 from tests.api.client import Call
 from tests.records.conftest import Rest
 
@@ -157,6 +158,25 @@ async def test_much_is_told_in_pieces(rest: Rest, monkeypatch: pytest.MonkeyPatc
         rest.engine.clock.advance(1)
         await rest.delete("server", "/v1/records/membership/bob-red")
         assert await feed.ready() == [("remove", id) for _, id in expected]
+
+
+async def test_a_first_look_in_pieces_goes_on_where_removals_were_forgotten(
+    rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removals from before it began mean nothing to it: it does not begin anew with each piece."""
+    monkeypatch.setattr(module, "MAX_EVENTS", 3)
+    ids = [f"t{i:02}" for i in range(10)]
+    for id in [*ids, "gone"]:
+        await rest.made("ann", "task", id, **TASK)
+    await rest.delete("ann", "/v1/records/task/gone")
+    rest.engine.clock.advance(40 * 86_400)
+    await rest.made("ann", "task", "new", **TASK)
+    sync = rest.engine.sync
+    assert await Retention(sync.database, rest.engine.clock, removals_days=30, journal_days=30).trim() > 0
+    async with follow(rest, "bob") as feed:
+        seen = [await feed.next() for _ in range(12)]
+    assert [data["record"]["id"] for _, data in seen[:11]] == [*ids, "new"]
+    assert seen[11][0] == "ready"
 
 
 async def test_what_was_told_leaves_when_it_is_revoked_before_ready(

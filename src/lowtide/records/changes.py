@@ -177,7 +177,7 @@ class Feed:
                 places = dict.fromkeys(held, (begin.op, 0))
             else:
                 reset = True
-        if any(_has_forgotten(found.get(topic), place) for topic, (place, _) in places.items()):
+        if any(_has_forgotten(found.get(topic), max(place)) for topic, place in places.items()):
             places, leaving, reset = {}, {}, True
         for topic in places.keys() - held:
             # It was held when the feed looked last, and is not now.
@@ -288,7 +288,7 @@ class Feed:
 
 
 def _has_forgotten(bucket: Bucket | None, place: int) -> bool:
-    """Were removals forgotten that a client at ``place`` has not heard of?"""
+    """Were removals forgotten that a client has not heard of? Those up to ``place`` it heard or needs not."""
     return bucket is not None and 0 < place < min(bucket.floor, bucket.last)
 
 
