@@ -72,6 +72,9 @@ class Diary:
 
     text = Text()
     mood = Text(optional=True)
+    votes = Counter()
+    tags = Set()
+    opener = Text(merge="first", optional=True)
     write = anyone
 
 
@@ -350,8 +353,25 @@ def test_an_edit_revives_where_the_model_says_so() -> None:
     merge, _, after = run(gone, mutation("patch", "diary", base={"text": "t"}, text="mine"))
     assert after is not None
     assert not after.deleted
-    assert after.data == {"text": "mine", "mood": "fine"}
+    assert (after.data["text"], after.data["mood"]) == ("mine", "fine")
     assert [loss.lost for loss in merge.losses] == ['"deleted"']
+
+
+def test_what_revives_a_record_merges_with_what_it_held() -> None:
+    """Each field by its rule, as if it had never been deleted; what loses is in the journal."""
+    gone = msgspec.structs.replace(
+        record("diary", at=200, text="t", votes=7, tags=["a", "t"], opener="bob"), deleted=True
+    )
+    base = {"text": "a", "votes": 5, "tags": ["a"], "opener": None}
+    mine: dict[str, Any] = {"text": "m", "votes": 6, "tags": ["a", "m"], "opener": "ann"}
+    merge, results, after = run(gone, mutation("patch", "diary", 100, base, **mine))
+    assert after is not None
+    assert not after.deleted
+    assert after.data == {"text": "t", "mood": None, "votes": 8, "tags": '["a","t","m"]', "opener": "bob"}
+    assert ("text", "m", "mine") in losses(merge)
+    assert ("opener", "ann", "mine") in losses(merge)
+    assert ("", "deleted", "theirs") in losses(merge)
+    assert results[0].status == "merged"
 
 
 def test_a_deletion_that_did_not_know_of_an_edit_is_undone_where_the_model_says_so() -> None:

@@ -145,11 +145,55 @@ class Attempt:
         self._done(mutation, "applied")
 
     def _edit(self, model: Model, key: Key, current: Record, mutation: Mutation) -> None:
-        stamp = self._stamp(mutation)
         base = mutation.base
         if base is None and mutation.op == "put" and not self._principal.server:
             # Two made the same record without knowing of each other: each began from the defaults.
             base = {name: field.default for name, field in model.fields.items()}
+        data, stamps, conflicts, combined = self._merged(model, key, current, mutation, base)
+        data = self._hooked(model, key, current.data, data)
+        unchanged = data == current.data
+        if not unchanged:
+            self._check_complete(model, data)
+        # Also where nothing changes: that a value is right is not for everyone to know.
+        self._allow(model, key, current.data, data)
+        self._guard_server_fields(model, mutation, current.data)
+        if unchanged:
+            self._done(mutation, "merged" if conflicts else "unchanged", conflicts)
+            return
+        record = Record(data, {**current.stamps, **stamps}, False, 0, current.created)
+        self._store(model, key, current, record)
+        self._done(mutation, "merged" if conflicts or combined else "applied", conflicts)
+
+    def _edit_deleted(self, model: Model, key: Key, current: Record, mutation: Mutation) -> None:
+        if model.on_delete == "revive":
+            self._revive(model, key, current, mutation)
+            return
+        data: Data = {**current.data, **mutation.data}
+        self._check_complete(model, data)
+        self._allow(model, key, current.data, data)
+        self._guard_server_fields(model, mutation, current.data)
+        for name, mine in mutation.data.items():
+            self._lose(key, name, mine, current, mutation, False, reason="deleted")
+        self._done(mutation, "merged", sorted(mutation.data))
+
+    def _revive(self, model: Model, key: Key, current: Record, mutation: Mutation) -> None:
+        """Undo the deletion; the edit merges with what others had made of the record by then."""
+        data, stamps, _, _ = self._merged(model, key, current, mutation, mutation.base)
+        data = self._hooked(model, key, None, data)
+        self._check_complete(model, data)
+        self._allow(model, key, current.data, data)
+        self._guard_server_fields(model, mutation, current.data)
+        stamps = {**current.stamps, **stamps}
+        stamps.pop(DELETED, None)
+        self._store(model, key, current, Record(data, stamps, False, 0, current.created))
+        self._lose(key, "", "deleted", current, mutation, True)
+        self._done(mutation, "merged", sorted(mutation.data))
+
+    def _merged(
+        self, model: Model, key: Key, current: Record, mutation: Mutation, base: Data | None
+    ) -> tuple[Data, dict[str, Stamp], list[str], bool]:
+        """(the fields, stamps of those that changed, where a value lost, whether any was combined)"""
+        stamp = self._stamp(mutation)
         data: Data = dict(current.data)
         stamps: dict[str, Stamp] = {}
         conflicts: list[str] = []
@@ -185,36 +229,7 @@ class Attempt:
             if merged.value != theirs:
                 data[name] = merged.value
                 stamps[name] = max(stamp, (theirs_stamp[0], stamp[1]))
-        data = self._hooked(model, key, current.data, data)
-        unchanged = data == current.data
-        if not unchanged:
-            self._check_complete(model, data)
-        # Also where nothing changes: that a value is right is not for everyone to know.
-        self._allow(model, key, current.data, data)
-        self._guard_server_fields(model, mutation, current.data)
-        if unchanged:
-            self._done(mutation, "merged" if conflicts else "unchanged", conflicts)
-            return
-        record = Record(data, {**current.stamps, **stamps}, False, 0, current.created)
-        self._store(model, key, current, record)
-        self._done(mutation, "merged" if conflicts or combined else "applied", conflicts)
-
-    def _edit_deleted(self, model: Model, key: Key, current: Record, mutation: Mutation) -> None:
-        data: Data = {**current.data, **mutation.data}
-        self._check_complete(model, data)
-        self._allow(model, key, current.data, data)
-        self._guard_server_fields(model, mutation, current.data)
-        if model.on_delete == "revive":
-            data = self._hooked(model, key, None, data)
-            stamps = {**current.stamps, **dict.fromkeys(mutation.data, self._stamp(mutation))}
-            stamps.pop(DELETED, None)
-            record = Record(data, stamps, False, 0, current.created)
-            self._store(model, key, current, record)
-            self._lose(key, "", "deleted", current, mutation, True)
-        else:
-            for name, mine in mutation.data.items():
-                self._lose(key, name, mine, current, mutation, False, reason="deleted")
-        self._done(mutation, "merged", sorted(mutation.data))
+        return data, stamps, conflicts, combined
 
     def _delete(self, model: Model, key: Key, current: Record | None, mutation: Mutation) -> None:
         if current is None or current.deleted:
