@@ -94,6 +94,10 @@ class SessionStore:
         """End every session of ``user`` except ``but``; their ids."""
         return [id for (id,) in await tx.fetch(_SQL["end_sessions"], user, now, by, int(wipe), but)]
 
+    async def end_client(self, tx: Tx, client: str, by: str, now: int) -> list[str]:
+        """End every session of an OAuth client; their ids."""
+        return [id for (id,) in await tx.fetch(_SQL["end_sessions_of_client"], client, now, by)]
+
     async def change(self, tx: Tx, user: str, now: int) -> None:
         """Have the access tokens of ``user`` refused; their sessions go on."""
         await tx.fetch(_SQL["change_sessions"], user, now)

@@ -294,6 +294,13 @@ class Sessions:
             await sign_out(tx, user)
         return await self._store.end_all(tx, user, by, wipe, but, now)
 
+    async def revoke_client(self, tx: Tx, client: str, by: str) -> list[str]:
+        """End every session of an OAuth client; their ids. Call ``revocations.committed`` after.
+
+        Writes no audit entry, as ``revoke_all``.
+        """
+        return await self._store.end_client(tx, client, by, self._clock.now())
+
     async def change(self, tx: Tx, user: str) -> None:
         """What tokens say of ``user`` has changed: those that are around are refused as expired, and clients
         fetch new ones. Call ``revocations.committed`` after the commit."""

@@ -35,6 +35,10 @@ WHERE id = $1 AND ended_at IS NULL
 UPDATE session SET ended_at = $2, ended_by = $3, wipe = $4, changed_at = $2
 WHERE user_id = $1 AND ended_at IS NULL AND id <> $5 RETURNING id
 
+-- name: end_sessions_of_client
+UPDATE session SET ended_at = $2, ended_by = $3, wipe = 0, changed_at = $2
+WHERE client = $1 AND client <> '' AND ended_at IS NULL RETURNING id
+
 -- name: change_sessions
 UPDATE session SET epoch = epoch + 1, changed_at = $2 WHERE user_id = $1 AND ended_at IS NULL RETURNING id
 

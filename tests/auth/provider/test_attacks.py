@@ -540,24 +540,32 @@ class TestLeaving:
 
 class TestAdmin:
     async def test_clients_are_registered_and_forgotten(self, house: House) -> None:
-        """A new client works at once, a deleted one no longer; each change is in the audit log."""
+        """A new client works at once, a deleted one no more, whoever gets its id; each change is audited."""
         admin = house.world.tokens.sign("backend", server=True)
         body = {"id": "new", "name": "New", "redirect_uris": ["com.example.new:/cb"], "first_party": True}
         answer = await house.http.request("PUT", "/v1/admin/clients/new", json=body, token=admin)
         assert answer.status == 200, answer.body
         listed = (await house.http.get("/v1/admin/clients", token=admin)).json()["clients"]
         assert [client["id"] for client in listed] == ["first", "third", "server", "bound", "new"]
-        flow = Flow(redirect_uri="com.example.new:/cb", client_id="new")
-        code = await house.sign_in(flow)
+        flow = Flow(redirect_uri="com.example.new:/cb", client_id="new", scope="openid offline_access api")
+        browser = house.browser()
+        code = await house.sign_in(flow, browser=browser)
         tokens = (await house.post(TOKEN, flow.redeem(code, client_id="new"))).json()
+        later = flow.code(await browser.get(f"{AUTHORIZE}?{flow.query()}"))
         assert (await house.http.request("DELETE", "/v1/admin/clients/new", token=admin)).status == 204
+        ended = await house.http.get("/v1/oauth/userinfo", token=tokens["access_token"])
+        assert (ended.status, ended.code) == (401, "session_revoked")
         form = refresh_form(tokens["refresh_token"], "new")
         assert await error_of(house, form) == "invalid_client"
         assert (await house.browser().get(f"{AUTHORIZE}?{flow.query()}")).status == 400
-        assert [a for a in await house.world.actions() if a.startswith("client.")] == [
-            "client.put",
-            "client.delete",
-        ]
+        heir = body | {"first_party": False}
+        answer = await house.http.request("PUT", "/v1/admin/clients/new", json=heir, token=admin)
+        assert answer.status == 200, answer.body
+        assert await error_of(house, form) == "invalid_grant"
+        assert await error_of(house, flow.redeem(later, client_id="new")) == "invalid_grant"
+        assert "consent" in Form((await browser.get(f"{AUTHORIZE}?{flow.query()}")).body).forms
+        audited = [action for action in await house.world.actions() if action.startswith("client.")]
+        assert sorted(audited) == ["client.delete", "client.put", "client.put"]
 
     @pytest.mark.parametrize(
         "changed",

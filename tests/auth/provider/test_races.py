@@ -150,6 +150,26 @@ class TestWithdrawal:
         assert "consent" in Form(page.body).forms
 
 
+class TestDeletedClient:
+    @pytest.mark.parametrize("given_first", [True, False])
+    async def test_no_token_of_it_is_left(self, house: House, given_first: bool) -> None:
+        """A code that is being redeemed: before, and its session is ended; behind, and there is none."""
+        admin = house.world.tokens.sign("backend", server=True)
+        new = {"id": "new", "name": "New", "redirect_uris": ["com.example.new:/cb"], "first_party": True}
+        await house.http.request("PUT", "/v1/admin/clients/new", json=new, token=admin)
+        flow = Flow(redirect_uri="com.example.new:/cb", client_id="new")
+        redeems = house.post(TOKEN, flow.redeem(await house.sign_in(flow), client_id="new"))
+        deletes = house.http.request("DELETE", "/v1/admin/clients/new", token=admin)
+        if given_first:
+            with halted(house.provider.store, "use_code") as halt:
+                given, gone = await in_turn(house, halt, redeems, deletes)
+        else:
+            with halted(house.provider.store, "delete_client", behind=True) as halt:
+                gone, given = await in_turn(house, halt, deletes, redeems)
+        assert (given.status, gone.status) == (200 if given_first else 400, 204)
+        assert await sessions(house, "new") == 0
+
+
 class TestSignOutEverywhere:
     @pytest.mark.parametrize("given_first", [True, False])
     async def test_no_browser_is_given_a_code_meanwhile(self, house: House, given_first: bool) -> None:

@@ -10,6 +10,7 @@ from lowtide.audit import Audit, Entry
 from lowtide.auth.provider.clients import Clients
 from lowtide.auth.provider.model import OWN
 from lowtide.auth.provider.store import ProviderStore
+from lowtide.auth.sessions import Sessions
 from lowtide.kernel.clients import Client
 from lowtide.kernel.errors import Conflict, Malformed, NotFound
 from lowtide.kernel.http import KIB, Request, Route
@@ -29,10 +30,13 @@ class ClientList(msgspec.Struct, frozen=True):
 class ClientAdmin:
     """The admin's addresses."""
 
-    def __init__(self, database: Database, store: ProviderStore, clients: Clients, audit: Audit):
+    def __init__(
+        self, database: Database, store: ProviderStore, clients: Clients, sessions: Sessions, audit: Audit
+    ):
         self._database = database
         self._store = store
         self._clients = clients
+        self._sessions = sessions
         self._audit = audit
 
     async def list_all(self, _: Request[None, None]) -> ClientList:
@@ -61,7 +65,10 @@ class ClientAdmin:
         return client
 
     async def delete(self, request: Request[None, None]) -> None:
-        """Forget a client: its codes and refresh tokens are refused from now on."""
+        """Forget a client, and all that it was granted: its codes and tokens are refused from now on.
+
+        Nobody's consent is left to a client that gets the same id later.
+        """
         id = request.params["client"]
         self._not_fixed(id)
 
@@ -69,10 +76,13 @@ class ClientAdmin:
             before = await self._store.client(tx, id)
             if before is None:
                 raise NotFound("There is no such client.")
+            # The codes end before the sessions: one that is being redeemed has its session by then.
             await self._store.delete_client(tx, id)
+            await self._sessions.revoke_client(tx, id, "operator")
             await self._write(tx, request, "client.delete", id, before, None)
 
         await self._database.write(work)
+        await self._sessions.revocations.committed()
 
     def _not_fixed(self, id: str) -> None:
         if id == OWN:

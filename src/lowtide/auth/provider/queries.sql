@@ -53,6 +53,15 @@ DELETE FROM oauth_consent WHERE user_id = $1 AND client = $2 RETURNING scope
 -- name: end_codes_of_client
 UPDATE oauth_code SET used = 1 WHERE user_id = $1 AND client = $2 AND used = 0
 
+-- name: forget_consents_to
+DELETE FROM oauth_consent WHERE client = $1
+
+-- name: forget_requests_of
+DELETE FROM oauth_request WHERE client = $1
+
+-- name: end_all_codes_of
+UPDATE oauth_code SET used = 1 WHERE client = $1 AND used = 0
+
 -- name: put_browser
 INSERT INTO browser_session (hash, user_id, auth_time, proved_at, amr, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6)

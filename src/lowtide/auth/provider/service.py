@@ -93,7 +93,7 @@ class Provider:
         grants = Grants(database, self.store, self.clients, users, sessions, keys, clock, issuer=address)
         inspection = Inspection(database, self.clients, users, sessions, tokens, issuer=address, audience=app)
         self._endpoints = Endpoints(database, self.store, self.clients, grants, inspection, proofs)
-        self._admin = ClientAdmin(database, self.store, self.clients, accounts.audit)
+        self._admin = ClientAdmin(database, self.store, self.clients, sessions, accounts.audit)
         jobs.register(SWEEP, type(None), self._sweep)
         jobs.every(SWEEP_EVERY, SWEEP)
 

@@ -49,8 +49,9 @@ class ProviderStore:
         await tx.execute(_SQL["put_client"], client.id, dumped(client), self._clock.now())
 
     async def delete_client(self, tx: Tx, id: str) -> None:
-        """Forget a client."""
-        await tx.execute(_SQL["delete_client"], id)
+        """Forget a client, and what it was granted; its codes are worth nothing."""
+        for name in ("delete_client", "forget_consents_to", "forget_requests_of", "end_all_codes_of"):
+            await tx.execute(_SQL[name], id)
 
     # -- pushed requests --------------------------------------------------------------------------
 
