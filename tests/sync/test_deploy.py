@@ -12,6 +12,7 @@ from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import DeclarationError
 from lowtide.kernel.schema import Schema
 from lowtide.storage.db import Database, Query
+from lowtide.sync import renewal
 from lowtide.sync.deploy import deploy
 from tests.sync.conftest import Engine, Open
 
@@ -63,6 +64,12 @@ def broken() -> Schema:
 
 
 V1, V2, BROKEN = first(), second(), broken()
+
+_COUNTED = (
+    "SELECT b.name, b.live, (SELECT count(*) FROM bucket_entry e WHERE e.bucket = b.id AND e.removed = 0) "
+    "FROM bucket b"
+)
+BUCKETS = Query("buckets", _COUNTED, _COUNTED)
 
 
 def note(id: str, **data: Any) -> dict[str, Any]:
@@ -174,3 +181,54 @@ async def test_each_model_is_a_view_with_typed_columns(
     assert str(due).startswith("2026-01-02")
     assert msgspec.json.decode(extra) == {"a": 1}
     assert msgspec.json.decode(tags) == ["x"]
+
+
+class Crash(Exception):
+    """The server's end, in the middle of a deployment."""
+
+
+def crash(model: str, records: int) -> None:
+    if records == 6:
+        raise Crash
+
+
+async def cut_off(
+    open_engine: Open, database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten notes, of which six are under version 2 already."""
+    monkeypatch.setattr(renewal, "CHUNK", 3)
+    engine = await started(open_engine, database, clock, V1)
+    await engine.upload("ann", *(note(f"n{i}", name=f"note {i}") for i in range(10)))
+    with pytest.raises(Crash):
+        await deploy(database, V2, clock, crash)
+
+
+async def test_a_renewal_that_was_cut_off_is_made_good(
+    open_engine: Open, database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun again it ends as if it had never stopped: what buckets say that they hold is what they hold."""
+    await cut_off(open_engine, database, clock, monkeypatch)
+    engine = await started(open_engine, database, clock, V2)
+    assert await counted(database) == {('main/mine["ann"]', 0, 0), ("main/all[]", 10, 10)}
+    assert len(await engine.rows("bob")) == 10
+
+
+async def test_a_deployment_that_failed_is_taken_back_by_the_version_before(
+    open_engine: Open, database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its streams carry what they carried, and nothing is left of the other's; the next try works, too."""
+    await cut_off(open_engine, database, clock, monkeypatch)
+    engine = await started(open_engine, database, clock, V1)
+    assert await counted(database) == {('main/mine["ann"]', 10, 10), ("main/all[]", 0, 0)}
+    assert {row["name"] for row in (await engine.rows("ann")).values()} == {f"note {i}" for i in range(10)}
+    assert await engine.rows("bob") == {}
+    same = await engine.upload("ann", note("n10", name="note 1"))
+    assert same.results[0].status == "applied", "names are unique in version 2 only"
+    assert await deploy(database, V1, clock, crash) == []
+    engine = await started(open_engine, database, clock, V2)
+    assert len(await engine.rows("bob")) == 11
+
+
+async def counted(database: Database) -> set[tuple[Any, ...]]:
+    """(bucket, the rows that it says, the rows that it has)"""
+    return {tuple(row) for row in await database.read(lambda tx: tx.fetch(BUCKETS))}

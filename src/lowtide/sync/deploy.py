@@ -5,6 +5,8 @@ Each model is also a read-only view with typed columns, for ``sqlite3``, ``psql`
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 from lowtide.audit import Audit, Entry
@@ -30,11 +32,14 @@ async def deploy(
 
     Returns what changed since the one before. Raises ``DeclarationError`` with all changes that would
     break a device; then nothing has changed. Run it before anybody writes under ``schema``; a crash
-    on the way is made good by running it again. ``audit`` is told in the same transaction.
+    on the way is made good by running it again, with this schema or another, the one before among them.
+    ``audit`` is told in the same transaction.
     """
     fresh = snapshot(schema)
     old = await read_deployed(database)
-    if old == fresh:
+    rows = await database.read(lambda tx: tx.fetch(queries["begun_schemas"]))
+    begun = [text.encode() for (text,) in rows]
+    if old == fresh and not begun:
         return []
     changes = [] if old is None else compare(old, schema)
     refused = [change for change in changes if change.severity == "refuse"]
@@ -45,7 +50,9 @@ async def deploy(
             changes=[change.message for change in refused],
         )
     if old is not None:
-        await renew(database, old, schema, clock, progress)
+        digest = hashlib.sha256(fresh).hexdigest()
+        await database.write(lambda tx: tx.execute(queries["begin_schema"], digest, fresh.decode()))
+        await renew(database, [old, *begun], schema, clock, progress)
 
     entry = Entry(
         action="schema.deploy",
@@ -60,6 +67,7 @@ async def deploy(
         if audit is not None:
             await audit.write(tx, entry)
         await tx.execute(queries["set_deployed_schema"], fresh.decode(), clock.now())
+        await tx.execute(queries["end_schemas"])
         for model in schema.models.values():
             await tx.script(view(model, tx.dialect))
 

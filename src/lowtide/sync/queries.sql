@@ -139,6 +139,15 @@ UPDATE bucket SET last = $2, live = live + $3 WHERE id = $1
 INSERT INTO bucket_entry (bucket, op, model, id, removed) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (bucket, model, id) DO UPDATE SET op = excluded.op, removed = excluded.removed
 
+-- Which of these (bucket, record) are there.
+-- name: live_entries
+SELECT b.name, e.id FROM json_each($2) j JOIN bucket b ON b.name = json_extract(j.value, '$[0]')
+JOIN bucket_entry e ON e.bucket = b.id AND e.model = $1 AND e.id = json_extract(j.value, '$[1]')
+WHERE e.removed = 0
+-- postgres
+SELECT b.name, e.id FROM jsonb_array_elements($2::jsonb) j JOIN bucket b ON b.name = j->>0
+JOIN bucket_entry e ON e.bucket = b.id AND e.model = $1 AND e.id = j->>1 WHERE e.removed = 0
+
 -- name: insert_history
 INSERT INTO bucket_history (bucket, op) VALUES ($1, $2)
 
@@ -291,3 +300,12 @@ SELECT snapshot, at FROM deployed_schema WHERE one = 1
 -- name: set_deployed_schema
 INSERT INTO deployed_schema (one, snapshot, at) VALUES (1, $1, $2)
 ON CONFLICT (one) DO UPDATE SET snapshot = excluded.snapshot, at = excluded.at
+
+-- name: begun_schemas
+SELECT snapshot FROM begun_schema ORDER BY digest
+
+-- name: begin_schema
+INSERT INTO begun_schema (digest, snapshot) VALUES ($1, $2) ON CONFLICT DO NOTHING
+
+-- name: end_schemas
+DELETE FROM begun_schema
