@@ -205,7 +205,7 @@ class ServerProcess:
             database = self._open(beside=False)
             await database.start()
             try:
-                await database.write(lambda tx: begin_epoch(tx, "restored"))
+                await database.write(lambda tx: begin_epoch(tx, "restored", SystemClock().now()))
             finally:
                 await database.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,12 +13,14 @@ from typing import Any
 import pytest
 
 from lowtide.app import Lowtide
+from lowtide.cli import backup as cli_backup
 from lowtide.cli import main
 from lowtide.cli.opened import with_backend
 from lowtide.cli.project import open_project
 from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Tx
 from lowtide.storage.jobs import store as job_store
+from lowtide.sync.store import read_head
 from lowtide.sync.uploads import SentBatch, SentMutation, SentTransaction
 
 
@@ -174,8 +177,6 @@ class TestBackup:
 
         async def head(lowtide: Lowtide) -> tuple[int, str]:
             async def work(tx: Tx) -> tuple[int, str]:
-                from lowtide.sync.store import read_head
-
                 found = await read_head(tx)
                 return found.group, found.epoch
 
@@ -192,6 +193,30 @@ class TestBackup:
         assert len(aside) == 1
         assert str(aside[0]) in out
         assert [path.name for path in project.glob("copy.db*")] == ["copy.db"]
+
+    def test_a_restored_database_never_stands_without_its_new_epoch(
+        self, project: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A restoration that is cut off once the file is in place leaves one that devices start anew with."""
+        assert told("backup", "copy.db")[0] == 0
+
+        async def head(lowtide: Lowtide) -> tuple[int, str]:
+            found = await lowtide.database.read(read_head)
+            return found.group, found.epoch
+
+        group, epoch = in_backend(head)
+
+        def cut_off(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(cli_backup, "with_backend", cut_off)
+            with contextlib.suppress(KeyboardInterrupt):
+                told("restore", "copy.db")
+        assert [path for path in (project / "data").iterdir() if ".before-" in path.name]
+        later_group, later_epoch = in_backend(head)
+        assert later_epoch != epoch
+        assert later_group > group
 
     def test_a_backup_can_be_made_while_the_server_runs(self, project: Path, told: Told) -> None:
         """What was acknowledged before the backup began is in it."""

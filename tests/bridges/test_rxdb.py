@@ -273,7 +273,7 @@ async def test_a_checkpoint_that_is_too_old_or_of_another_epoch_is_told_to_begin
     answer = await away.ask("GET", path)
     assert (answer.status, answer.code) == (410, "resync_required")
     assert len(await quiet.pull_once()) <= 1
-    await doors.engine.sync.database.write(lambda tx: store.begin_epoch(tx, "restored"))
+    await doors.engine.sync.database.write(lambda tx: store.begin_epoch(tx, "restored", 0))
     assert (await quiet.ask("GET", f"/pull?lwt={quiet.checkpoint['lwt']}")).code == "resync_required"
 
 

@@ -301,7 +301,7 @@ async def test_after_a_restored_backup_everything_is_replaced(doors: Doors) -> N
     """A cursor of another epoch is not believed, whatever its numbers."""
     await doors.put("task", "t", team_id="red", title="x")
     anna = await melon(doors)
-    await doors.engine.sync.database.write(lambda tx: store.begin_epoch(tx, "restored"))
+    await doors.engine.sync.database.write(lambda tx: store.begin_epoch(tx, "restored", 0))
     anna.rows[("task", "ghost")] = {}
     page = await anna.pull()
     assert page["experimentalStrategy"] == "replacement"

@@ -161,7 +161,7 @@ class Server:
     async def begin_epoch(self) -> None:
         """What ``lowtide restore`` does after the database was put back; before ``start``."""
         epoch = self._ids.token()[:8]
-        await self.database.write(lambda tx: begin_epoch(tx, epoch))
+        await self.database.write(lambda tx: begin_epoch(tx, epoch, self.world.clock.now()))
 
     async def trim(self) -> int:
         """Forget every removal that is older than this moment."""

@@ -9,6 +9,7 @@ import pytest
 
 from lowtide import App, Counter, Integer, Model, Text, anyone, claim, me, member, parameter
 from lowtide.kernel.errors import BatchGap, BatchRepeated, Conflict, Forbidden, Malformed, NotFound
+from lowtide.sync import store
 from lowtide.sync.devices import AuditedBucket, AuditRequest
 from lowtide.sync.retention import Retention
 from tests.sync.conftest import Engine, Open
@@ -524,6 +525,17 @@ async def test_checkpoint_numbers_never_go_back(open_engine: Open) -> None:
     for bad in (0, -1, 2**63):
         with pytest.raises(Malformed):
             await engine.sync.request_checkpoint(who, "p", bad)
+
+
+async def test_no_number_is_given_out_again_after_a_backup_was_put_back(open_engine: Open) -> None:
+    """However many groups were committed since it was made: a device that waits for one would wait on."""
+    engine = await open_engine(SCHEMA)
+    await crew(engine)
+    made = await engine.sync.head()
+    engine.clock.advance(30 * 86_400)
+    lost = made + 30 * 86_400 * 500
+    await engine.sync.database.write(lambda tx: store.begin_epoch(tx, "restored", engine.clock.now()))
+    assert await engine.sync.head() > lost
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,10 @@ SELECT group_no, epoch FROM head WHERE one = 1
 UPDATE head SET group_no = $1, last_bucket = $2 WHERE one = 1
 
 -- name: begin_epoch
-UPDATE head SET epoch = $1, group_no = $2 WHERE one = 1
+UPDATE head SET epoch = $1, group_no = group_no + $2 WHERE one = 1
+
+-- name: last_commit
+SELECT max(at) FROM head_log
 
 -- name: insert_head_log
 INSERT INTO head_log (group_no, at, topics) VALUES ($1, $2, $3)

@@ -24,7 +24,8 @@ OPS_PER_GROUP = 1 << 20
 """An op id is group * OPS_PER_GROUP + index: a checkpoint can name all of a group by one number."""
 
 RESTORE_JUMP = 1 << 20
-"""Groups that a restored database skips: more than were committed since any backup worth restoring."""
+"""Groups that a restored database skips, and one for each millisecond since the last that it holds: more than
+were committed meanwhile. A group takes milliseconds; 2^43 can be named."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_data = msgspec.json.Decoder(dict[str, str | int | float | None]).decode
@@ -115,14 +116,16 @@ async def watch(tx: Tx, models: Collection[str]) -> None:
     await tx.execute(queries["watch"], _encode(sorted(models)).decode())
 
 
-async def begin_epoch(tx: Tx, epoch: str) -> None:
+async def begin_epoch(tx: Tx, epoch: str, now: int) -> None:
     """Tell every device that history starts anew: after a backup was put back.
 
     Devices swap each bucket for a new one in one checkpoint. Numbers jump ahead, so that none that was
-    given out after the backup is ever given out again.
+    given out after the backup is ever given out again; ``now``: milliseconds, later than all of those. Also
+    for a database of an older version, before its migrations.
     """
-    head = await lock_head(tx)
-    await tx.execute(queries["begin_epoch"], epoch, head.group + RESTORE_JUMP)
+    last = (await tx.fetch(queries["last_commit"]))[0][0]
+    since = 0 if last is None else max(0, now - last)
+    await tx.execute(queries["begin_epoch"], epoch, RESTORE_JUMP + since)
 
 
 async def read_group(

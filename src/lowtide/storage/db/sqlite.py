@@ -155,7 +155,7 @@ def copy_database(path: Path, target: Path, stopped: Callable[[], bool]) -> None
         try:
             source.set_busy_timeout(5_000)
             # The copy is worthless until it is whole; it is made durable once, below.
-            copy.execute("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF")
+            copy.execute("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF").fetchall()
             # An open snapshot: without it, every commit would start the copy again.
             source.execute("BEGIN; SELECT count(*) FROM sqlite_schema").fetchall()
             with copy.backup("main", source, "main") as steps:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import apsw
 
-from lowtide.kernel.errors import SetupError
+from lowtide.kernel.clock import SystemClock
+from lowtide.kernel.errors import LowtideError, SetupError
+from lowtide.storage.db import Tx
 from lowtide.storage.db.sqlite import copy_database
 from lowtide.storage.db.sqlite_beside import check_exists
 from lowtide.storage.db.sqlite_files import ProcessLock, sync_folder
-from lowtide.storage.db.sqlite_tx import translate
+from lowtide.storage.db.sqlite_tx import Deadline, SqliteTx, run, translate
 
 BESIDE = ("", "-wal", "-shm")
 """What belongs to a database: a log that stays behind would be played into the backup."""
+WRITE_SECONDS = 60.0
+"""For one statement on a copy that is being put back; nobody waits for it but the operator."""
 
 
 def back_up(path: Path, target: Path) -> None:
@@ -33,10 +37,11 @@ def back_up(path: Path, target: Path) -> None:
         raise translate(error, "backup") from error
 
 
-def put_back(path: Path, backup: Path, aside: str) -> Path | None:
+def put_back(path: Path, backup: Path, aside: str, anew: Callable[[Tx], Awaitable[None]]) -> Path | None:
     """Make a copy of ``backup`` the database at ``path``; where what was there has been moved to, if any.
 
-    ``aside`` is appended to the old names; nothing is deleted. The backup is read through first. Raises
+    ``aside`` is appended to the old names; nothing is deleted. The backup is read through first. What
+    ``anew`` writes is in the copy before that is the database: no server starts on one without it. Raises
     ``AlreadyRunning`` while a server has the database open, ``SetupError`` for a file that is no sound
     database or cannot be copied; then what was there is still there.
     """
@@ -47,6 +52,7 @@ def put_back(path: Path, backup: Path, aside: str) -> Path | None:
         try:
             shutil.copyfile(backup, partial)
             partial.chmod(0o600)
+            _write(partial, anew)
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
         except OSError as error:
@@ -54,6 +60,9 @@ def put_back(path: Path, backup: Path, aside: str) -> Path | None:
             raise SetupError(
                 f"{backup} cannot be copied to {path.parent}: {error.strerror}.", hint="Nothing has changed."
             ) from error
+        except LowtideError:
+            partial.unlink(missing_ok=True)
+            raise
         moved = None
         for suffix in BESIDE:
             old = path.with_name(path.name + suffix)
@@ -63,6 +72,19 @@ def put_back(path: Path, backup: Path, aside: str) -> Path | None:
         partial.rename(path)
         sync_folder(path.parent)
     return moved
+
+
+def _write(path: Path, work: Callable[[Tx], Awaitable[None]]) -> None:
+    """Run ``work`` in a transaction on a database that nobody else has open; no log stays beside it."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        connection.execute("PRAGMA journal_mode=MEMORY; BEGIN IMMEDIATE").fetchall()
+        run(work, SqliteTx(connection.cursor(), Deadline(WRITE_SECONDS, SystemClock())))
+        connection.execute("COMMIT")
+    except apsw.Error as error:
+        raise translate(error, "restore") from error
+    finally:
+        connection.close()
 
 
 @contextlib.contextmanager
