@@ -136,7 +136,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     jkt: str | None = None
     amr: tuple[str, ...] = ()
     auth_time: int = 0
-    """When the user last proved who they are."""
+    """When the user last proved who they are; 0 where nobody knows."""
     epoch: int = 0
     """Tokens of an earlier one are refused: the client fetches a new one, which says what has changed."""
     counter: int = 0

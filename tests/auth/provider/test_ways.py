@@ -124,6 +124,16 @@ class TestOutside:
             answer = silent.answer(await browser.get(f"{AUTHORIZE}?{silent.query()}"))
             assert (("code" in answer), answer.get("error")) == (known, None if known else "login_required")
 
+    async def test_a_time_that_nobody_tells_is_not_made_up(self, house: House) -> None:
+        """Not for prompt=login either, which the provider may not heed: no token says 'now', nor a refresh."""
+        browser, flow = house.browser(), Flow(prompt="login", scope="openid offline_access")
+        back = await come_back(house, browser, await leave(house, browser, flow))
+        tokens = (await house.post(TOKEN, flow.redeem(flow.code(back)))).json()
+        form = {"grant_type": "refresh_token", "client_id": "first", "refresh_token": tokens["refresh_token"]}
+        for given in (tokens, (await house.post(TOKEN, form)).json()):
+            assert "auth_time" not in id_claims(house, given["id_token"])
+            assert house.world.tokens.verify(given["access_token"]).auth_time == 0
+
     async def test_an_old_sign_in_there_does_not_lead_in_circles(self, house: House) -> None:
         """Whoever has just chosen an account and agrees is not asked to choose again."""
         browser, flow = house.browser(), Flow(THIRD, prompt="select_account")

@@ -261,7 +261,7 @@ class Door:
             redirect_uri=asked.redirect_uri,
             scope=asked.scope,
             challenge=asked.challenge,
-            auth_time=browser.auth_time if browser.proved_at is None else browser.proved_at,
+            auth_time=browser.proved_at or 0,
             amr=browser.amr,
             nonce=asked.nonce,
             jkt=asked.jkt,

@@ -243,10 +243,11 @@ class Grants:
             "aud": client.id,
             "iat": now,
             "exp": now + ID_TOKEN_SECONDS,
-            "auth_time": auth_time // 1000,
             "sid": signed.session_id,
             "at_hash": jws.encode(half),
         }
+        if auth_time:
+            payload["auth_time"] = auth_time // 1000
         if amr:
             payload["amr"] = list(amr)
         return jws.write({"alg": "ES256", "typ": "JWT", "kid": key.kid}, payload, key.private)

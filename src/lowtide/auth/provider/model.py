@@ -46,6 +46,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     challenge: str
     """PKCE, S256 (RFC 7636)."""
     auth_time: int
+    """Milliseconds since 1970: when the user proved who they are; 0 if an outside provider did not tell."""
     amr: tuple[str, ...] = ()
     nonce: str | None = None
     jkt: str | None = None
