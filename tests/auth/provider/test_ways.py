@@ -125,7 +125,7 @@ class TestOutside:
             assert (("code" in answer), answer.get("error")) == (known, None if known else "login_required")
 
     async def test_a_time_that_nobody_tells_is_not_made_up(self, house: House) -> None:
-        """Not for prompt=login either, which the provider may not heed: no token says 'now', nor a refresh."""
+        """Not for prompt=login either, which a provider may not heed: no token says 'now', nor a refresh."""
         browser, flow = house.browser(), Flow(prompt="login", scope="openid offline_access")
         back = await come_back(house, browser, await leave(house, browser, flow))
         tokens = (await house.post(TOKEN, flow.redeem(flow.code(back)))).json()
