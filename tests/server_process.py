@@ -193,9 +193,10 @@ class ServerProcess:
         ttl: int = 3600,
         claims: dict[str, Any] | None = None,
         server: bool = False,
+        roles: tuple[str, ...] = (),
     ) -> str:
         """A token for ``user``, signed with the server's own key. The server must have started once."""
-        return self.tokens.sign(user, space=space, ttl=ttl, claims=claims, server=server)
+        return self.tokens.sign(user, space=space, ttl=ttl, claims=claims, server=server, roles=roles)
 
     def begin_epoch(self) -> None:
         """Stop, do to the database what ``lowtide restore`` does to one that was put back, and start."""

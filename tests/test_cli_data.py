@@ -61,8 +61,9 @@ class TestToken:
     def test_the_server_knows_whom_it_stands_for(self, told: Told) -> None:
         """User, space and claims arrive as they were asked for, and nothing else is printed."""
         code, token, err = told(
-            "token", "--user", "ann", "--space", "acme", "--claim", "plan=gold", "--claim", 'teams=["a", "b"]'
-        )
+            "token", "--user", "ann", "--space", "acme", "--role", "developer",
+            "--claim", "plan=gold", "--claim", 'teams=["a", "b"]',
+        )  # fmt: skip
 
         async def verify(lowtide: Lowtide) -> Principal:
             return lowtide.tokens.verify(token.strip())
@@ -70,7 +71,8 @@ class TestToken:
         who = in_backend(verify)
         assert (code, err) == (0, "")
         assert (who.user, who.space, who.server) == ("ann", "acme", False)
-        assert who.claims == {"plan": "gold", "teams": ["a", "b"]}
+        assert who.claims == {"plan": "gold", "teams": ["a", "b"], "roles": ["developer"]}
+        assert (who.roles, who.admin) == (("developer",), False)
 
     @pytest.mark.parametrize(
         "words",
@@ -83,6 +85,7 @@ class TestToken:
             ["--claim", "=x"],
             ["--claim", "sub=eve"],
             ["--space", ""],
+            ["--role", ""],
         ],
     )
     def test_a_token_that_cannot_be_is_refused(self, told: Told, words: list[str]) -> None:

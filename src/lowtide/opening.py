@@ -47,9 +47,7 @@ def open_database(settings: Settings, clock: Clock, ids: Ids) -> Database:
         return PostgresDatabase(settings.database, clock=clock, ids=ids)
     from lowtide.storage.db.sqlite import SqliteDatabase
 
-    path = Path(settings.database)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return SqliteDatabase(path, clock=clock)
+    return SqliteDatabase(Path(settings.database), clock=clock)
 
 
 def open_blobs(settings: Settings, address: str, ids: Ids) -> Blobs:

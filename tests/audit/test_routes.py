@@ -11,6 +11,7 @@ from lowtide.audit.checkpoints import Checkpoints
 from lowtide.audit.keys import AuditKeys
 from lowtide.audit.routes import audit_routes
 from lowtide.audit.store import Page, Search, search
+from lowtide.audit.trail import Trail
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import Malformed
 from lowtide.kernel.http import Request
@@ -30,7 +31,7 @@ Ask = Callable[..., Awaitable[Page]]
 def ask(audit: Audit, chain: Chain, database: Database, clock: ManualClock, ids: SeededIds) -> Ask:
     """What ``who`` is answered."""
     keys = AuditKeys(database, Vault(database, clock, ids, bytes(32)), clock, ids, "lowtide/x")
-    [find, _] = audit_routes(audit, Checkpoints(chain, keys, clock, None), database)
+    [find, _] = audit_routes(Trail(audit, database), Checkpoints(chain, keys, clock, None), database)
 
     async def run(who: Principal, **wanted: object) -> Page:
         query = Search(**wanted)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What admins and the app's servers change is written down: the whole table of routes."""
+"""What admins and the app's servers change, and look at, is written down: the whole table of routes."""
 
 from __future__ import annotations
 
@@ -52,6 +52,27 @@ WRITTEN: dict[Address, str] = {
     ("POST", "/v1/sync/pull"): "records.pull",
 }
 """What stands in the log after each change of an admin or of an app's server, with the id of its request."""
+
+LOOKED: dict[Address, str] = {
+    ("GET", "/v1/admin/audit"): "audit.read",
+    ("GET", "/v1/admin/audit/checkpoint"): "audit.checkpoint",
+    ("GET", "/v1/admin/clients"): "client.list",
+    ("GET", "/v1/admin/keys"): "key.list",
+    ("GET", "/v1/admin/users"): "user.list",
+    ("GET", "/v1/admin/users/{id}"): "user.read",
+    ("GET", "/v1/admin/webhooks"): "webhook.list",
+    ("GET", "/v1/admin/webhooks/{id}/tries"): "webhook.read",
+    ("GET", "/v1/records/{model}"): "record.list",
+    ("GET", "/v1/records/{model}/{id}"): "record.read",
+    ("GET", "/v1/sync/conflicts"): "conflict.read",
+    ("GET", "/v1/sync/devices/{client_id}"): "device.read",
+}
+"""What stands in the log before an admin or an app's server is shown what others are not."""
+
+NOT_LOOKED: dict[Address, str] = {
+    ("GET", "/write-checkpoint2.json"): "a device of its own",
+}
+"""What a server may read that leaves no entry, and why."""
 
 NOT_WRITTEN: dict[Address, str] = {
     ("POST", "/v1/functions/{name}"): "what it writes are records, with their history",
@@ -164,6 +185,17 @@ def addresses(whole: Whole) -> Iterator[Address]:
             yield route.method, route.path
 
 
+def shown(whole: Whole) -> Iterator[Address]:
+    """Every address that shows admins or servers what it does not show to anybody."""
+    for route in whole.routes:
+        [row] = [row for row in ROWS if (row.method, row.path) == (route.method, route.path)]
+        server, anonymous = row.cells["server"], row.cells["anonymous"]
+        if route.method == "GET" and (
+            route.auth in ("admin", "server") or (server[0] == "2" and anonymous[0] != "2")
+        ):
+            yield route.method, route.path
+
+
 def who_may(whole: Whole, address: Address) -> list[str]:
     [route] = [route for route in whole.routes if (route.method, route.path) == address]
     return ["admin", "server"] if route.auth == "admin" else ["server"]
@@ -173,6 +205,34 @@ def test_whatever_admins_and_servers_may_change_is_in_a_table(whole: Whole) -> N
     """A new address fails here until somebody has said what it writes into the log, or why nothing."""
     assert sorted(addresses(whole)) == sorted([*WRITTEN, *NOT_WRITTEN])
     assert not [path for _, path in NOT_WRITTEN if "/admin/" in path], "what admins change is written down"
+
+
+def test_whatever_admins_and_servers_are_shown_is_in_a_table(whole: Whole) -> None:
+    """A new address fails here until somebody has said what looking at it leaves in the log."""
+    assert sorted(shown(whole)) == sorted([*LOOKED, *NOT_LOOKED])
+    assert not [path for _, path in NOT_LOOKED if "/admin/" in path], "what admins look at is written down"
+
+
+@pytest.mark.parametrize("address", LOOKED, ids=" ".join)
+async def test_each_look_is_written_down_or_refused(
+    whole: Whole, shop: Shop, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry is there before the answer: without it there is none."""
+
+    async def full(*_: object) -> str:
+        raise StorageFull
+
+    for who in who_may(whole, address):
+        sample = await shop.sample(address)
+        answer = await shop.send(address[0], sample, who)
+        assert answer.status == 200, answer.body
+        [entry] = await shop.entries(answer.headers["x-request-id"])
+        assert (entry.action, entry.actor) == (LOOKED[address], ACTORS[who])
+        assert SECRET not in repr(entry)
+        with monkeypatch.context() as patch:
+            patch.setattr(shop.lowtide.audit, "write", full)
+            answer = await shop.send(address[0], sample, who)
+        assert (answer.status, answer.json()["code"]) == (503, "storage_full")
 
 
 @pytest.mark.parametrize("address", WRITTEN, ids=" ".join)

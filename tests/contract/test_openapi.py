@@ -19,6 +19,7 @@ import lowtide
 from lowtide.api.declared import content, new
 from lowtide.api.openapi import TAGS, describe
 from lowtide.api.operation import errors_of
+from lowtide.api.table import is_repeatable
 from lowtide.kernel.errors import Conflict, NotFound
 from lowtide.kernel.http import Answer, Header, Request, Response, Route
 from lowtide.kernel.schema import Field, Model, Schema
@@ -170,6 +171,13 @@ class TestEveryRoute:
         ]
         for method, path in described - served:
             assert any(method == m and p.fullmatch(path) for m, p in patterns), (method, path)
+
+    def test_every_post_may_be_repeated(self, whole: Whole) -> None:
+        """A new address takes an Idempotency-Key; only uploads and other protocols have their own ways."""
+        own_ways = ("/v1/oauth/", "/v1/bridges/", "/v1/sync/", "/sync/")
+        for route in whole.routes:
+            if route.method == "POST" and not is_repeatable(route):
+                assert route.path.startswith(own_ways), route.path
 
 
 class TestDocument:

@@ -55,7 +55,8 @@ def sent(http: httpx2.Client, server: ServerProcess, block: Block, etag: str) ->
     first, *lines = head.splitlines()
     method, _, target = first.partition(" ")
     user = block.words[0]
-    headers = {"authorization": f"Bearer {server.token(user, server=user == 'backend')}"}
+    roles = ("developer",) if user == "dev" else ()
+    headers = {"authorization": f"Bearer {server.token(user, server=user == 'backend', roles=roles)}"}
     headers |= dict(line.split(": ", 1) for line in lines)
     if body:
         headers["content-type"] = "application/json"

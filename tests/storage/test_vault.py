@@ -192,6 +192,7 @@ class TestSecretKeyFile:
         path = tmp_path / "new" / "data.db.key"
         key = make_master(path, ids)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert make_master(path, ids) == load_master(path) == key
         assert len(key) == 32
         assert [file.name for file in path.parent.iterdir()] == ["data.db.key"]

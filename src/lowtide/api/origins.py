@@ -12,7 +12,10 @@ TOKENS = re.compile(
 )
 REMEMBERED = 256
 
-EXPOSED = b"x-request-id, retry-after, etag, location, ratelimit, ratelimit-policy"
+EXPOSED = (
+    b"x-request-id, retry-after, etag, location, ratelimit, ratelimit-policy, idempotency-replayed, "
+    b"www-authenticate, dpop-nonce"
+)
 """Headers that a browser's script may read besides the few that it always may."""
 MAX_AGE = b"600"
 """Seconds for which a browser may skip the preflight."""

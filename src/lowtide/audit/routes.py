@@ -5,9 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from lowtide.audit.checkpoints import Checkpoints
-from lowtide.audit.model import Entry, actor_of, via_of
-from lowtide.audit.service import Audit
 from lowtide.audit.store import Page, Search, search
+from lowtide.audit.trail import Trail
 from lowtide.kernel.errors import Malformed
 from lowtide.kernel.http import Request, Response, Route
 from lowtide.storage.db import Database
@@ -16,7 +15,7 @@ ENTRIES = "/v1/admin/audit"
 CHECKPOINT = "/v1/admin/audit/checkpoint"
 
 
-def audit_routes(audit: Audit, checkpoints: Checkpoints, database: Database) -> list[Route]:
+def audit_routes(trail: Trail, checkpoints: Checkpoints, database: Database) -> list[Route]:
     """``GET /v1/admin/audit`` and ``GET /v1/admin/audit/checkpoint``."""
 
     async def find(request: Request[None, Search]) -> Page:
@@ -25,17 +24,7 @@ def audit_routes(audit: Audit, checkpoints: Checkpoints, database: Database) -> 
         An admin sees what was done in the admin's own space; the app's own servers see everything.
         """
         asked = {name: value for name in Search.__struct_fields__ if (value := getattr(request.query, name))}
-        entry = Entry(
-            action="audit.read",
-            actor=actor_of(request.principal),
-            via=via_of(request.principal),
-            target=request.query.target or request.query.actor,
-            space=request.principal.space,
-            after=asked,
-            request=request.id,
-            personal={"ip": request.client} if request.client else {},
-        )
-        await database.write(lambda tx: audit.write(tx, entry))
+        await trail.look(request, "audit.read", request.query.target or request.query.actor, asked)
         wanted = request.query
         if not request.principal.server:
             if wanted.space not in ("", request.principal.space):
@@ -43,8 +32,9 @@ def audit_routes(audit: Audit, checkpoints: Checkpoints, database: Database) -> 
             wanted = msgspec.structs.replace(wanted, space=request.principal.space)
         return await database.read(lambda tx: search(tx, wanted))
 
-    async def checkpoint(_: Request[None, None]) -> Response:
+    async def checkpoint(request: Request[None, None]) -> Response:
         """A signed checkpoint of the log as it is now, to be kept elsewhere (C2SP signed note)."""
+        await trail.look(request, "audit.checkpoint")
         return Response(body=(await checkpoints.sign()).encode(), media_type="text/plain; charset=utf-8")
 
     return [

@@ -1,4 +1,4 @@
-"""What the app's own servers read and do: no rule binds them, so all of it is written down."""
+"""What no rule binds is written down: what the app's own servers read and do, and what admins look at."""
 
 from __future__ import annotations
 
@@ -26,29 +26,45 @@ class Trail:
 
         An entry that cannot be kept raises as ``Database.write`` does, and so refuses the request.
         """
-        keep = self.within(request, action, target)
-        if keep is not None:
-            await self._database.write(lambda tx: keep(tx, None))
+        if request.principal.server:
+            await self.look(request, action, target)
+
+    async def look(
+        self, request: Request[Any, Any], action: str, target: str = "", asked: Any = None
+    ) -> None:
+        """As ``tell``, whoever asks: for what is shown to admins and servers only. Of ``asked``, any JSON
+        value, a hash is kept."""
+        entry = entry_of(request, action, target, after=asked)
+        await self._database.write(lambda tx: self._audit.write(tx, entry))
 
     def within(self, request: Request[Any, Any], action: str, target: str = "") -> Keep | None:
         """What keeps an entry in the transaction of the change itself, if a server's token asks; else None.
 
         For ``Batch.keep``: an entry that cannot be kept undoes the change.
         """
-        who = request.principal
-        if not who.server:
+        if not request.principal.server:
             return None
-        entry = Entry(
-            action=action,
-            actor=actor_of(who),
-            via=via_of(who),
-            target=target,
-            space=who.space,
-            request=request.id,
-            personal={"ip": request.client} if request.client else {},
-        )
+        entry = entry_of(request, action, target)
 
         async def keep(tx: Tx, _: Any) -> None:
             await self._audit.write(tx, entry)
 
         return keep
+
+
+def entry_of(
+    request: Request[Any, Any], action: str, target: str, *, before: Any = None, after: Any = None
+) -> Entry:
+    """The entry for what ``request`` does: by whom, with what right, from where."""
+    who = request.principal
+    return Entry(
+        action=action,
+        actor=actor_of(who),
+        via=via_of(who),
+        target=target,
+        space=who.space,
+        before=before,
+        after=after,
+        request=request.id,
+        personal={"ip": request.client} if request.client else {},
+    )

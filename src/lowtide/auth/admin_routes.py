@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from lowtide.audit.trail import Trail
 from lowtide.auth.admin import MAX_PAGE, Admin, Known
 from lowtide.auth.answers import Account, Device, WayIn, account, device, way_in
 from lowtide.auth.deletion import Deletion
@@ -81,12 +82,13 @@ class Membership(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     roles: tuple[str, ...] = ()
 
 
-def admin_routes(admin: Admin, deletion: Deletion) -> list[Route]:
+def admin_routes(admin: Admin, deletion: Deletion, trail: Trail) -> list[Route]:
     """``/v1/admin/users`` and what is under it."""
 
     async def users(request: Request[None, UserQuery]) -> UserList:
-        """Users, the newest first. A search looks at every user."""
+        """Users, the newest first. A search looks at every user. Audited."""
         asked = request.query
+        await trail.look(request, "user.list", asked=msgspec.to_builtins(asked))
         found = await admin.search(asked.search, asked.before, asked.limit)
         return UserList([listed(user) for user in found])
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
+from lowtide.audit.model import actor_of, via_of
+from lowtide.audit.trail import Trail
 from lowtide.auth.keys import Keys, State
 from lowtide.kernel.errors import Conflict, NotFound
 from lowtide.kernel.http import Request, Response, Route
@@ -53,28 +53,29 @@ def auth_routes(keys: Keys) -> list[Route]:
     ]
 
 
-def key_routes(keys: Keys) -> list[Route]:
+def key_routes(keys: Keys, trail: Trail) -> list[Route]:
     """What admins do with the signing keys."""
 
     def shown() -> ShownKeys:
         return ShownKeys([ShownKey(k.kid, k.state, k.created_at, k.retires_at) for k in keys.all()])
 
-    async def listed(_: Request[None, None]) -> ShownKeys:
+    async def listed(request: Request[None, None]) -> ShownKeys:
         """One key signs (current), one is published and waits (next), old ones only verify."""
+        await trail.look(request, "key.list")
         return shown()
 
     async def rotate(request: Request[None, None]) -> ShownKeys:
         """The next key signs from now on; what the one before it signed stays good. It happens by itself
         every ninety days. At most once in ten minutes: every verifier must have heard of the next key."""
-        actor, via = _by(request)
-        await keys.rotate(actor, via=via, request=request.id)
+        who = request.principal
+        await keys.rotate(actor_of(who), via=via_of(who), request=request.id)
         return shown()
 
     async def revoke(request: Request[None, None]) -> None:
         """Every token that the key signed becomes invalid, on other nodes within a minute. For a key that
         may have been copied. Apps fetch new tokens with their refresh tokens, and nobody is signed out."""
-        actor, via = _by(request)
-        await keys.revoke(request.params["kid"], actor, via=via, request=request.id)
+        who = request.principal
+        await keys.revoke(request.params["kid"], actor_of(who), via=via_of(who), request=request.id)
 
     return [
         Route(
@@ -106,9 +107,3 @@ def key_routes(keys: Keys) -> list[Route]:
             tags=("admin",),
         ),
     ]
-
-
-def _by(request: Request[Any, Any]) -> tuple[str, str]:
-    """(actor, via) of an audit entry."""
-    who = request.principal
-    return f"{'server' if who.server else 'user'}:{who.user}", f"session:{who.session}" if who.session else ""

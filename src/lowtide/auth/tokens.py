@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 import msgspec
@@ -95,15 +95,23 @@ class Tokens:
         ttl: int = 3600,
         claims: Mapping[str, Any] | None = None,
         server: bool = False,
+        roles: Sequence[str] = (),
         jkt: str = "",
     ) -> str:
         """A token for ``user``, of no session, that is good for ``ttl`` seconds.
 
         ``claims`` are the app's own, any JSON; streams may use them as keys. ``server``: for the app's own
-        code, which no write rule binds. ``jkt``: the thumbprint of the key that must be proved with it.
-        Raises as ``issue`` does.
+        code, which no write rule binds. ``roles``: what the user is in the space. ``jkt``: the thumbprint of
+        the key that must be proved with it. Raises as ``issue`` does.
         """
-        who = Principal(user=user, space=_space(space), claims=dict(claims or {}), server=server, jkt=jkt)
+        who = Principal(
+            user=user,
+            space=_space(space),
+            claims=dict(claims or {}),
+            server=server,
+            roles=tuple(roles),
+            jkt=jkt,
+        )
         return self.issue(who, ttl=ttl)
 
     def issue(self, who: Principal, *, ttl: int) -> str:

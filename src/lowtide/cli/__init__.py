@@ -105,6 +105,13 @@ def _add_development(commands: Any) -> None:
         help="a claim of the app's own; repeatable",
     )
     token.add_argument(
+        "--role",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="what the user is in the space, such as developer; repeatable",
+    )
+    token.add_argument(
         "--server", action="store_true", help="for the app's own servers: no write rule binds it"
     )
 

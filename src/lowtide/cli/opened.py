@@ -7,7 +7,7 @@ import getpass
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -55,13 +55,13 @@ def with_reader(
     return asyncio.run(opened())
 
 
-def by_hand(action: str, target: str = "", space: str = "main") -> Entry:
-    """The entry of a command: ``action``, done by the account that runs it."""
+def by_hand(action: str, target: str = "", space: str = "main", after: Any = None) -> Entry:
+    """The entry of a command: ``action``, done by the account that runs it. Of ``after`` a hash is kept."""
     try:
         account = getpass.getuser()
     except (KeyError, OSError):
         account = str(os.getuid())
-    return Entry(action=action, actor=f"cli:{account}", via="cli", target=target, space=space)
+    return Entry(action=action, actor=f"cli:{account}", via="cli", target=target, space=space, after=after)
 
 
 def with_backend(settings: Settings, app: App, work: Callable[[Lowtide], Awaitable[T]]) -> T:

@@ -7,11 +7,12 @@ import json
 import re
 from typing import Any
 
+from lowtide.auth.users import check_roles
 from lowtide.cli.keys import open_keys
 from lowtide.cli.opened import by_hand, with_reader
 from lowtide.cli.project import open_project
 from lowtide.kernel.clock import SystemClock
-from lowtide.kernel.errors import SetupError
+from lowtide.kernel.errors import Malformed, SetupError
 from lowtide.opening import open_tokens
 from lowtide.storage.db import Database
 
@@ -27,14 +28,21 @@ def run(arguments: argparse.Namespace) -> None:
         clock = SystemClock()
         tokens = open_tokens(settings, await open_keys(settings, database), clock, app.name)
         try:
+            check_roles(arguments.role)
             return tokens.sign(
-                arguments.user, space=arguments.space, ttl=ttl, claims=claims, server=arguments.server
+                arguments.user,
+                space=arguments.space,
+                ttl=ttl,
+                claims=claims,
+                server=arguments.server,
+                roles=arguments.role,
             )
-        except ValueError as error:
+        except (Malformed, ValueError) as error:
             raise SetupError(f"There can be no such token: {error}.", hint="Change the arguments.") from error
 
     kind = "server" if arguments.server else "user"
-    entry = by_hand("token.issue", f"{kind}:{arguments.user}", arguments.space)
+    after = {"roles": arguments.role} if arguments.role else None
+    entry = by_hand("token.issue", f"{kind}:{arguments.user}", arguments.space, after)
     print(with_reader(settings, sign, entry))
 
 

@@ -129,7 +129,7 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
         """Server-sent events. `put` has a record that is new or has changed, `remove` the model and id of one
         that is deleted or not the user's any more, in the order of the changes. `ready` follows when all is
         told, with the cursor for the next time (also as the event's id). `reset`: drop what you hold, for
-        everything is told anew. The stream ends with the token; an EventSource goes on where it was."""
+        everything is told anew. The stream ends with the token."""
         who = request.principal
         if who.server:
             raise Forbidden("A server's token receives no streams.", hint="Follow changes as a user.")
@@ -150,7 +150,7 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
             produces="text/event-stream",
             summary="Follow changes as they happen",
             errors=(Forbidden, NotFound, TooManyBuckets),
-            headers=(Header("Last-Event-ID", "The cursor, as a browser's EventSource sends it."),),
+            headers=(Header("Last-Event-ID", "The cursor, as readers of server-sent events send it."),),
             tags=("records",),
         ),
         Route(

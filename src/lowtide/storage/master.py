@@ -59,7 +59,7 @@ def make_master(path: Path, ids: Ids) -> bytes:
     key = bytes.fromhex(ids.token() + ids.token())
     draft = path.with_name(f"{path.name}.{ids.token()[:8]}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(handle, "wb") as file:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from lowtide.audit import Audit, Entry
+from lowtide.audit import Audit
+from lowtide.audit.trail import Trail, entry_of
 from lowtide.kernel.errors import AddressRefused, Conflict, Malformed, NotFound
 from lowtide.kernel.http import Request, Route
 from lowtide.storage.db import Tx
@@ -20,6 +21,10 @@ Event = Annotated[str, msgspec.Meta(pattern=r"^(\*|[a-z_]{1,40}\.(\*|[a-z_]{1,40
 Names = Annotated[
     list[Annotated[str, msgspec.Meta(min_length=1, max_length=128)]], msgspec.Meta(max_length=MAX_NAMED)
 ]
+
+
+SET_UP = ("url", "events", "models", "spaces", "data", "enabled")
+"""What of an endpoint is hashed into the audit log, before and after a change."""
 
 
 class NewWebhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,23 +71,24 @@ class Switch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool
 
 
-def webhook_routes(webhooks: Webhooks, audit: Audit, wake: Callable[[], None]) -> list[Route]:
-    """``/v1/admin/webhooks``. Every change is an entry of the audit log."""
+def webhook_routes(webhooks: Webhooks, audit: Audit, trail: Trail, wake: Callable[[], None]) -> list[Route]:
+    """``/v1/admin/webhooks``. Every change and every look is an entry of the audit log."""
     path, one = "/v1/admin/webhooks", "/v1/admin/webhooks/{id}"
+
+    async def known(tx: Tx, id: str) -> Any:
+        """How the endpoint is set up, None where there is none."""
+        found = [endpoint for endpoint in await webhooks.endpoints(tx) if endpoint.id == id]
+        return {name: getattr(found[0], name) for name in SET_UP} if found else None
 
     async def change(
         request: Request[Any, None], action: str, id: str, work: Callable[[Tx], Awaitable[T]]
     ) -> T:
-        who = request.principal
-        actor = f"server:{who.user}" if who.server else f"user:{who.user}"
-        via = f"session:{who.session}" if who.session else ""
-
         async def audited(tx: Tx) -> T:
+            before = await known(tx, id)
             result = await work(tx)
-            target = f"webhook:{id or (result[0].id if isinstance(result, tuple) else '')}"
-            await audit.write(
-                tx, Entry(action=action, actor=actor, via=via, target=target, request=request.id)
-            )
+            changed = id or (result[0].id if isinstance(result, tuple) else "")
+            after = await known(tx, changed)
+            await audit.write(tx, entry_of(request, action, f"webhook:{changed}", before=before, after=after))
             return result
 
         return await webhooks.database.write(audited)
@@ -97,8 +103,9 @@ def webhook_routes(webhooks: Webhooks, audit: Audit, wake: Callable[[], None]) -
         webhook, secret = await change(request, "webhook.create", "", add)
         return MadeWebhook(webhook, secret)
 
-    async def list_(_: Request[None, None]) -> WebhookList:
+    async def list_(request: Request[None, None]) -> WebhookList:
         """The oldest first, without their secrets."""
+        await trail.look(request, "webhook.list")
         return WebhookList(await webhooks.database.read(webhooks.endpoints))
 
     async def rotate(request: Request[None, None]) -> NewSecret:
@@ -120,6 +127,7 @@ def webhook_routes(webhooks: Webhooks, audit: Audit, wake: Callable[[], None]) -
     async def tries(request: Request[None, None]) -> TryList:
         """The latest first, 100 at most; a status of 0 is no answer."""
         id = request.params["id"]
+        await trail.look(request, "webhook.read", f"webhook:{id}")
         return TryList(await webhooks.database.read(lambda tx: webhooks.tries(tx, id)))
 
     async def test(request: Request[None, None]) -> Sent:
@@ -143,7 +151,7 @@ def webhook_routes(webhooks: Webhooks, audit: Audit, wake: Callable[[], None]) -
     return [
         route(
             "POST", path, make, "Send events to a server", body=NewWebhook, response=MadeWebhook,
-            status=201, errors=(AddressRefused, Conflict, Malformed), key="none",
+            status=201, errors=(AddressRefused, Conflict, Malformed),
         ),
         route("GET", path, list_, "List webhooks", response=WebhookList),
         route("PATCH", one, switch, "Switch a webhook on or off", body=Switch, errors=missing),

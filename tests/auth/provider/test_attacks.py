@@ -565,7 +565,7 @@ class TestAdmin:
         assert await error_of(house, flow.redeem(later, client_id="new")) == "invalid_grant"
         assert "consent" in Form((await browser.get(f"{AUTHORIZE}?{flow.query()}")).body).forms
         audited = [action for action in await house.world.actions() if action.startswith("client.")]
-        assert sorted(audited) == ["client.delete", "client.put", "client.put"]
+        assert sorted(audited) == ["client.delete", "client.list", "client.put", "client.put"]
 
     @pytest.mark.parametrize(
         "changed",

@@ -1,4 +1,4 @@
-"""Registering clients: for admins and the app's own servers. Every change is in the audit log."""
+"""Registering clients: for admins and the app's own servers. Every change and look is in the audit log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from lowtide.audit import Audit, Entry
+from lowtide.audit import Audit
+from lowtide.audit.trail import Trail, entry_of
 from lowtide.auth.provider.clients import Clients
 from lowtide.auth.provider.model import OWN
 from lowtide.auth.provider.store import ProviderStore
@@ -38,9 +39,11 @@ class ClientAdmin:
         self._clients = clients
         self._sessions = sessions
         self._audit = audit
+        self._trail = Trail(audit, database)
 
-    async def list_all(self, _: Request[None, None]) -> ClientList:
+    async def list_all(self, request: Request[None, None]) -> ClientList:
         """Every client; nobody can read a secret back."""
+        await self._trail.look(request, "client.list")
         kept = await self._database.read(self._store.clients)
         fixed = self._clients.fixed
         return ClientList([*fixed.values(), *(client for client in kept if client.id not in fixed)])
@@ -101,20 +104,14 @@ class ClientAdmin:
         before: Client | None,
         after: Client | None,
     ) -> None:
-        who = request.principal
-        await self._audit.write(
-            tx,
-            Entry(
-                action=action,
-                actor=f"{'server' if who.server else 'user'}:{who.user}",
-                via=f"session:{who.session}" if who.session else "",
-                target=f"client:{id}",
-                space=who.space,
-                before=None if before is None else msgspec.to_builtins(before),
-                after=None if after is None else msgspec.to_builtins(after),
-                request=request.id,
-            ),
+        entry = entry_of(
+            request,
+            action,
+            f"client:{id}",
+            before=None if before is None else msgspec.to_builtins(before),
+            after=None if after is None else msgspec.to_builtins(after),
         )
+        await self._audit.write(tx, entry)
 
     def routes(self) -> list[Route]:
         """``/v1/admin/clients``"""
