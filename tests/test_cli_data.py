@@ -130,6 +130,27 @@ class TestRecords:
         _, after, _ = told("export", "todo", "--space", "other")
         assert json.loads(after) == json.loads(before) == json.loads(self.LINES)
 
+    @pytest.mark.parametrize("name", ["todo.ndjson", "todo.csv"])
+    def test_an_export_holds_every_text(self, project: Path, told: Told, name: str) -> None:
+        """Whatever ends a line somewhere, and as long as a record may be."""
+        odd = {"title": "old\rMac \u2028 \u0085", "notes": "\r\n;", "labels": ["x" * 140_000]}
+        sent = json.loads(self.LINES) | odd
+        Path("in.ndjson").write_text(json.dumps(sent) + "\n")
+        assert told("import", "todo", "in.ndjson")[0] == 0
+        assert told("export", "todo", "-o", name)[0] == 0
+        code, _, err = told("import", "todo", name, "--space", "other")
+        assert (code, err) == (0, "1 records imported, 0 lines refused.\n")
+        assert json.loads(told("export", "todo", "--space", "other")[1]) == sent
+
+    def test_a_cell_beyond_all_limits_is_one_line_that_is_refused(self, project: Path, told: Told) -> None:
+        """The lines behind it are imported."""
+        cells = [f"t{n},ann,l1,{title}" for n, title in enumerate(["Milk", "x" * 2**21, "Bread"])]
+        Path("in.csv").write_text("\n".join(["id,team_id,list_id,title", *cells, ""]))
+        code, _, err = told("import", "todo", "in.csv")
+        assert code == 1
+        assert err.startswith("line 3: ")
+        assert err.endswith("2 records imported, 1 lines refused.\n")
+
     def test_a_line_that_cannot_be_imported_is_told_and_the_others_are(
         self, project: Path, told: Told
     ) -> None:

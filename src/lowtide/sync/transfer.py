@@ -34,6 +34,17 @@ _encode = msgspec.json.Encoder().encode
 _parse = msgspec.json.Decoder().decode
 
 
+class _Lines:
+    """Where a CSV writer writes: lines end as they do on this system's text files, yet a carriage return in a
+    cell is quoted, which the writer does only for what ends its own lines."""
+
+    def __init__(self, out: TextIO):
+        self._out = out
+
+    def write(self, line: str) -> None:
+        self._out.write(line.removesuffix("\r\n") + "\n")
+
+
 class Refused(msgspec.Struct, frozen=True):
     """A line that was not imported, and why."""
 
@@ -64,7 +75,7 @@ async def export(
     """
     declared = _model(schema, model)
     names = ["id", *declared.fields]
-    table = csv.writer(out, lineterminator="\n") if format == "csv" else None
+    table = csv.writer(_Lines(out)) if format == "csv" else None
     if table is not None:
         table.writerow(names)
     after, done = "", 0
@@ -147,13 +158,21 @@ async def import_(
 
 def _records(lines: TextIO, format: FileFormat) -> Iterator[tuple[int, dict[str, Any] | Exception]]:
     if format == "csv":
+        # The module's bound is for all of the process, and half of what a text may be.
+        csv.field_size_limit(4 * MAX_RECORD_BYTES)
         reader = csv.DictReader(lines)
-        for row in reader:
+        while True:
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield reader.reader.line_num, ValueError(str(error))
+                continue
             if None in row or None in row.values():
                 yield reader.line_num, ValueError("the line has more or fewer cells than the header")
             else:
                 yield reader.line_num, dict(row)
-        return
     for number, line in enumerate(_bounded(lines), 1):
         if not line.strip():
             continue
