@@ -111,6 +111,15 @@ class Membership(Model):
 
 
 @app.model
+class Loan(Model):
+    """Who may read a team for a while; nobody yet."""
+
+    user_id = Text(optional=True)
+    team_id = Text()
+    write = anyone
+
+
+@app.model
 class Task:
     """A team's."""
 
@@ -120,6 +129,7 @@ class Task:
 
 app.stream("all", carries=[Item, Diary, Private, Closed, Membership])
 app.stream("team", carries={Task: "team_id"}, keys=Membership.where(user_id=me).team_id)
+app.stream("lent", carries={Task: "team_id"}, keys=Loan.where(user_id=me).team_id)
 
 SCHEMA = with_system(app.compile())
 STREAMS = Streams(SCHEMA)
@@ -513,6 +523,32 @@ def test_a_rule_sees_what_its_own_transaction_did_before() -> None:
     merge, results, _ = run(None, join, task, bad, holdings=holdings)
     assert {r.status for r in results} == {"refused"}
     assert not merge.holds(ANN, "team", "t1")
+
+
+def test_a_membership_of_nobody_is_nobodys() -> None:
+    """Not even of a user who is called as Python calls nothing."""
+    who = Principal(user="None")
+    join = mutation("put", "loan", team_id="t1", n=1)
+    merge, results, _ = run(None, join, who=who)
+    assert results[0].status == "applied"
+    assert not merge.holds(who, "lent", "t1")
+
+
+def test_a_device_does_not_lose_to_its_own_earlier_write() -> None:
+    """Its clock was set right in between, or a write came without a time: its order is its numbers'."""
+    stored = record("item", at=200, by="mine", title="t", notes="earlier")
+    merge, results, after = run(stored, mutation("patch", "item", at=100, notes="later"))
+    assert after is not None
+    assert after.data["notes"] == "later"
+    assert after.stamp("notes") == (200, "mine")
+    # Another device's words may be among those that it replaced.
+    assert losses(merge) == [("notes", "earlier", "mine")]
+    assert results[0].status == "merged"
+    _, _, after = run(
+        record("item", at=200, by="other", title="t", notes="o"), mutation("patch", "item", notes="m")
+    )
+    assert after is not None
+    assert after.data["notes"] == "o"
 
 
 def test_a_unique_value_is_taken_once() -> None:

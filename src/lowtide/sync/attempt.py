@@ -204,19 +204,18 @@ class Attempt:
             theirs_stamp = current.stamp(name)
             # Who waits for the answer writes now, whatever another node's clock says.
             later = self._transaction.online or stamp >= theirs_stamp
+            own = theirs_stamp[1] == stamp[1]
             context = self._context(model, key, name, later)
             try:
                 if base is not None and name in base:
                     merged = merge_field(field, base[name], mine, theirs, later, context)
-                elif (
-                    mutation.exact
-                    or self._principal.server
-                    or (field.merge == "latest" and theirs_stamp[1] == stamp[1])
-                ):
+                elif mutation.exact or self._principal.server or (own and field.merge == "latest"):
                     # The server's code means what it says; a device knows the value that it wrote itself.
                     merged = merge_field(field, theirs, mine, theirs, later, context)
                 else:
-                    merged = merge_unseen(field, mine, theirs, later, context)
+                    # Where others' words may be in what a device wrote last, it is newer all the same: its
+                    # order is that of its numbers, whatever its clock did in between.
+                    merged = merge_unseen(field, mine, theirs, later or own, context)
             except ValueError as error:
                 raise Refuse(Refusal("invalid", f"{name}: {error}", "Change the value.")) from None
             if merged.fault:
@@ -402,8 +401,8 @@ class Attempt:
             for record, change in ((before, -1), (after, +1)):
                 if record is None or record.deleted:
                     continue
-                held = self._state.holdings.get((key[0], str(record.data.get(lookup.match))))
-                taken = _taken(lookup, key[2], record.data)
+                user, taken = record.data.get(lookup.match), _taken(lookup, key[2], record.data)
+                held = None if user is None else self._state.holdings.get((key[0], str(user)))
                 if held is None or taken is None:
                     continue
                 counts = held.setdefault(lookup, {})
