@@ -131,6 +131,7 @@ class TestSetting:
             ("iloveyouiloveyou", "predictable"),
             ("qwertyuiopasdfghjkl", "predictable"),
             ("123412341234123412", "predictable"),
+            ("Ann@Example.com", "predictable"),
         ],
     )
     async def test_a_weak_one_is_refused_before_the_code_is_used(
@@ -325,6 +326,8 @@ class TestBlocklist:
             ("1111222233334444", "predictable"),
             ("notesnotes12345", "predictable"),
             ("annabelle.smith!!!", "predictable"),
+            ("Annabelle.Smith@example.com", "predictable"),
+            ("annabelle.smith@example.com1!", "predictable"),
         ],
     )
     def test_what_others_try_first_does_not(self, password: str, why: str) -> None:

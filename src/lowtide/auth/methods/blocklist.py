@@ -64,7 +64,8 @@ class Blocklist:
     def weakness(self, password: str, context: Iterable[str] = ()) -> Weakness | None:
         """Why ``password`` should not be one; None for a good one.
 
-        ``context``: words that belong to the app or the user, such as its name and their address.
+        ``context``: what belongs to the app or the user, such as its name and their address; each as a whole,
+        and by its words.
         """
         if self._common is None:
             packed = (folder_of("lowtide.auth.methods") / "common.txt.gz").read_bytes()
@@ -74,7 +75,7 @@ class Blocklist:
             return "common"
         if self._leaked is not None and self._leaked.has(password):
             return "leaked"
-        near = {word for text in context for word in _words(text.casefold())}
+        near = {word for text in context for word in (text.casefold(), *_words(text.casefold()))}
         if _parts(_unit(folded), self._common, near) < PARTS:
             return "predictable"
         return None
@@ -150,6 +151,7 @@ def _parts(text: str, common: frozenset[str], near: set[str]) -> int:
     A run (``aaaa``, ``4567``, ``asdf``) and a word of the context is one, a common password two, any other
     character one.
     """
+    longest = max(LONGEST, *map(len, near)) if near else LONGEST
     found, at = 0, 0
     while at < len(text):
         run = at + 1
@@ -157,7 +159,7 @@ def _parts(text: str, common: frozenset[str], near: set[str]) -> int:
             run += 1
         # A run is a pattern from three characters on: two neighbours are chance.
         length, cost = (run - at, 1) if run - at >= 3 else (1, 1)
-        for size in range(min(LONGEST, len(text) - at), WORD - 1, -1):
+        for size in range(min(longest, len(text) - at), WORD - 1, -1):
             word = text[at : at + size]
             if size > length and (word in near or word in common):
                 length, cost = size, 1 if word in near else 2

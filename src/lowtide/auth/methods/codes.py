@@ -232,14 +232,18 @@ class Codes:
             raise InvalidGrant("The code is wrong.", hint="Look at the latest message.", tries_left=left)
         raise InvalidGrant("The code has expired or was used, or tried too often.", tries_left=0)
 
-    async def check(self, flow_id: str, code: str | None) -> None:
-        """Raise what ``finish`` would for a flow that is over, or waits: before anything dear is done."""
+    async def check(self, flow_id: str, code: str | None) -> str:
+        """The address of a flow that can be finished: before anything dear is done.
+
+        Raises what ``finish`` would for one that is over, or waits.
+        """
         digest, now = _digest(flow_id), self._clock.now()
         rows = await self._database.read(lambda tx: tx.fetch(_QUERIES["find_flow"], digest, now))
         if not rows:
             raise InvalidGrant("The code has expired or was used, or tried too often.", tries_left=0)
         if code is None and rows[0][0] is None:
             raise SignInPending(retry_after=2)
+        return str(rows[0][1])
 
     async def look(self, link: str) -> Asked | None:
         """What to show to whoever opened the link; None for one that is used, expired or none."""

@@ -129,9 +129,9 @@ class Email:
             ip=request.client,
         )
 
-    async def check(self, flow_id: str, code: str | None) -> None:
-        """Raise as ``prove`` does for a flow that is over, or waits; it goes on."""
-        await self._codes.check(flow_id, code)
+    async def check(self, flow_id: str, code: str | None) -> str:
+        """The address of a flow, which goes on. Raises as ``prove`` for one that is over, or waits."""
+        return await self._codes.check(flow_id, code)
 
     async def prove(self, flow_id: str, code: str | None, request: str) -> Proof:
         """What a flow has proved; it is over. Raises ``InvalidGrant``, ``SignInPending``."""

@@ -77,8 +77,8 @@ def password_routes(
         once they are signed in.
         """
         body, ask = request.body, await signing.ask(request, request.body)
-        await email.check(body.flow_id, body.code)
-        given = await passwords.screened(body.password, email=None, beside=False)
+        address = await email.check(body.flow_id, body.code)
+        given = await passwords.screened(body.password, email=address, beside=False)
         kept = await passwords.hash(given)
         proof = await email.prove(body.flow_id, body.code, request.id)
         done = await signing.complete(proof, ask, body)

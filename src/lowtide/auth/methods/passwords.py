@@ -114,7 +114,7 @@ class Passwords:
             await self._failed(who.user, request, ip, "")
             raise InvalidGrant("The present password is wrong.")
 
-    async def screened(self, password: str, *, email: str | None, beside: bool) -> str:
+    async def screened(self, password: str, *, email: str, beside: bool) -> str:
         """``password`` as it is hashed, if it may be one. Raises ``PasswordRefused`` with a ``reason``.
 
         ``beside``: a second factor stands beside it, and has to.
@@ -128,7 +128,7 @@ class Passwords:
                 reason="too_short",
                 least=least,
             )
-        context = (self._app, email or "")
+        context = (self._app, email)
         if weakness := await asyncio.to_thread(self._blocklist.weakness, given, context):
             raise PasswordRefused(
                 "Others would try this password first.",

@@ -18,7 +18,7 @@ INSERT INTO code_flow (id, channel, address, code, link, number, tries, device, 
 VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8, $9, $10)
 
 -- name: find_flow
-SELECT confirmed_at FROM code_flow WHERE id = $1 AND expires_at > $2 AND ended_at IS NULL
+SELECT confirmed_at, address FROM code_flow WHERE id = $1 AND expires_at > $2 AND ended_at IS NULL
 
 -- name: try_code
 UPDATE code_flow SET tries = tries + 1
