@@ -445,7 +445,7 @@ class Lowtide:
             *admin_routes(Admin(self.database, self.accounts), self.deletion, trail),
             *attestation_routes(self.attestation),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
-            *sync_routes(self.sync, trail),
+            *sync_routes(self.sync, trail, self._versions.check_said),
             *audit_routes(trail, self.checkpoints, self.database),
             *webhook_routes(self.webhooks, self.audit, trail, self.jobs.wake),
             *records_routes(Records(self.sync, self.clock, self.ids), self.clock, trail),

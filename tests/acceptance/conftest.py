@@ -13,6 +13,8 @@ from tests.acceptance import scenarios
 from tests.postgres_server import PostgresServer
 from tests.server_process import ServerProcess
 
+STORE = "https://apps.apple.com/app/id1"
+
 
 class Scenario(Protocol):
     """Runs a scenario and returns its report; see ``scenarios.run``."""
@@ -51,7 +53,10 @@ def shared_server(
 ) -> Iterator[ServerProcess]:
     """One server for every scenario that leaves it as it is; each has a space of its own."""
     folder = tmp_path_factory.mktemp("server")
-    with ServerProcess(folder, scenarios.APPS["crew"], "crew", postgres=database()) as server:
+    settings = {"min_app_versions": f"ios 2.1.0 {STORE}"}
+    with ServerProcess(
+        folder, scenarios.APPS["crew"], "crew", postgres=database(), settings=settings
+    ) as server:
         yield server
         assert server.stop() == 0, server.log()[-4000:]
 

@@ -13,7 +13,7 @@ from pycrdt import Doc, Text
 from lowtide.declare.clientschema import client_schema
 from lowtide.sync.system import with_system
 from tests.acceptance import crew, crew_last_year
-from tests.acceptance.conftest import Scenario
+from tests.acceptance.conftest import STORE, Scenario
 from tests.acceptance.scenarios import NODE
 
 MODES = pytest.mark.parametrize("mode", ["legacy", "requests"])
@@ -426,3 +426,12 @@ def test_a_transaction_beyond_every_limit_is_reported_and_passed_by(scenario: Sc
     assert any("5001 changes" in row["message"] for row in seen["rejections"])
     assert any(row["size"] > 300_000 for row in seen["rejections"]), "the content did not come back"
     assert sorted(result["code"] for result in seen["heard"]) == [code for code, _ in codes]
+
+
+@WAYS
+def test_an_app_that_is_too_old_gives_up_what_it_holds(scenario: Scenario, mode: str, transport: str) -> None:
+    """Its uploads are taken, also later ones; its downloads are refused until it is updated."""
+    seen = scenario("outdated", mode=mode, transport=transport)
+    assert seen["before"] == {"connected": False, "hasSynced": False, "refused": True}
+    assert seen["outdated"] == [{"minimum": "2.1.0", "store": STORE}], "told once, and with the address"
+    assert seen["statuses"] == [200]

@@ -42,6 +42,14 @@ def test_whatever_else_passes(header: bytes | None) -> None:
     VERSIONS.check(header)
 
 
+@pytest.mark.parametrize("said", [None, 1, True, ["ios/1"], {"ios": 1}, "", "ios", "\ud800", "ios/2.1"])
+def test_what_an_app_says_in_a_body_may_be_anything(said: object) -> None:
+    """Any JSON; only a version that is too old is refused."""
+    VERSIONS.check_said(said)
+    with pytest.raises(AppTooOld):
+        VERSIONS.check_said("ios/2.0.3 (1207)")
+
+
 @pytest.mark.parametrize(
     "text",
     ["ios", "ios two", "ios 2 http://plain.example", "ios 1.2.3.4.5", "ios 1..2", "2.1", "ios 1 a b"],

@@ -120,7 +120,9 @@ async def test_a_servers_read_is_written_down(tmp_path: Path) -> None:
     """What the app's own server pulls is an entry before the answer; what a user pulls is none."""
     async with running(tmp_path / "data.db") as lowtide:
         pull = next(
-            route for route in sync_routes(lowtide.sync, trail_of(lowtide)) if route.path == "/v1/sync/pull"
+            route
+            for route in sync_routes(lowtide.sync, trail_of(lowtide), lambda _: None)
+            if route.path == "/v1/sync/pull"
         )
         body = PullRequest()
         await pull.handler(Request(body=body, query=None, who=Principal(user="ann"), id="r1"))
@@ -142,7 +144,9 @@ async def test_what_cannot_be_written_down_is_not_done(
 
         monkeypatch.setattr(lowtide.audit, "write", full)
         pull = next(
-            route for route in sync_routes(lowtide.sync, trail_of(lowtide)) if route.path == "/v1/sync/pull"
+            route
+            for route in sync_routes(lowtide.sync, trail_of(lowtide), lambda _: None)
+            if route.path == "/v1/sync/pull"
         )
         with pytest.raises(StorageFull):
             await pull.handler(

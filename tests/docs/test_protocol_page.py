@@ -90,7 +90,7 @@ def test_every_address_is_listed() -> None:
     """The table has each route with its method and who may ask, and none that is not there."""
     nothing: Any = cast(Any, None)
     routes = [
-        *sync_routes(nothing, nothing),
+        *sync_routes(nothing, nothing, nothing),
         *auth_routes(nothing),
         *health_routes({}, Load()),
         *problem_routes(),

@@ -143,7 +143,7 @@ class Server:
             database, bus, jobs, world.clock, ids, queues={"default": 2}, lease=LEASE, poll=LEASE
         )
         self._edge = Edge(
-            routes(self.sync, Trail(Audit(world.clock, ids), database)),
+            routes(self.sync, Trail(Audit(world.clock, ids), database), lambda _: None),
             authenticate=self._who,
             clock=world.clock,
             ids=ids,

@@ -17,7 +17,7 @@ export interface ConnectionOptions {
   readonly background?: 'pause' | 'stay';
   /** Milliseconds for sending what waits when the app goes to the background. iOS gives 30,000 at most. */
   readonly grace?: number;
-  /** Of the SDK's `connect`; `params` and pauses are added to. */
+  /** Of the SDK's `connect`; `params`, `appMetadata` and pauses are added to. */
   readonly sync?: SyncOptions;
 }
 
@@ -159,6 +159,7 @@ export class Connection {
       return;
     }
     const params = { ...sync.params, ...(manner === 'defer' && { metered }) };
+    const version = this.#connector.appVersion;
     const shown = JSON.stringify(params);
     if (this.#shown === shown) return;
     this.#shown = shown;
@@ -167,6 +168,7 @@ export class Connection {
       retryDelayMs: RETRY * (0.5 + Math.random()),
       crudUploadThrottleMs: COALESCE,
       ...sync,
+      appMetadata: { ...(version && { app_version: version }), ...sync.appMetadata },
       params
     });
   }

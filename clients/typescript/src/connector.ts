@@ -49,7 +49,16 @@ interface Told {
   refused: readonly Refusal[];
   merged: readonly MergedChange[];
   upload: { readonly status: number; readonly code: string };
+  outdated: Outdated;
   error: unknown;
+}
+
+/** This version of the app is no longer served. */
+export interface Outdated {
+  /** The oldest version that is. */
+  readonly minimum: string;
+  /** Where a newer one is; empty if the server does not say. */
+  readonly store: string;
 }
 
 export interface ConnectorOptions {
@@ -62,6 +71,8 @@ export interface ConnectorOptions {
   readonly onMerged?: (changes: readonly MergedChange[]) => void;
   /** Hears of every answer to an upload, and of its absence as status 0. */
   readonly onUpload?: (answer: { readonly status: number; readonly code: string }) => void;
+  /** Hears, once in a connection, that this version of the app is too old to download. */
+  readonly onOutdated?: (event: Outdated) => void;
   /** Hears of an audit that failed: it is tried again tomorrow. */
   readonly onError?: (error: unknown) => void;
   /** Milliseconds between two audits of what the device holds; a day unless given. */
@@ -93,6 +104,7 @@ export class LowtideConnector implements PowerSyncBackendConnector {
   #failures = 0;
   #notBefore = 0;
   #failed: unknown;
+  #asked = false; // in this connection: which version is wanted
   #audited = 0;
   #uploading: Promise<void> = Promise.resolve();
   #quiet: (() => void) | null = null;
@@ -103,12 +115,18 @@ export class LowtideConnector implements PowerSyncBackendConnector {
     this.#events.on('refused', (event) => options.onRefused?.(event));
     this.#events.on('merged', (event) => options.onMerged?.(event));
     this.#events.on('upload', (event) => options.onUpload?.(event));
+    this.#events.on('outdated', (event) => options.onOutdated?.(event));
     this.#events.on('error', (event) => options.onError?.(event));
     this.#tokens = typeof options.tokens === 'function' ? called(options.tokens) : options.tokens;
   }
 
   get endpoint(): string {
     return this.#http.endpoint;
+  }
+
+  /** What the server is told of this version. */
+  get appVersion(): string | undefined {
+    return this.#http.appVersion;
   }
 
   /** Before the first write: notes when each change is made from now on. */
@@ -121,7 +139,8 @@ export class LowtideConnector implements PowerSyncBackendConnector {
     let before = false;
     this.#quiet?.();
     this.#quiet = db.registerListener({
-      statusChanged: ({ connected, downloading }) => {
+      statusChanged: ({ connected, downloading, downloadError }) => {
+        if (downloadError?.message.includes('app_too_old')) void this.#ask();
         if (connected && !before) this.hurry();
         before = connected;
         if (!connected || downloading || Date.now() - this.#audited < this.#auditEvery) return;
@@ -129,6 +148,22 @@ export class LowtideConnector implements PowerSyncBackendConnector {
         void this.audit(db).catch((error: unknown) => this.#events.emit('error', error));
       }
     });
+  }
+
+  /** The SDK was told that the app is too old, but not in what words: each of its transports has its own. */
+  async #ask(): Promise<void> {
+    if (this.#asked) return;
+    this.#asked = true;
+    try {
+      await this.#http.send('GET', '/v1/sync/conflicts'); // any address that asks for the version before the token
+    } catch (error) {
+      if (!isError(error, 'app_too_old')) {
+        this.#asked = false;
+        return;
+      }
+      const { minimum, store } = error.problem;
+      this.#events.emit('outdated', { minimum: String(minimum), store: String(store ?? '') });
+    }
   }
 
   /** Let go of the database. */
@@ -172,6 +207,7 @@ export class LowtideConnector implements PowerSyncBackendConnector {
 
   /** A new connection begins, or another user: no token of before is used again. */
   begin(): void {
+    this.#asked = false;
     this.#given = undefined;
     this.#tokens.forget?.();
   }

@@ -14,7 +14,7 @@ export type {
 } from './answers.js';
 export type { OwnAccount } from './account.js';
 export type { Connection, ConnectionOptions } from './connection.js';
-export { type ConnectorOptions, LowtideConnector, type MergedChange, type Refusal } from './connector.js';
+export { type ConnectorOptions, LowtideConnector, type MergedChange, type Outdated, type Refusal } from './connector.js';
 export { isError, type LocalCode, LowtideError, type Problem } from './errors.js';
 export { type Conflict, Conflicts, type Rejection, Rejections } from './feeds.js';
 export {

@@ -3,7 +3,7 @@
 import type { CommonPowerSyncDatabase } from '@powersync/common';
 import { Notes } from './batch.js';
 import { Connection, type ConnectionOptions } from './connection.js';
-import { LowtideConnector, type MergedChange, type Refusal } from './connector.js';
+import { LowtideConnector, type MergedChange, type Outdated, type Refusal } from './connector.js';
 import { isError, LowtideError } from './errors.js';
 import { Events } from './events.js';
 import { Conflicts, Rejections } from './feeds.js';
@@ -33,6 +33,8 @@ export interface LowtideEvents {
   merged: readonly MergedChange[];
   /** An upload was answered; status 0: it was not. */
   upload: { readonly status: number; readonly code: string };
+  /** This version of the app is no longer served: what was changed is still sent, and nothing comes down. */
+  outdated: Outdated;
   /** The database was emptied, because the session was ended with a wipe; not by the user's own `signOut()`. */
   wiped: { readonly user: string };
   /** Something failed that nobody waits for. */
@@ -71,6 +73,7 @@ export class Lowtide<Functions extends object = AnyFunctions> {
       onRefused: (event) => this.#events.emit('refused', event),
       onMerged: (event) => this.#events.emit('merged', event),
       onUpload: (event) => this.#events.emit('upload', event),
+      onOutdated: (event) => this.#events.emit('outdated', event),
       onError: (error) => this.#tell(error)
     });
     this.rejections = new Rejections(db);

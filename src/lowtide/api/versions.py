@@ -1,8 +1,9 @@
 """The oldest version of the app that this server still serves, per platform.
 
 An app says what it is in ``X-App-Version: ios/2.4.1 (1207)``: the platform, the version, and a build number
-that is not compared. An app that is too old is answered 426 with the address of its store, but may still do
-what loses nothing: upload what it holds, refresh and end its sign-in, export and delete the account.
+that is not compared. A client SDK, which sends no such header, says the same in the body of its download. An
+app that is too old is answered 426 with the address of its store, but may still do what loses nothing: upload
+what it holds, refresh and end its sign-in, export and delete the account.
 
 RFC 9110 wants an Upgrade header with 426. There is none: behind a proxy that speaks HTTP/2, where that header
 is forbidden, Apple's networking would drop the whole answer.
@@ -65,6 +66,11 @@ class Versions:
                 minimum=oldest.text,
                 store=oldest.store,
             )
+
+    def check_said(self, version: object) -> None:
+        """As ``check``, for what an app says of itself in a body: any JSON."""
+        if self._oldest and isinstance(version, str):
+            self.check(version.encode("utf-8", "surrogatepass"))
 
 
 def read_versions(settings: Iterable[str]) -> Versions:

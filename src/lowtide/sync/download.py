@@ -83,6 +83,8 @@ class StreamRequest(msgspec.Struct, frozen=True):
     buckets: Annotated[list[HeldBucket], msgspec.Meta(max_length=MAX_EVIDENCE)] = []
     client_id: str = ""
     parameters: dict[str, Any] | None = None
+    app_metadata: dict[str, Any] | None = None
+    """What the app says of itself in the SDK's ``appMetadata``: ``app_version``, such as ``ios/2.0.3``."""
     streams: WantedStreams = WantedStreams()
     raw_data: bool = False
     binary_data: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -78,10 +79,11 @@ class FunctionAnswer(msgspec.Struct, frozen=True):
     result: Result
 
 
-def routes(sync: Sync, trail: Trail) -> list[Route]:
+def routes(sync: Sync, trail: Trail, check_app: Callable[[object], None]) -> list[Route]:
     """Every address of the sync engine.
 
-    ``trail`` is told of what the app's servers read and do here.
+    ``trail`` is told of what the app's servers read and do here. ``check_app`` is told the version of the app
+    that wants to download, and raises ``AppTooOld``: an SDK sends no header of the app's.
     """
 
     async def stream(request: Request[StreamRequest, None]) -> Stream:
@@ -89,6 +91,7 @@ def routes(sync: Sync, trail: Trail) -> list[Route]:
 
         Spoken by the SDKs: ``docs/reference/protocol.md`` describes the lines.
         """
+        check_app((request.body.app_metadata or {}).get("app_version"))
         format: Format = "bson" if _prefers_bson(request.header("accept")) else "json"
         coding = _coding(request)
         download = await sync.download(request.principal, request.body, format, coding)

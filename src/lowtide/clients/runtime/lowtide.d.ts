@@ -384,6 +384,13 @@ interface MergedChange {
     readonly id: string;
     readonly fields: readonly string[];
 }
+/** This version of the app is no longer served. */
+interface Outdated {
+    /** The oldest version that is. */
+    readonly minimum: string;
+    /** Where a newer one is; empty if the server does not say. */
+    readonly store: string;
+}
 interface ConnectorOptions {
     readonly endpoint: string;
     /** A `Session`, or any other source of tokens. */
@@ -397,6 +404,8 @@ interface ConnectorOptions {
         readonly status: number;
         readonly code: string;
     }) => void;
+    /** Hears, once in a connection, that this version of the app is too old to download. */
+    readonly onOutdated?: (event: Outdated) => void;
     /** Hears of an audit that failed: it is tried again tomorrow. */
     readonly onError?: (error: unknown) => void;
     /** Milliseconds between two audits of what the device holds; a day unless given. */
@@ -406,6 +415,8 @@ declare class LowtideConnector implements PowerSyncBackendConnector {
     #private;
     constructor(options: ConnectorOptions);
     get endpoint(): string;
+    /** What the server is told of this version. */
+    get appVersion(): string | undefined;
     /** Before the first write: notes when each change is made from now on. */
     prepare(db: CommonPowerSyncDatabase): Promise<void>;
     /** Let go of the database. */
@@ -487,7 +498,7 @@ interface ConnectionOptions {
     readonly background?: 'pause' | 'stay';
     /** Milliseconds for sending what waits when the app goes to the background. iOS gives 30,000 at most. */
     readonly grace?: number;
-    /** Of the SDK's `connect`; `params` and pauses are added to. */
+    /** Of the SDK's `connect`; `params`, `appMetadata` and pauses are added to. */
     readonly sync?: SyncOptions;
 }
 /** Keeps the connection as the app wants it and the surroundings allow. One task at a time. */
@@ -670,6 +681,8 @@ interface LowtideEvents {
         readonly status: number;
         readonly code: string;
     };
+    /** This version of the app is no longer served: what was changed is still sent, and nothing comes down. */
+    outdated: Outdated;
     /** The database was emptied, because the session was ended with a wipe; not by the user's own `signOut()`. */
     wiped: {
         readonly user: string;
@@ -759,6 +772,7 @@ export {
   type Method,
   nativeSurroundings,
   type NetInfoLike,
+  type Outdated,
   type OwnAccount,
   type Passkey,
   type PasskeyCeremony,

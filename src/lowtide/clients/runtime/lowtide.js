@@ -1270,6 +1270,8 @@ var LowtideConnector = class {
   #failures = 0;
   #notBefore = 0;
   #failed;
+  #asked = false;
+  // in this connection: which version is wanted
   #audited = 0;
   #uploading = Promise.resolve();
   #quiet = null;
@@ -1279,11 +1281,16 @@ var LowtideConnector = class {
     this.#events.on("refused", (event) => options.onRefused?.(event));
     this.#events.on("merged", (event) => options.onMerged?.(event));
     this.#events.on("upload", (event) => options.onUpload?.(event));
+    this.#events.on("outdated", (event) => options.onOutdated?.(event));
     this.#events.on("error", (event) => options.onError?.(event));
     this.#tokens = typeof options.tokens === "function" ? called(options.tokens) : options.tokens;
   }
   get endpoint() {
     return this.#http.endpoint;
+  }
+  /** What the server is told of this version. */
+  get appVersion() {
+    return this.#http.appVersion;
   }
   /** Before the first write: notes when each change is made from now on. */
   async prepare(db) {
@@ -1296,7 +1303,9 @@ var LowtideConnector = class {
     let before = false;
     this.#quiet?.();
     this.#quiet = db.registerListener({
-      statusChanged: ({ connected, downloading }) => {
+      statusChanged: ({ connected, downloading, downloadError }) => {
+        if (downloadError?.message.includes("app_too_old"))
+          void this.#ask();
         if (connected && !before)
           this.hurry();
         before = connected;
@@ -1306,6 +1315,22 @@ var LowtideConnector = class {
         void this.audit(db).catch((error) => this.#events.emit("error", error));
       }
     });
+  }
+  /** The SDK was told that the app is too old, but not in what words: each of its transports has its own. */
+  async #ask() {
+    if (this.#asked)
+      return;
+    this.#asked = true;
+    try {
+      await this.#http.send("GET", "/v1/sync/conflicts");
+    } catch (error) {
+      if (!isError(error, "app_too_old")) {
+        this.#asked = false;
+        return;
+      }
+      const { minimum, store } = error.problem;
+      this.#events.emit("outdated", { minimum: String(minimum), store: String(store ?? "") });
+    }
   }
   /** Let go of the database. */
   close() {
@@ -1347,6 +1372,7 @@ var LowtideConnector = class {
   }
   /** A new connection begins, or another user: no token of before is used again. */
   begin() {
+    this.#asked = false;
     this.#given = void 0;
     this.#tokens.forget?.();
   }
@@ -1853,6 +1879,7 @@ var Connection = class {
       return;
     }
     const params = { ...sync.params, ...manner === "defer" && { metered } };
+    const version = this.#connector.appVersion;
     const shown = JSON.stringify(params);
     if (this.#shown === shown)
       return;
@@ -1862,6 +1889,7 @@ var Connection = class {
       retryDelayMs: RETRY * (0.5 + Math.random()),
       crudUploadThrottleMs: COALESCE,
       ...sync,
+      appMetadata: { ...version && { app_version: version }, ...sync.appMetadata },
       params
     });
   }
@@ -1956,6 +1984,7 @@ var Lowtide = class {
       onRefused: (event) => this.#events.emit("refused", event),
       onMerged: (event) => this.#events.emit("merged", event),
       onUpload: (event) => this.#events.emit("upload", event),
+      onOutdated: (event) => this.#events.emit("outdated", event),
       onError: (error) => this.#tell(error)
     });
     this.rejections = new Rejections(db);
