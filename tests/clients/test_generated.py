@@ -124,14 +124,24 @@ def test_a_field_that_is_called_like_our_own_is_what_is_written(platform: str) -
 
 @pytest.mark.parametrize("platform", GRAMMARS)
 def test_a_proxys_page_judges_no_change(platform: str) -> None:
-    """400 and 422 count only with a code of ours: else a portal's page would spoil what waits."""
+    """400, 422 and a small 413 count only with a code of ours: else a page would spoil what waits."""
     connector = list(generate(platform, describe(odd_app.app.compile())).values())[1]
-    rule = {
-        "swift": "(400, _) where !answer.code.isEmpty",
-        "kotlin": "status in listOf(400, 422) && code.isNotEmpty()",
-        "dart": "const [400, 422].contains(status) && code is String",
+    rules = {
+        "swift": (
+            "(413, _) where !answer.code.isEmpty || batch.body.count > Self.small",
+            "(400, _) where !answer.code.isEmpty",
+            "(422, _) where !answer.code.isEmpty",
+        ),
+        "kotlin": (
+            "(status in listOf(400, 413, 422) && code.isNotEmpty())",
+            "(status == 413 && batch.body.length > SMALL)",
+        ),
+        "dart": (
+            "const [400, 413, 422].contains(status) && code is String",
+            "(status == 413 && batch.body.length > _small)",
+        ),
     }[platform]
-    assert rule in connector
+    assert [rule for rule in rules if rule not in connector] == []
 
 
 def test_two_names_that_are_one_elsewhere_are_told() -> None:

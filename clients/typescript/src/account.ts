@@ -88,7 +88,7 @@ export class OwnAccount {
   /** Make a passkey on this device. An anonymous user is one no longer, and keeps their id. */
   async addPasskey(name: string, ceremony = this.#passkeys): Promise<Passkey> {
     const begun = await this.#session.request<{ publicKey: PasskeyJson }>('POST', `${PASSKEYS}/begin`);
-    const credential = chosen(await ceremony.create(begun.publicKey));
+    const credential = await chosen(ceremony.create(begun.publicKey));
     const passkey = await this.#session.request<Passkey>('POST', PASSKEYS, { credential, name }, { attempts: 3 });
     await this.#renew();
     return passkey;

@@ -78,6 +78,8 @@ export interface Batch {
   readonly body: object;
   /** How many transactions. */
   readonly count: number;
+  /** What they take as JSON. */
+  readonly bytes: number;
   /** The first and the last number. */
   readonly first: number;
   readonly last: number;
@@ -107,9 +109,9 @@ export async function nextBatch(notes: Notes, most: number, bad: Spoilt): Promis
       size = 0;
     }
     mutations += crud.length;
-    bytes += size;
-    const full = mutations > MAX_MUTATIONS || bytes > MAX_BYTES || transactions.length >= most;
+    const full = mutations > MAX_MUTATIONS || bytes + size > MAX_BYTES || transactions.length >= most;
     if (full && transactions.length > 0) break;
+    bytes += size;
     transactions.push(sent);
     for (const entry of crud) entries.set(entry.clientId, entry);
     if (spoilt === 0) for (const one of written) changes.set(one.n, one);
@@ -135,6 +137,7 @@ export async function nextBatch(notes: Notes, most: number, bad: Spoilt): Promis
   return {
     body: { client_id: await db.getClientId(), lineage, sent_at: Date.now(), transactions },
     count: transactions.length,
+    bytes,
     first,
     last: last.crud.at(-1)!.clientId,
     entries,

@@ -14,6 +14,7 @@ const DEADLINE = 60_000; // of one upload, in milliseconds
 const FIRST_PAUSE = 2_000; // after a failure, in milliseconds; doubles, with a random part
 const LONGEST_PAUSE = 120_000;
 const UNREADABLE = [400, 413, 422];
+const SMALL = 65_536; // bytes that every proxy lets through: its 413 is then about something else
 
 // A digest of what this device holds, bucket by bucket.
 const AUDIT = `
@@ -143,7 +144,7 @@ export class LowtideConnector implements PowerSyncBackendConnector {
         if (downloadError?.message.includes('app_too_old')) void this.#ask();
         if (connected && !before) this.hurry();
         before = connected;
-        if (!connected || downloading || Date.now() - this.#audited < this.#auditEvery) return;
+        if (!connected || downloading || Math.abs(Date.now() - this.#audited) < this.#auditEvery) return;
         this.#audited = Date.now(); // one at a time; one that fails is tried again tomorrow
         void this.audit(db).catch((error: unknown) => this.#events.emit('error', error));
       }
@@ -300,7 +301,9 @@ export class LowtideConnector implements PowerSyncBackendConnector {
         await this.#check(notes);
         const sending = { body: { ...batch.body, ...(gap && { gap }) }, deadline: DEADLINE, signal };
         const answer = await this.#request<Answer>('POST', '/v1/sync/batches', sending, user);
-        if (!(answer.last >= batch.last)) throw new LowtideError('not_lowtide', 'The upload was answered with less.');
+        if (!(answer?.last >= batch.last && Array.isArray(answer.results))) {
+          throw new LowtideError('not_lowtide', 'The upload was answered with less.', { retryable: true });
+        }
         this.#events.emit('upload', { status: 200, code: '' });
         await batch.complete(); // only now do the changes leave the queue
         this.#most = Math.min(MAX_MUTATIONS, this.#most * 2);
@@ -309,8 +312,8 @@ export class LowtideConnector implements PowerSyncBackendConnector {
       } catch (error) {
         if (!isError(error)) throw error;
         this.#events.emit('upload', { status: error.status, code: error.code });
-        // A proxy's own bound is one, too.
-        const ours = error.code !== 'not_lowtide' || error.status === 413;
+        // A proxy's own bound is one, too, where it can be met.
+        const ours = error.code !== 'not_lowtide' || (error.status === 413 && batch.bytes > SMALL);
         const unreadable = ours && UNREADABLE.includes(error.status);
         const times = this.#spoilt.first === batch.first ? this.#spoilt.times : 0;
         if (error.code === 'batch_gap' && !gap) gap = true;

@@ -14,7 +14,7 @@ export interface Problem {
 export type LocalCode =
   | 'network' // no answer, or half of one: nothing is known of what the server did
   | 'timeout' // no answer in time
-  | 'aborted' // the caller gave up
+  | 'aborted' // the caller gave up, or the user chose no passkey
   | 'not_lowtide' // an answer, but not of Lowtide: a captive portal, or a proxy
   | 'not_signed_in'
   | 'other_user' // the database holds unsent changes of another user, or another user is signed in meanwhile
@@ -23,7 +23,7 @@ export type LocalCode =
   | 'storage' // the session could not be read or kept
   | 'unsupported' // the platform lacks something
   | 'bad_callback' // the browser came back with something else than what was asked for
-  | 'not_retryable'; // a refused change that cannot be made once more from here
+  | 'not_retryable'; // a refused change that cannot be made once more from here, a passkey that is there already
 
 interface Details {
   readonly status?: number;

@@ -44,7 +44,7 @@ export class Http {
     this.appVersion = appVersion;
   }
 
-  /** The answer's body; undefined for an empty one. Throws a `LowtideError` for anything but success. */
+  /** The answer's body; undefined for 204. Throws a `LowtideError` for anything but success. */
   async send<T>(method: Method, path: string, sending: Sending = {}): Promise<T> {
     const attempts = sending.attempts ?? 1;
     const key = attempts > 1 && method === 'POST' ? (sending.key ?? random()) : undefined;
@@ -142,7 +142,7 @@ function gzip(text: string): Promise<ArrayBuffer> {
 }
 
 function read(response: Response, text: string): unknown {
-  if (response.ok && text === '') return undefined;
+  if (response.status === 204) return undefined;
   let answer: unknown;
   try {
     answer = JSON.parse(text);
@@ -150,7 +150,7 @@ function read(response: Response, text: string): unknown {
     answer = undefined;
   }
   const { ok, status } = response;
-  if (ok && answer !== undefined) return answer;
+  if (ok && typeof answer === 'object' && answer !== null) return answer;
   const after = Number(response.headers.get('retry-after'));
   const asked = after > 0 ? { retry_after: after } : {};
   const known = typeof answer === 'object' && answer !== null && typeof (answer as Problem).code === 'string';

@@ -13,8 +13,18 @@ export interface PasskeyCeremony {
   get(options: any): Promise<object | null>;
 }
 
-/** What the ceremony gave; throws `aborted` for nothing. */
-export function chosen(credential: object | null): object {
+/**
+ * What the ceremony gave. Throws `aborted` where nobody chose a passkey: browsers say so with `NotAllowedError`; and
+ * `not_retryable` where this device has one of the account already.
+ */
+export async function chosen(ceremony: Promise<object | null>): Promise<object> {
+  const credential = await ceremony.catch((cause: unknown) => {
+    if (cause instanceof LowtideError) throw cause;
+    const said = String(cause);
+    if (/^(NotAllowed|Abort)|cancel/i.test(said)) return null;
+    if (!said.startsWith('InvalidState')) throw new LowtideError('unsupported', 'Passkeys do not work here.', { cause });
+    throw new LowtideError('not_retryable', 'This device has a passkey of this account already.', { cause });
+  });
   if (!credential) throw new LowtideError('aborted', 'No passkey was chosen.');
   return credential;
 }

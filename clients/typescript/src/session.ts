@@ -272,6 +272,7 @@ export class Session implements TokenSource {
 
   /** @internal Keep what a sign-in answered. `merged`: the guest's account is part of it now. */
   async take(answer: SignedIn, merged?: string): Promise<void> {
+    whole(answer);
     await this.#locked(async () => {
       const before = await this.#load();
       const same = before?.user.id === answer.user.id;
@@ -300,9 +301,8 @@ export class Session implements TokenSource {
   /** @internal A text beside the session, for sign-ins that leave the app and come back. */
   async note(name: string, value?: string | null): Promise<string | null> {
     const at = `${this.#name}.${name}`;
-    if (value === undefined) return this.#store.get(at);
-    if (value === null) await this.#store.remove(at);
-    else await this.#store.set(at, value);
+    if (value === undefined) return stored('read', () => this.#store.get(at));
+    await stored('kept', () => (value === null ? this.#store.remove(at) : this.#store.set(at, value)));
     return value;
   }
 
@@ -322,7 +322,7 @@ export class Session implements TokenSource {
     try {
       const rotation_id = base64url(sha256(`${secret} ${refresh_token}`));
       const body = { refresh_token, rotation_id, ...(space !== this.#space && { space }) };
-      const answer = await this.send<SignedIn>('POST', '/v1/auth/token/refresh', { body });
+      const answer = whole(await this.send('POST', '/v1/auth/token/refresh', { body }));
       return await this.#adopt(answer, { secret, former, guest, space });
     } catch (error) {
       // Anything else, also an answer that never came, leaves all as it is: the next try sends the same again.
@@ -347,24 +347,14 @@ export class Session implements TokenSource {
   }
 
   async #write(record: Entry): Promise<void> {
-    try {
-      await this.#store.set(this.#name, JSON.stringify(record));
-    } catch (error) {
-      // Not kept, so it does not count: what comes next repeats the same request.
-      throw new LowtideError('storage', 'The session could not be kept.', { retryable: true, cause: error });
-    }
+    // What is not kept does not count: what comes next repeats the same request.
+    await stored('kept', () => this.#store.set(this.#name, JSON.stringify(record)));
     this.#show(record);
     this.#channel?.postMessage('changed');
   }
 
   async #load(): Promise<Kept | null> {
-    let text: string | null;
-    try {
-      text = await this.#store.get(this.#name);
-    } catch (error) {
-      throw new LowtideError('storage', 'The session could not be read.', { retryable: true, cause: error });
-    }
-    this.#show(read(text));
+    this.#show(read(await stored('read', () => this.#store.get(this.#name))));
     return this.#kept;
   }
 
@@ -388,6 +378,22 @@ export class Session implements TokenSource {
   #locked<T>(work: () => Promise<T>): Promise<T> {
     return locked(`${this.#name}@${this.endpoint}`, work);
   }
+}
+
+/** What a store does; throws `storage` when it cannot. */
+async function stored<T>(done: 'read' | 'kept', work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (cause) {
+    throw new LowtideError('storage', `The session could not be ${done}.`, { retryable: true, cause });
+  }
+}
+
+/** A session is made of this. What stands between may answer with success, too: that is no session. */
+function whole(answer: Partial<SignedIn> | undefined): SignedIn {
+  const { access_token, refresh_token, expires_in = 0, user } = answer ?? {};
+  if (access_token && refresh_token && expires_in > 0 && user?.id) return answer as SignedIn;
+  throw new LowtideError('not_lowtide', 'The sign-in was answered with less than a session.', { retryable: true });
 }
 
 /** A record that is none, of a version to come or of a disk that lies, is no session. */

@@ -111,7 +111,7 @@ export class SignIn {
     const ticket = needed ? { ticket: needed.ticket } : {};
     const path = '/v1/auth/passkeys/sign-in';
     const begun = await this.#session.send<{ publicKey: PasskeyJson }>('POST', `${path}/begin`, { body: ticket });
-    const credential = chosen(await ceremony.get(begun.publicKey));
+    const credential = await chosen(ceremony.get(begun.publicKey));
     return this.#enter(path, { credential, ...ticket });
   }
 
@@ -150,12 +150,18 @@ export class SignIn {
   /** Finish with the address at which the app was called back. Throws the provider's `error` as code. */
   async finishUpstream(address: string): Promise<SignInResult> {
     const given = new Map<string, string>();
-    for (const pair of (/\?([^#]*)/.exec(address)?.[1] ?? '').split('&')) {
-      const [name = '', value = ''] = pair.split('=').map((text) => decodeURIComponent(text.replaceAll('+', ' ')));
-      given.set(name, value);
-    }
     const kept = await this.#session.note('upstream');
-    const { verifier, state } = JSON.parse(kept ?? '{}') as { verifier?: string; state?: string };
+    let begun: { verifier?: string; state?: string } = {};
+    try {
+      for (const pair of (/\?([^#]*)/.exec(address)?.[1] ?? '').split('&')) {
+        const [name = '', value = ''] = pair.split('=').map((text) => decodeURIComponent(text.replaceAll('+', ' ')));
+        given.set(name, value);
+      }
+      begun = JSON.parse(kept ?? '{}') as typeof begun;
+    } catch {
+      // An address that is none, or a note that is none: told below.
+    }
+    const { verifier, state } = begun;
     if (!verifier || given.get('state') !== state) {
       throw new LowtideError('bad_callback', 'This is not the way back of the sign-in that was begun here.');
     }
@@ -204,7 +210,7 @@ export class SignIn {
       const body = { ...given, ...(await this.#session.facts()) };
       return this.#session.send<SignedIn | SecondFactorNeeded>('POST', path, { body, token, signal, attempts, key });
     });
-    return answer.status === 'second_factor_needed' ? answer : this.#welcome(answer);
+    return answer?.status === 'second_factor_needed' ? answer : this.#welcome(answer);
   }
 
   async #welcome(answer: SignedIn): Promise<Welcome> {

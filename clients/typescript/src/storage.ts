@@ -37,11 +37,12 @@ export function memoryStore(): Store {
 }
 
 /** In `localStorage`, shared by all tabs of an origin. */
-export function webStore(storage: WebStorageLike = globalThis.localStorage): Store {
+export function webStore(storage?: WebStorageLike): Store {
+  const kept = () => storage ?? globalThis.localStorage; // throws where the user blocks it: each call does, then
   return {
-    get: async (name) => storage.getItem(name),
-    set: async (name, value) => storage.setItem(name, value),
-    remove: async (name) => storage.removeItem(name)
+    get: async (name) => kept().getItem(name),
+    set: async (name, value) => kept().setItem(name, value),
+    remove: async (name) => kept().removeItem(name)
   };
 }
 
@@ -54,12 +55,13 @@ export function indexedDbStore(database = 'lowtide'): Store {
       opening.onerror = () => reject(opening.error);
       opening.onsuccess = () => {
         const db = opening.result;
-        const transaction = db.transaction('kept', mode, { durability: 'strict' });
-        const request = work(transaction.objectStore('kept'));
         const over = (done: () => void) => () => {
           db.close();
           done();
         };
+        if (!db.objectStoreNames.contains('kept')) return over(() => reject(new Error(`'${database}' is another database.`)))();
+        const transaction = db.transaction('kept', mode, { durability: 'strict' });
+        const request = work(transaction.objectStore('kept'));
         transaction.oncomplete = over(() => resolve(request.result));
         transaction.onabort = over(() => reject(transaction.error));
       };

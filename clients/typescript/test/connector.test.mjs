@@ -2,12 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { gunzipSync } from 'node:zlib';
 import { LowtideConnector } from '../dist/connector.js';
 
 /** A device with `count` transactions of one change each, and a server whose next answers are `answers`. */
-function device(count, answers, more = {}) {
+function device(count, answers, { title = 'T', ...more } = {}) {
   const self = { sent: [], queue: Array.from({ length: count }, (_, i) => i + 1), notes: new Map(), heard: [] };
-  const entry = (n) => ({ clientId: n, id: `r${n}`, op: 'PUT', table: 'task', opData: { title: `T${n}` } });
+  const entry = (n) => ({ clientId: n, id: `r${n}`, op: 'PUT', table: 'task', opData: { title: `${title}${n}` } });
   self.db = {
     async *getCrudTransactions() {
       for (const n of [...self.queue]) {
@@ -31,7 +32,7 @@ function device(count, answers, more = {}) {
     onUpload: ({ status, code }) => self.heard.push([status, code]),
     onRefused: (refusals) => self.heard.push(...refusals),
     fetch: async (_, { body, headers }) => {
-      const sent = JSON.parse(body);
+      const sent = JSON.parse(typeof body === 'string' ? body : gunzipSync(Buffer.from(body)));
       self.sent.push({ ...sent, token: headers.authorization });
       const answer = answers.shift() ?? 'ok';
       if (answer instanceof Response) return answer;
@@ -79,12 +80,44 @@ test('what the server cannot read is halved, spelt out as text, and at last only
   while (phone.queue.length > 0) assert.equal(await phone.upload(), 'ok');
   assert.deepEqual(phone.sizes().slice(6), [2, 4, 1]);
   // A proxy's bound is one, too; its other pages are none.
-  const proxy = device(4, [html(413), html(413)]);
+  const proxy = device(4, [html(413), html(413)], { title: 'T'.repeat(40_000) });
   assert.equal(await proxy.upload(), 'ok');
   assert.deepEqual(proxy.sizes(), [4, 2, 1]);
+  // Where hardly anything was sent, it is a page like any other: no change is given up for it.
+  const small = device(2, Array.from({ length: 9 }, () => html(413)));
+  for (let time = 0; time < 9; time++, small.connector.hurry()) assert.equal(await small.upload(), 'not_lowtide');
+  assert.equal(await small.upload(), 'ok');
+  assert.deepEqual([small.sizes(), small.sent.at(-1).transactions[0].mutations[0].data], [Array(10).fill(2), { title: 'T1' }]);
   const portal = device(4, [html(400)]);
   assert.equal(await portal.upload(), 'not_lowtide');
   assert.deepEqual(portal.sizes(), [4]);
+});
+
+test('a success that says nothing of what was sent takes nothing out of the queue', async () => {
+  for (const answer of [{}, [], { last: 9 }, { last: 9, results: null }, { results: [] }, { last: 'x', results: [] }]) {
+    const phone = device(2, [Response.json(answer)]);
+    assert.equal(await phone.upload(), 'not_lowtide', JSON.stringify(answer));
+    assert.deepEqual([phone.queue, phone.heard], [[1, 2], [[0, 'not_lowtide']]]);
+  }
+  for (const text of ['', 'null', '7', '"x"', 'true']) {
+    const phone = device(2, [new Response(text)]);
+    assert.equal(await phone.upload(), 'not_lowtide', text);
+    assert.deepEqual(phone.queue, [1, 2]);
+  }
+});
+
+test('a clock that was years ahead when it was looked last does not end the audits', async (t) => {
+  const audits = async (then) => {
+    const asked = [];
+    const phone = device(0, [], { fetch: async (address) => (asked.push(address), Response.json({ diverged: [] })) });
+    phone.notes.set('audited', String(Date.now() + then));
+    await phone.connector.prepare(phone.db);
+    phone.status({ connected: true, downloading: false });
+    for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+    return asked.length;
+  };
+  const day = 24 * 3600 * 1000;
+  assert.deepEqual([await audits(-day / 2), await audits(-2 * day), await audits(3650 * day)], [0, 1, 1]);
 });
 
 test('a change that is written while a batch is made is the same change when the batch is sent again', async () => {

@@ -158,6 +158,57 @@ test('a session that the server ended is over, here and after a start, with its 
   again.close();
 });
 
+test('a success of who knows whom is no session, and ends none', async () => {
+  const server = new Server();
+  const text = () => JSON.stringify(server.answer('/v1/auth/anonymous')[1]);
+  const lacking = ['access_token', 'refresh_token', 'user', 'expires_in'].map((name) => ({ ...JSON.parse(text()), [name]: null }));
+  for (const answer of ['', 'null', '7', '"x"', '[]', '{}', '{"error":"sign in to this network"}', ...lacking.map((one) => JSON.stringify(one))]) {
+    const store = memoryStore();
+    let portal = false;
+    const network = fetching(server);
+    const fetch = (...call) => (portal ? Promise.resolve(new Response(answer)) : network(...call));
+    const session = new First({ endpoint: 'http://x', store, fetch });
+    portal = true;
+    await assert.rejects(session.signIn.anonymous(), { code: 'not_lowtide', retryable: true }, answer);
+    await assert.rejects(session.signIn.password('a@x', 'b'), { code: 'not_lowtide' }, answer);
+    assert.deepEqual([session.user, await store.get('lowtide.session')], [null, null], answer);
+    portal = false;
+    await session.signIn.anonymous();
+    const [kept, token] = [await store.get('lowtide.session'), await session.token()];
+    portal = true;
+    await assert.rejects(session.token(token), { code: 'not_lowtide', retryable: true }, answer);
+    assert.deepEqual([session.user?.id, await store.get('lowtide.session')], ['anna', kept], answer);
+    portal = false;
+    assert.notEqual(await session.token(token), token, 'it goes on');
+    session.close();
+  }
+  assert.equal(server.over, null);
+});
+
+test('whatever a passkey comes to is an error of this package', async () => {
+  const named = (name) => Object.assign(new Error('x'), { name });
+  const ways = [
+    [new DOMException('x', 'NotAllowedError'), 'aborted'],
+    [new DOMException('x', 'AbortError'), 'aborted'],
+    [named('UserCancelled'), 'aborted'],
+    [new DOMException('x', 'InvalidStateError'), 'not_retryable'],
+    [new DOMException('x', 'SecurityError'), 'unsupported'],
+    [new TypeError('x'), 'unsupported'],
+    [undefined, 'unsupported']
+  ];
+  const server = new Server();
+  const { answer } = server;
+  server.answer = (path, ...more) => (path.includes('passkeys') ? [200, { publicKey: {} }] : answer.call(server, path, ...more));
+  for (const [thrown, code] of ways) {
+    const fails = () => Promise.reject(thrown);
+    const session = new First({ endpoint: 'http://x', store: memoryStore(), fetch: fetching(server), passkeys: { create: fails, get: fails } });
+    await assert.rejects(session.signIn.passkey(), { code, name: 'LowtideError' });
+    await session.signIn.anonymous();
+    await assert.rejects(session.account.addPasskey('Phone'), { code, name: 'LowtideError' });
+    session.close();
+  }
+});
+
 test('a token that could not be kept is not used: the next start repeats the request', async () => {
   const server = new Server();
   const kept = memoryStore();
@@ -187,6 +238,7 @@ test('a store that cannot be read signs nobody out', async () => {
   const again = new First({ endpoint: 'http://x', store: locking, fetch: fetching(server) });
   await assert.rejects(again.restore(), { code: 'storage', retryable: true });
   await assert.rejects(again.token(), { code: 'storage' });
+  await assert.rejects(again.signIn.finishUpstream('com.example:/in'), { code: 'storage' });
   locked = false;
   assert.equal((await again.restore()).status, 'authenticated_offline');
   again.close();
@@ -270,6 +322,7 @@ test('a callback of another sign-in is refused, and one of this is taken once', 
   assert.match(new URL(url).searchParams.get('challenge'), /^[\w-]{43}$/);
   await assert.rejects(session.signIn.finishUpstream('com.example:/in?code=stolen&state=other'), { code: 'bad_callback' });
   await assert.rejects(session.signIn.finishUpstream('com.example:/in'), { code: 'bad_callback' });
+  await assert.rejects(session.signIn.finishUpstream(`com.example:/in?state=${state}&code=%zz`), { code: 'bad_callback' });
   assert.deepEqual(sent, []);
   const again = new First({ endpoint: 'http://x', store, fetch: fetching(server) }); // closed in between
   const result = await again.signIn.finishUpstream(`com.example:/in?state=${state}&code=a%2Bb+c#x`);

@@ -89,6 +89,19 @@ test('secure: an app that dies in the middle finds the old text or the new one, 
   assert.ok(torn > 5);
 });
 
+test('web: storage that the user blocks is no empty one, and throws when it is used', async (t) => {
+  const before = Object.getOwnPropertyDescriptor(globalThis, 'localStorage');
+  t.after(() => (before ? Object.defineProperty(globalThis, 'localStorage', before) : delete globalThis.localStorage));
+  const get = () => {
+    throw new DOMException('blocked', 'SecurityError');
+  };
+  Object.defineProperty(globalThis, 'localStorage', { configurable: true, get });
+  const store = webStore();
+  for (const use of [() => store.get('s'), () => store.set('s', 'x'), () => store.remove('s')]) {
+    await assert.rejects(use(), { name: 'SecurityError' });
+  }
+});
+
 test('secure: a locked device is no empty one', async () => {
   const keys = keyStore();
   const store = secureStore(keys, { keychainAccessible: 7 });

@@ -48,6 +48,7 @@ class LowtideConnector extends PowerSyncBackendConnector {
 
   static const _maxMutations = 5000; // in one batch
   static const _maxBytes = 15 * 1024 * 1024; // in one batch
+  static const _small = 65536; // bytes that every proxy lets through: its 413 is then about something else
   static const _maxAttempts = 24; // in one call: halving 5,000 takes 13
 
   final String endpoint;
@@ -83,7 +84,8 @@ class LowtideConnector extends PowerSyncBackendConnector {
       final (status, answer) = await _post(batch.body);
       final code = answer['code'];
       // A page of a portal or a proxy says nothing about what was sent; a proxy's bound of size does.
-      final unreadable = status == 413 || (const [400, 422].contains(status) && code is String);
+      final unreadable = (const [400, 413, 422].contains(status) && code is String) ||
+          (status == 413 && batch.body.length > _small);
       if (status == 200 && _number(answer, 'last') >= batch.last) {
         await batch.transaction.complete(); // only now do the changes leave the queue
         _most = _most * 2 > _maxMutations ? _maxMutations : _most * 2;

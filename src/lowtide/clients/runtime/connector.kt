@@ -92,10 +92,10 @@ public class LowtideConnector(
                     forget(database, answer.known)
                     database.execute(LINEAGE)
                 }
-                answer.unreadable && batch.count > 1 -> {
+                answer.unreadable(batch) && batch.count > 1 -> {
                     most = batch.count / 2 // find the one that is beyond the server
                 }
-                answer.unreadable && times(batch.first) < 2 -> {
+                answer.unreadable(batch) && times(batch.first) < 2 -> {
                     spoiltTimes = times(batch.first) + 1
                     spoiltFirst = batch.first
                 }
@@ -121,7 +121,8 @@ public class LowtideConnector(
         val refusals: List<LowtideRefusal>,
     ) {
         /** A page of a portal or a proxy says nothing about what was sent; a proxy's bound of size does. */
-        val unreadable: Boolean get() = status == 413 || (status in listOf(400, 422) && code.isNotEmpty())
+        fun unreadable(batch: Batch): Boolean =
+            (status in listOf(400, 413, 422) && code.isNotEmpty()) || (status == 413 && batch.body.length > SMALL)
     }
 
     /** As many whole transactions as go into one request, in order. Sending them twice is harmless. */
@@ -213,6 +214,7 @@ public class LowtideConnector(
     private companion object {
         const val MAX_MUTATIONS = 5_000 // in one batch
         const val MAX_BYTES = 15 * 1024 * 1024 // in one batch
+        const val SMALL = 65_536 // bytes that every proxy lets through: its 413 is then about something else
         const val MAX_ATTEMPTS = 24 // in one call: halving 5,000 takes 13
         const val DEADLINE_MS = 60_000L
 

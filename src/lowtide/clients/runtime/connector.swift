@@ -25,6 +25,7 @@ public struct LowtideUploadError: Error, Sendable, Equatable {
 public actor LowtideConnector: PowerSyncBackendConnectorProtocol {
     private static let maxMutations = 5_000 // in one batch
     private static let maxBytes = 15 * 1024 * 1024 // in one batch
+    private static let small = 65_536 // bytes that every proxy lets through: its 413 is then about something else
     private static let maxAttempts = 24 // in one call: halving 5,000 takes 13
 
     private let endpoint: URL
@@ -89,7 +90,7 @@ public actor LowtideConnector: PowerSyncBackendConnectorProtocol {
                 try await forget(database, through: answer.known)
                 try await database.execute(sql: Sql.lineage, parameters: [])
             // A page of a portal or a proxy says nothing about what was sent; a proxy's bound of size does.
-            case (413, _),
+            case (413, _) where !answer.code.isEmpty || batch.body.count > Self.small,
                  (400, _) where !answer.code.isEmpty,
                  (422, _) where !answer.code.isEmpty:
                 if batch.count > 1 {

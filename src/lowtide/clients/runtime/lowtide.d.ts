@@ -96,8 +96,11 @@ interface PasskeyCeremony {
     create(options: any): Promise<object | null>;
     get(options: any): Promise<object | null>;
 }
-/** What the ceremony gave; throws `aborted` for nothing. */
-declare function chosen(credential: object | null): object;
+/**
+ * What the ceremony gave. Throws `aborted` where nobody chose a passkey: browsers say so with `NotAllowedError`; and
+ * `not_retryable` where this device has one of the account already.
+ */
+declare function chosen(ceremony: Promise<object | null>): Promise<object>;
 /** With `navigator.credentials`. `mediation: 'conditional'` offers passkeys in a form's field. */
 declare function browserPasskeys(more?: {
     mediation?: 'conditional' | 'optional' | 'required' | 'silent';
@@ -170,7 +173,7 @@ declare class Http {
     readonly endpoint: string;
     readonly appVersion: string | undefined;
     constructor({ endpoint, fetch, appVersion }: HttpOptions);
-    /** The answer's body; undefined for an empty one. Throws a `LowtideError` for anything but success. */
+    /** The answer's body; undefined for 204. Throws a `LowtideError` for anything but success. */
     send<T>(method: Method, path: string, sending?: Sending): Promise<T>;
 }
 /** Wait; throws `aborted` when `signal` says so. */

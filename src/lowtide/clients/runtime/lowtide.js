@@ -72,10 +72,10 @@ async function nextBatch(notes, most, bad) {
       size = 0;
     }
     mutations += crud.length;
-    bytes += size;
-    const full = mutations > MAX_MUTATIONS || bytes > MAX_BYTES || transactions.length >= most;
+    const full = mutations > MAX_MUTATIONS || bytes + size > MAX_BYTES || transactions.length >= most;
     if (full && transactions.length > 0)
       break;
+    bytes += size;
     transactions.push(sent);
     for (const entry of crud)
       entries.set(entry.clientId, entry);
@@ -102,6 +102,7 @@ async function nextBatch(notes, most, bad) {
   return {
     body: { client_id: await db.getClientId(), lineage, sent_at: Date.now(), transactions },
     count: transactions.length,
+    bytes,
     first,
     last: last.crud.at(-1).clientId,
     entries,
@@ -299,7 +300,7 @@ var Http = class {
     this.#fetch = fetch ?? ((address, init) => globalThis.fetch(address, init));
     this.appVersion = appVersion;
   }
-  /** The answer's body; undefined for an empty one. Throws a `LowtideError` for anything but success. */
+  /** The answer's body; undefined for 204. Throws a `LowtideError` for anything but success. */
   async send(method, path, sending = {}) {
     const attempts = sending.attempts ?? 1;
     const key = attempts > 1 && method === "POST" ? sending.key ?? token() : void 0;
@@ -397,7 +398,7 @@ function gzip(text) {
   return new Response(new Blob([text]).stream().pipeThrough(new CompressionStream("gzip"))).arrayBuffer();
 }
 function read(response, text) {
-  if (response.ok && text === "")
+  if (response.status === 204)
     return void 0;
   let answer;
   try {
@@ -406,7 +407,7 @@ function read(response, text) {
     answer = void 0;
   }
   const { ok, status } = response;
-  if (ok && answer !== void 0)
+  if (ok && typeof answer === "object" && answer !== null)
     return answer;
   const after = Number(response.headers.get("retry-after"));
   const asked = after > 0 ? { retry_after: after } : {};
@@ -482,7 +483,17 @@ async function settled(work, signal) {
 }
 
 // dist/passkeys.js
-function chosen(credential) {
+async function chosen(ceremony) {
+  const credential = await ceremony.catch((cause) => {
+    if (cause instanceof LowtideError)
+      throw cause;
+    const said = String(cause);
+    if (/^(NotAllowed|Abort)|cancel/i.test(said))
+      return null;
+    if (!said.startsWith("InvalidState"))
+      throw new LowtideError("unsupported", "Passkeys do not work here.", { cause });
+    throw new LowtideError("not_retryable", "This device has a passkey of this account already.", { cause });
+  });
   if (!credential)
     throw new LowtideError("aborted", "No passkey was chosen.");
   return credential;
@@ -606,7 +617,7 @@ var OwnAccount = class {
   /** Make a passkey on this device. An anonymous user is one no longer, and keeps their id. */
   async addPasskey(name, ceremony = this.#passkeys) {
     const begun = await this.#session.request("POST", `${PASSKEYS}/begin`);
-    const credential = chosen(await ceremony.create(begun.publicKey));
+    const credential = await chosen(ceremony.create(begun.publicKey));
     const passkey = await this.#session.request("POST", PASSKEYS, { credential, name }, { attempts: 3 });
     await this.#renew();
     return passkey;
@@ -722,7 +733,7 @@ var SignIn = class {
     const ticket = needed ? { ticket: needed.ticket } : {};
     const path = "/v1/auth/passkeys/sign-in";
     const begun = await this.#session.send("POST", `${path}/begin`, { body: ticket });
-    const credential = chosen(await ceremony.get(begun.publicKey));
+    const credential = await chosen(ceremony.get(begun.publicKey));
     return this.#enter(path, { credential, ...ticket });
   }
   /** A nonce for `idToken`: Apple's and Google's sheets take `hashed` or `raw`, the server takes `raw`. */
@@ -749,12 +760,17 @@ var SignIn = class {
   /** Finish with the address at which the app was called back. Throws the provider's `error` as code. */
   async finishUpstream(address) {
     const given = /* @__PURE__ */ new Map();
-    for (const pair of (/\?([^#]*)/.exec(address)?.[1] ?? "").split("&")) {
-      const [name = "", value = ""] = pair.split("=").map((text) => decodeURIComponent(text.replaceAll("+", " ")));
-      given.set(name, value);
-    }
     const kept = await this.#session.note("upstream");
-    const { verifier, state } = JSON.parse(kept ?? "{}");
+    let begun = {};
+    try {
+      for (const pair of (/\?([^#]*)/.exec(address)?.[1] ?? "").split("&")) {
+        const [name = "", value = ""] = pair.split("=").map((text) => decodeURIComponent(text.replaceAll("+", " ")));
+        given.set(name, value);
+      }
+      begun = JSON.parse(kept ?? "{}");
+    } catch {
+    }
+    const { verifier, state } = begun;
     if (!verifier || given.get("state") !== state) {
       throw new LowtideError("bad_callback", "This is not the way back of the sign-in that was begun here.");
     }
@@ -800,7 +816,7 @@ var SignIn = class {
       const body = { ...given, ...await this.#session.facts() };
       return this.#session.send("POST", path, { body, token: token2, signal, attempts, key });
     });
-    return answer.status === "second_factor_needed" ? answer : this.#welcome(answer);
+    return answer?.status === "second_factor_needed" ? answer : this.#welcome(answer);
   }
   async #welcome(answer) {
     await this.#session.take(answer);
@@ -818,11 +834,12 @@ function memoryStore() {
     remove: async (name) => void kept.delete(name)
   };
 }
-function webStore(storage = globalThis.localStorage) {
+function webStore(storage) {
+  const kept = () => storage ?? globalThis.localStorage;
   return {
-    get: async (name) => storage.getItem(name),
-    set: async (name, value) => storage.setItem(name, value),
-    remove: async (name) => storage.removeItem(name)
+    get: async (name) => kept().getItem(name),
+    set: async (name, value) => kept().setItem(name, value),
+    remove: async (name) => kept().removeItem(name)
   };
 }
 function indexedDbStore(database = "lowtide") {
@@ -832,12 +849,14 @@ function indexedDbStore(database = "lowtide") {
     opening.onerror = () => reject(opening.error);
     opening.onsuccess = () => {
       const db = opening.result;
-      const transaction = db.transaction("kept", mode, { durability: "strict" });
-      const request = work(transaction.objectStore("kept"));
       const over = (done) => () => {
         db.close();
         done();
       };
+      if (!db.objectStoreNames.contains("kept"))
+        return over(() => reject(new Error(`'${database}' is another database.`)))();
+      const transaction = db.transaction("kept", mode, { durability: "strict" });
+      const request = work(transaction.objectStore("kept"));
       transaction.oncomplete = over(() => resolve(request.result));
       transaction.onabort = over(() => reject(transaction.error));
     };
@@ -1115,6 +1134,7 @@ var Session = class {
   }
   /** @internal Keep what a sign-in answered. `merged`: the guest's account is part of it now. */
   async take(answer, merged) {
+    whole(answer);
     await this.#locked(async () => {
       const before = await this.#load();
       const same = before?.user.id === answer.user.id;
@@ -1144,11 +1164,8 @@ var Session = class {
   async note(name, value) {
     const at = `${this.#name}.${name}`;
     if (value === void 0)
-      return this.#store.get(at);
-    if (value === null)
-      await this.#store.remove(at);
-    else
-      await this.#store.set(at, value);
+      return stored("read", () => this.#store.get(at));
+    await stored("kept", () => value === null ? this.#store.remove(at) : this.#store.set(at, value));
     return value;
   }
   /** A name by chance that only this installation and the server know: strangers' tries do not count against it. */
@@ -1166,7 +1183,7 @@ var Session = class {
     try {
       const rotation_id = base64url(sha256(`${secret} ${refresh_token}`));
       const body = { refresh_token, rotation_id, ...space !== this.#space && { space } };
-      const answer = await this.send("POST", "/v1/auth/token/refresh", { body });
+      const answer = whole(await this.send("POST", "/v1/auth/token/refresh", { body }));
       return await this.#adopt(answer, { secret, former, guest, space });
     } catch (error) {
       if (!isError(error, ...OVER) || error.status !== 401)
@@ -1188,22 +1205,12 @@ var Session = class {
     await this.#write({ session: null, ended });
   }
   async #write(record) {
-    try {
-      await this.#store.set(this.#name, JSON.stringify(record));
-    } catch (error) {
-      throw new LowtideError("storage", "The session could not be kept.", { retryable: true, cause: error });
-    }
+    await stored("kept", () => this.#store.set(this.#name, JSON.stringify(record)));
     this.#show(record);
     this.#channel?.postMessage("changed");
   }
   async #load() {
-    let text;
-    try {
-      text = await this.#store.get(this.#name);
-    } catch (error) {
-      throw new LowtideError("storage", "The session could not be read.", { retryable: true, cause: error });
-    }
-    this.#show(read2(text));
+    this.#show(read2(await stored("read", () => this.#store.get(this.#name))));
     return this.#kept;
   }
   #show(record) {
@@ -1225,6 +1232,19 @@ var Session = class {
     return locked(`${this.#name}@${this.endpoint}`, work);
   }
 };
+async function stored(done, work) {
+  try {
+    return await work();
+  } catch (cause) {
+    throw new LowtideError("storage", `The session could not be ${done}.`, { retryable: true, cause });
+  }
+}
+function whole(answer) {
+  const { access_token, refresh_token, expires_in = 0, user } = answer ?? {};
+  if (access_token && refresh_token && expires_in > 0 && user?.id)
+    return answer;
+  throw new LowtideError("not_lowtide", "The sign-in was answered with less than a session.", { retryable: true });
+}
 function read2(text) {
   try {
     const record = JSON.parse(text ?? "null");
@@ -1246,6 +1266,7 @@ var DEADLINE = 6e4;
 var FIRST_PAUSE = 2e3;
 var LONGEST_PAUSE = 12e4;
 var UNREADABLE = [400, 413, 422];
+var SMALL = 65536;
 var AUDIT = `
   SELECT b.name, CAST(b.last_op AS TEXT) AS after, count(o.op_id) AS count,
     coalesce(sum(o.op_id % 1000000007), 0) AS ops,
@@ -1309,7 +1330,7 @@ var LowtideConnector = class {
         if (connected && !before)
           this.hurry();
         before = connected;
-        if (!connected || downloading || Date.now() - this.#audited < this.#auditEvery)
+        if (!connected || downloading || Math.abs(Date.now() - this.#audited) < this.#auditEvery)
           return;
         this.#audited = Date.now();
         void this.audit(db).catch((error) => this.#events.emit("error", error));
@@ -1461,8 +1482,9 @@ var LowtideConnector = class {
         await this.#check(notes);
         const sending = { body: { ...batch.body, ...gap && { gap } }, deadline: DEADLINE, signal };
         const answer = await this.#request("POST", "/v1/sync/batches", sending, user);
-        if (!(answer.last >= batch.last))
-          throw new LowtideError("not_lowtide", "The upload was answered with less.");
+        if (!(answer?.last >= batch.last && Array.isArray(answer.results))) {
+          throw new LowtideError("not_lowtide", "The upload was answered with less.", { retryable: true });
+        }
         this.#events.emit("upload", { status: 200, code: "" });
         await batch.complete();
         this.#most = Math.min(MAX_MUTATIONS, this.#most * 2);
@@ -1472,7 +1494,7 @@ var LowtideConnector = class {
         if (!isError(error))
           throw error;
         this.#events.emit("upload", { status: error.status, code: error.code });
-        const ours = error.code !== "not_lowtide" || error.status === 413;
+        const ours = error.code !== "not_lowtide" || error.status === 413 && batch.bytes > SMALL;
         const unreadable2 = ours && UNREADABLE.includes(error.status);
         const times = this.#spoilt.first === batch.first ? this.#spoilt.times : 0;
         if (error.code === "batch_gap" && !gap)
