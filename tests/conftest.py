@@ -6,6 +6,7 @@ are for what only one of them does; ``make_database`` opens one with options of 
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
@@ -24,7 +25,13 @@ from tests.s3_server import S3Server
 
 
 def pytest_configure() -> None:
-    """A run in the background is deaf to SIGINT, and so would be the servers that it stops with one."""
+    """What this run's surroundings say must not decide what its programs do.
+
+    A run in the background is deaf to SIGINT, and so would be the servers that it stops with one; what
+    programs print is compared, and has no colours, whoever wants some.
+    """
+    os.environ.pop("FORCE_COLOR", None)
+    os.environ["NO_COLOR"] = "1"
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -186,8 +186,9 @@ class Load:
             session = PhoneSession(phone, self._server.url, self._token(name), self._client)
             self._sessions.append(await session.__aenter__())
             self._tasks.append(asyncio.create_task(self._use(phone, session, Random(self._random.random()))))
-        for session in self._sessions:
-            await session.until(lambda s=session: s.applied > 0)  # type: ignore[misc]
+        # A server that acknowledges too early may not have the tallies yet, and who lacks one counts nothing.
+        for phone, session in zip(self.phones, self._sessions, strict=True):
+            await session.until(lambda p=phone: COMMON in p.rows("tally"))  # type: ignore[misc]
 
     async def _close(self) -> None:
         for task in self._tasks:
