@@ -333,6 +333,23 @@ class TestAdmin:
         ):
             problem(await client.request(method, target, json=body, token=ann.access_token), 403, "forbidden")
 
+    async def test_admins_change_themselves_too(self, client: Client, lowtide: Lowtide) -> None:
+        """What ends the admin's own token is done, and not undone by that."""
+        made = await Admin(lowtide.database, lowtide.accounts).make_admin("root@example.com", "cli:root")
+        url = f"/v1/admin/users/{made.id}"
+        for method, path, body, wanted in (
+            ("PATCH", "", {"roles": ["admin", "editor"]}, 200),
+            ("PUT", "/spaces/acme", {"roles": ["chief"]}, 204),
+            ("DELETE", "/spaces/acme", None, 204),
+            ("POST", "/end-sessions", {}, 200),
+        ):
+            root = (await enter(lowtide, code("root@example.com"))).access_token
+            answer = await client.request(method, url + path, json=body, token=root)
+            assert answer.status == wanted, answer.body
+            assert (await client.get(url, token=root)).status == 401
+        root = (await enter(lowtide, code("root@example.com"))).access_token
+        assert (await client.get(url, token=root)).json()["user"]["roles"] == ["admin", "editor"]
+
     async def test_the_first_admin_must_have_proved_the_address(
         self, client: Client, lowtide: Lowtide
     ) -> None:

@@ -48,6 +48,7 @@ class Admin:
         """One user. ``NotFound``. A privileged look: audited."""
 
         async def work(tx: Tx) -> Known:
+            await self._sessions.check(tx, by)
             user = await self._users.find(tx, id)
             if user is None:
                 raise NotFound("There is no such user.")
@@ -92,6 +93,7 @@ class Admin:
         )
 
         async def work(tx: Tx) -> User:
+            await self._sessions.check(tx, by)
             user = await self._users.create(tx, draft)
             await self._write(
                 tx, "user.create", by, user.id, request, after={"roles": roles, "claims": claims}
@@ -132,6 +134,7 @@ class Admin:
             changes["status"] = "disabled" if disabled else "active"
 
         async def work(tx: Tx) -> User:
+            await self._sessions.check(tx, by)
             user = await self._users.get(tx, id)
             if user.status in ("deleting", "merged"):
                 raise Conflict(f"This user is {user.status}.")
@@ -152,6 +155,7 @@ class Admin:
         """Sign a user out everywhere; from how many devices. ``NotFound``."""
 
         async def work(tx: Tx) -> int:
+            await self._sessions.check(tx, by)
             await self._users.get(tx, id)
             ended = await self._sessions.revoke_all(tx, id, "operator", wipe=wipe)
             await self._write(tx, "session.end_all", by, id, request, after={"sessions": ended, "wipe": wipe})
@@ -169,6 +173,7 @@ class Admin:
         check_roles(roles, member=True)
 
         async def work(tx: Tx) -> None:
+            await self._sessions.check(tx, by)
             await self._users.get(tx, id)
             before = (await self._users.memberships(tx, id)).get(space)
             await self._users.set_member(tx, space, id, roles)
@@ -184,6 +189,7 @@ class Admin:
         """Take a user out of a space; their tokens for it are refused at once. A repeat does nothing."""
 
         async def work(tx: Tx) -> None:
+            await self._sessions.check(tx, by)
             await self._users.get(tx, id)
             before = (await self._users.memberships(tx, id)).get(space)
             if before is None:
@@ -244,8 +250,6 @@ class Admin:
         before: Any = None,
         after: Any = None,
     ) -> None:
-        # Whose role was just taken away undoes this here, on whatever node.
-        await self._sessions.check(tx, by)
         entry = Entry(
             action=action,
             actor=f"server:{by.user}" if by.server else f"user:{by.user}",
