@@ -1,34 +1,29 @@
-"""Whose records are: what belongs to a user, moved to another user, deleted, or handed out.
-
-A record belongs to a user by the fields that the app's declaration says hold users' ids: the key of a
-stream with ``keys=me``, the field of ``Model.where(field=me)``, and the field of an ``owner("field")`` rule.
-"""
+"""What belongs to a user, moved to another user, deleted, or handed out."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from typing import Any, Protocol
 
 import msgspec
 
-from lowtide.declare.rules import Both, Either, Owner
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.errors import TooLarge
-from lowtide.kernel.schema import Data, Lookup, Me, Parameter, Principal, Schema
-from lowtide.storage.db import Database, Tx, load_queries
+from lowtide.kernel.errors import FunctionFailed, TooLarge
+from lowtide.kernel.schema import Data, Principal, Schema
+from lowtide.storage.db import Database, Tx
 from lowtide.sync import store
-from lowtide.sync.index import lookup_name
 from lowtide.sync.model import Applied, Batch, Key, Mutation, Transaction
+from lowtide.sync.owners import QUERIES, Owned, Owners, Source, of_device
 from lowtide.sync.receipts import MAX_LINEAGES
 from lowtide.sync.store import Device
-from lowtide.sync.streams import DEVICE_STREAM, bucket_topic, device_key, key_text
 
-_QUERIES = load_queries("lowtide.sync", "ownership.sql")
+log = logging.getLogger("lowtide.sync")
 
 MAX_OWNED = 10_000
 """Records that one merge of accounts moves: as long as nobody else writes."""
 BATCH = 500
-"""Records that are deleted at once."""
+"""Records that are read or deleted at once."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,17 +42,6 @@ class Moved(msgspec.Struct, frozen=True):
 
     records: int
     left: list[Left]
-
-
-class Owned(msgspec.Struct, frozen=True):
-    """One field of one record that holds the user's id."""
-
-    space: str
-    model: str
-    id: str
-    field: str
-    value: str
-    """The user's id; in a device's own rows its key, which begins with that."""
 
 
 class Beside(Protocol):
@@ -90,10 +74,8 @@ class Ownership:
         self._apply = apply
         self.beside: list[Beside] = []
         """Told whenever devices get another user, or are forgotten."""
-        self._by_stream, self._by_lookup, self._by_rule = _fields(schema)
-        self.fields: Mapping[str, frozenset[str]] = _joined(
-            self._by_stream.values(), self._by_lookup, self._by_rule
-        )
+        self._owners = Owners(schema)
+        self.fields = self._owners.fields
         """Model -> its fields that hold users' ids."""
 
     async def move(
@@ -113,8 +95,8 @@ class Ownership:
         """
 
         async def look(tx: Tx) -> tuple[list[Owned], int]:
-            seen = await self._look(tx, old, spaces)
-            return seen, len({*await self._find(tx, old, spaces), *seen})
+            seen = await self._owned(tx, self._owners.unindexed(old, spaces))
+            return seen, len({*await self._owned(tx, self._owners.indexed(old, spaces)), *seen})
 
         seen, size = await self._database.read(look)
         moving: list[list[Owned]] = []
@@ -122,8 +104,8 @@ class Ownership:
         async def prepare(tx: Tx) -> list[Transaction]:
             await also(tx)
             # What the indexes say is exact here; what only a look finds was looked up just before.
-            owned = [*await self._find(tx, old, spaces), *seen, *await self._move_devices(tx, old, new)]
-            found = dict.fromkeys(owned)
+            indexed = await self._owned(tx, self._owners.indexed(old, spaces))
+            found = dict.fromkeys([*indexed, *seen, *await self._move_devices(tx, old, new)])
             if len(found) > MAX_OWNED:
                 raise TooLarge(
                     f"The account has more than {MAX_OWNED} records.",
@@ -145,49 +127,40 @@ class Ownership:
         return Moved(len(moving) - len(left), left)
 
     async def delete(self, user: str, spaces: Collection[str]) -> int:
-        """Delete every record of ``user`` in ``spaces``, a few hundred at a time; how many. May be
-        repeated.
+        """Delete every record of ``user`` in ``spaces`` and of the user's devices, a few hundred at a time;
+        how many. May be repeated.
+
+        A record stays whose deletion a hook of the app refuses; the log names it. Raises ``FunctionFailed``
+        when a hook fails, and as ``Writer.apply``: what is left can be deleted later.
         """
         total = 0
-        while True:
-
-            async def read(tx: Tx) -> list[Owned]:
-                found = dict.fromkeys(
-                    [*await self._find(tx, user, spaces), *await self._look(tx, user, spaces)]
-                )
-                return await self._still(tx, found)
-
-            records = list(
-                dict.fromkeys((one.space, one.model, one.id) for one in await self._database.read(read))
-            )
-            if not records:
-                return total
-            for at in range(0, len(records), BATCH):
-                await self._apply(
-                    Batch(transactions=[self._deletion(*one) for one in records[at : at + BATCH]])
-                )
-            total += len(records)
-            if total > 100 * MAX_OWNED:
-                return total
+        async for owned in self._pages(user, spaces):
+            keys = dict.fromkeys((one.space, one.model, one.id) for one in owned)
+            applied = await self._apply(Batch(transactions=[self._deletion(*key) for key in keys]))
+            for key, result in zip(keys, applied.results, strict=True):
+                if result.code == "rule_failed":
+                    raise FunctionFailed(f"{key[1]} {key[2]!r} was not deleted: {result.message}.")
+                if result.status == "refused":
+                    log.warning("%s %r of a deleted user is kept: %s", key[1], key[2], result.message)
+                total += result.status == "applied"
+        return total
 
     async def forget_devices(self, tx: Tx, user: str) -> None:
         """Delete what is kept of the devices of ``user``."""
-        await tx.execute(_QUERIES["delete_devices"], user)
+        await tx.execute(QUERIES["delete_devices"], user)
         for one in self.beside:
             await one.forget(tx, user)
 
     async def records(self, user: str, spaces: Collection[str]) -> AsyncIterator[tuple[Key, dict[str, Any]]]:
-        """Every live record of ``user``, as (key, fields on the wire); read a few hundred at a time."""
-
-        async def read(tx: Tx) -> list[Owned]:
-            return [*await self._find(tx, user, spaces), *await self._look(tx, user, spaces)]
-
-        found = await self._database.read(read)
-        keys = list(dict.fromkeys((one.space, one.model, one.id) for one in found))
-        for at in range(0, len(keys), BATCH):
-            part = keys[at : at + BATCH]
+        """Every live record of ``user`` and of the user's devices, each once, as (key, fields on the wire);
+        read a few hundred at a time."""
+        told: set[Key] = set()
+        async for owned in self._pages(user, spaces):
+            keys = {(one.space, one.model, one.id): None for one in owned}
+            keys = {key: None for key in keys if key not in told}
+            told.update(keys)
             records = await self._database.read(
-                lambda tx, part=part: store.read_records(tx, self._schema, part)  # type: ignore[misc]
+                lambda tx, keys=keys: store.read_records(tx, self._schema, keys)  # type: ignore[misc]
             )
             for key, record in records.items():
                 if record is not None and not record.deleted:
@@ -226,32 +199,38 @@ class Ownership:
 
     # -- inside -----------------------------------------------------------------------------------
 
-    async def _find(self, tx: Tx, user: str, spaces: Collection[str]) -> list[Owned]:
-        """What buckets and indexes know."""
-        found = []
-        text = key_text(user)
-        for space in spaces:
-            for stream, carried in self._by_stream.items():
-                topic = bucket_topic(space, stream, text)
-                for model, id in await tx.fetch(_QUERIES["rows_of_bucket"], topic, MAX_OWNED + 1):
-                    found += [Owned(space, model, id, field, user) for field in carried.get(model, ())]
-            for model, fields in self._by_lookup.items():
-                for field in fields:
-                    rows = await tx.fetch(
-                        _QUERIES["rows_by_index"], space, lookup_name(model, field), text, MAX_OWNED + 1
-                    )
-                    found += [Owned(space, model, id, field, user) for (id,) in rows]
-        return found
+    async def _pages(self, user: str, spaces: Collection[str]) -> AsyncIterator[list[Owned]]:
+        """All that belongs to ``user``, a few hundred at a time: what is held by several fields or devices
+        comes several times."""
 
-    async def _look(self, tx: Tx, user: str, spaces: Collection[str]) -> list[Owned]:
-        """What only a look at every record of a model finds."""
-        found = []
-        for space in spaces:
-            for model, fields in self._by_rule.items():
-                for field in fields:
-                    rows = await tx.fetch(_QUERIES["rows_by_look"], space, model, field, user, MAX_OWNED + 1)
-                    found += [Owned(space, model, id, field, user) for (id,) in rows]
-        return found
+        async def devices(tx: Tx) -> list[Source]:
+            rows = await tx.fetch(QUERIES["devices_of"], user)
+            return [of_device(space, user, client_id) for space, client_id, *_ in rows]
+
+        own = await self._database.read(devices)
+        for source in [*self._owners.indexed(user, spaces), *self._owners.unindexed(user, spaces), *own]:
+            after = ("", "")
+            while True:
+
+                async def page(
+                    tx: Tx, source: Source = source, after: tuple[str, str] = after
+                ) -> tuple[list[Owned], tuple[str, str] | None]:
+                    rows = await source.rows(tx, after, BATCH)
+                    owned = await self._still(tx, source.owned(rows))
+                    return owned, rows[-1] if len(rows) == BATCH else None
+
+                owned, last = await self._database.read(page)
+                if owned:
+                    yield owned
+                if last is None:
+                    break
+                after = last
+
+    async def _owned(self, tx: Tx, sources: Iterable[Source]) -> list[Owned]:
+        """What is found in ``sources``: of each one more than may be moved, at most."""
+        return [
+            one for source in sources for one in source.owned(await source.rows(tx, ("", ""), MAX_OWNED + 1))
+        ]
 
     async def _still(self, tx: Tx, found: Iterable[Owned]) -> list[Owned]:
         """Those of ``found`` that are so in this transaction."""
@@ -295,7 +274,7 @@ class Ownership:
         """
         for one in self.beside:
             await one.move(tx, old, new)
-        rows = await tx.fetch(_QUERIES["devices_of"], old)
+        rows = await tx.fetch(QUERIES["devices_of"], old)
         keys = [(space, new, client_id) for space, client_id, *_ in rows]
         there = await store.lock_devices(tx, keys)
         moved: list[tuple[Any, ...]] = []
@@ -333,13 +312,10 @@ class Ownership:
                     group,
                 )
             )
-            key = device_key(old, client_id)
-            topic = bucket_topic(space, DEVICE_STREAM, key_text(key))
-            for model, id in await tx.fetch(_QUERIES["rows_of_bucket"], topic, MAX_OWNED + 1):
-                own.append(Owned(space, model, id, "device", key))
+            own += await self._owned(tx, [of_device(space, old, client_id)])
         if moved:
-            await tx.execute_many(_QUERIES["put_device"], moved)
-            await tx.execute(_QUERIES["delete_devices"], old)
+            await tx.execute_many(QUERIES["put_device"], moved)
+            await tx.execute(QUERIES["delete_devices"], old)
         return own
 
 
@@ -353,44 +329,3 @@ def _both(mine: dict[str, Any], other: Device) -> dict[str, Any]:
     while len(answers) > MAX_LINEAGES:
         del answers[next(iter(answers))]
     return answers
-
-
-Fields = dict[str, set[str]]
-
-
-def _fields(schema: Schema) -> tuple[dict[str, Fields], Fields, Fields]:
-    """Fields that hold users' ids: by stream, by lookup, and those that only a rule names."""
-    by_stream: dict[str, Fields] = {}
-    by_lookup: Fields = {}
-    for stream in schema.streams.values():
-        keys = stream.keys.within if isinstance(stream.keys, Parameter) else stream.keys
-        if isinstance(keys, Me):
-            for model, field in stream.carries.items():
-                if field is not None and field != "id":
-                    by_stream.setdefault(stream.name, {}).setdefault(model, set()).add(field)
-        elif isinstance(keys, Lookup):
-            by_lookup.setdefault(keys.model, set()).add(keys.match)
-    known = _joined(by_stream.values(), by_lookup)
-    by_rule: Fields = {}
-    for model_name, declared in schema.models.items():
-        for field in _owner_fields(declared.write):
-            if field != "id" and field in declared.fields and field not in known.get(model_name, ()):
-                by_rule.setdefault(model_name, set()).add(field)
-    return by_stream, by_lookup, by_rule
-
-
-def _joined(*parts: Any) -> dict[str, frozenset[str]]:
-    joined: Fields = {}
-    for part in parts:
-        for fields in [part] if isinstance(part, dict) else part:
-            for model, names in fields.items():
-                joined.setdefault(model, set()).update(names)
-    return {model: frozenset(names) for model, names in joined.items()}
-
-
-def _owner_fields(rule: Any) -> Iterable[str]:
-    if isinstance(rule, Owner):
-        yield rule.field
-    elif isinstance(rule, Either | Both):
-        for part in rule.rules:
-            yield from _owner_fields(part)
