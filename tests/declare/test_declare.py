@@ -14,6 +14,7 @@ import lowtide
 from lowtide import App, Refused, anyone, both, either, member, nobody, owner
 from lowtide.declare.app import snake_case
 from lowtide.declare.check import check
+from lowtide.declare.rules import streams_of, words
 from lowtide.kernel.errors import LowtideError
 from lowtide.kernel.schema import Claim, Everyone, Lookup, Me, Parameter, Schema
 from tests.declare import whole_app
@@ -247,6 +248,16 @@ ALSO_MINE = Record(by="ann", team="t2")
 def test_a_rule_holds_before_and_after(rule: Any, before: Any, after: Any, allowed: bool) -> None:
     """Nobody takes what is not theirs, gives away what is, or writes under an empty key."""
     assert rule(ANN, before, after) is allowed
+
+
+def test_a_rule_is_told_in_the_words_of_the_declaration() -> None:
+    """What a developer is told of a refusal can be found in the app: also a function, by its line."""
+    rule = either(both(owner("by"), member("team", "in")), nobody, test_a_user_without_keys_is_no_member)
+    line = test_a_user_without_keys_is_no_member.__code__.co_firstlineno
+    told = f"test_a_user_without_keys_is_no_member (test_declare.py:{line})"
+    assert words(rule) == f'either(both(owner("by"), member("team", "in")), nobody, {told})'
+    assert (words(anyone), words(None), words(print)) == ("anyone", "none", "print")
+    assert streams_of(rule) == {"team"}
 
 
 def test_a_user_without_keys_is_no_member() -> None:

@@ -281,7 +281,12 @@ async def test_why_it_was_denied_is_told_to_developers_alone(rest: Rest) -> None
     assert {"stream": "team", "by": "team_id", "keys": ['"blue"'], "any_key": False} in told["streams"]
     sent = {"data": TASK}
     refused = await rest.post("dev:eve", "/v1/records/task", sent)
-    assert refused.json()["why"]["rule"] == "forbidden"
+    assert refused.json()["why"] == {
+        "rule": 'member("team", "team_id")',
+        "reason": "the write rule of task says no",
+        "user": "eve",
+        "streams": [{"stream": "team", "keys": ['"blue"'], "any_key": False}],
+    }
     assert "why" not in (await rest.get("eve", "/v1/records/task/t")).json()
     assert "why" not in (await rest.post("eve", "/v1/records/task", sent)).json()
 

@@ -8,6 +8,7 @@ pure: it runs in the transaction, possibly twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import msgspec
@@ -105,6 +106,37 @@ class Both(msgspec.Struct, frozen=True):
 
     def __call__(self, me: Caller, before: Any, after: Any) -> bool:
         return all(rule(me, before, after) for rule in self.rules)
+
+
+def words(rule: Rule | None) -> str:
+    """``rule`` as the declaration says it: ``either(owner("user_id"), member("team", "team_id"))``.
+
+    A function of the app's own is its name and where it stands; a model without a rule has "none".
+    """
+    match rule:
+        case None:
+            return "none"
+        case Anyone() | Nobody():
+            return type(rule).__name__.lower()
+        case Owner():
+            return f'owner("{rule.field}")'
+        case Member():
+            return f'member("{rule.stream}", "{rule.field}")'
+        case Either() | Both():
+            return f"{type(rule).__name__.lower()}({', '.join(map(words, rule.rules))})"
+    code = getattr(rule, "__code__", None)
+    place = "" if code is None else f" ({PurePath(code.co_filename).name}:{code.co_firstlineno})"
+    return getattr(rule, "__qualname__", type(rule).__name__) + place
+
+
+def streams_of(rule: Rule | None) -> set[str]:
+    """The streams that ``rule`` names."""
+    match rule:
+        case Member():
+            return {rule.stream}
+        case Either() | Both():
+            return {name for one in rule.rules for name in streams_of(one)}
+    return set()
 
 
 anyone = Anyone()

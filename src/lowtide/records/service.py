@@ -25,7 +25,7 @@ from lowtide.kernel.errors import (
 )
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Data, Lookup, Model, Principal, Schema
-from lowtide.records.denial import Denials
+from lowtide.records.denial import Denials, is_developer
 from lowtide.records.model import Write
 from lowtide.records.shape import AnyRecord, Shape, given_fields, given_id
 from lowtide.records.store import queries
@@ -214,7 +214,10 @@ class Records:
                 if repeated is not None:
                     return repeated
             error = refusal(intent, refused)
-            self.denials.explain(principal, error, refused)
+            if is_developer(principal):
+                holdings = await self._database.read(lambda tx: self.holdings(tx, principal))
+                model = self.shapes[intent.model].model
+                self.denials.explain(principal, error, model, refused, holdings)
             if len(intents) > 1:
                 error.details["index"] = refused.n - 1
             raise error
