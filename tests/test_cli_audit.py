@@ -78,6 +78,10 @@ def test_a_log_is_proved_and_a_forged_one_is_not(told: Told, project: Path) -> N
     told("token", "--user", "ann")
     code, note, _ = told("audit", "checkpoint")
     assert code == 0
+    assert "No checkpoint was looked at" in told("audit", "verify")[1]
+    (project / "notes" / "misnamed.txt").write_text(note)
+    code, _, err = told("audit", "verify", "--checkpoints", "notes")
+    assert (code, "no checkpoint in notes" in err) == (1, True), "what proves nothing is not called whole"
     (project / "notes" / "20261122T000000Z-1.note").write_text(note)
     code, key, _ = told("audit", "key")
     assert parse_key(key.strip()).name == "lowtide/todo"

@@ -74,18 +74,23 @@ def check(arguments: argparse.Namespace) -> int:
         raise SetupError(f"There is no folder {notes}.", hint="Name the folder that holds checkpoints.")
     trusted = [_key(text) for text in arguments.key]
 
-    async def walk(database: Database) -> Verdict:
+    async def walk(database: Database) -> tuple[Verdict, bool]:
         known = trusted or await _keys(database, app)
         marks, faults = await _checkpoints(settings, notes, known) if notes else ([], [])
+        if arguments.checkpoints and not marks and not faults:
+            raise SetupError(
+                f"There is no checkpoint in {notes}.",
+                hint="Their names end in '.note': the server writes one every hour.",
+            )
         async with _archives(settings, known) as archives:
             verdict = await verify(database, marks, _progress, archives)
         for fault in faults:
             verdict.add(fault)
-        return verdict
+        return verdict, bool(marks)
 
-    verdict = with_reader(settings, walk)
-    _tell(verdict, bool(notes))
-    if not trusted and notes:
+    verdict, looked = with_reader(settings, walk)
+    _tell(verdict, looked)
+    if not trusted and looked:
         print("The key came from the database itself: '--key' with the one that you wrote down proves more.")
     return 1 if verdict.faulty else 0
 
@@ -153,7 +158,7 @@ async def _checkpoints(
         await blobs.close()
 
 
-def _tell(verdict: Verdict, asked: bool) -> None:
+def _tell(verdict: Verdict, looked: bool) -> None:
     for fault in verdict.faults:
         where = f"entry {fault.seq}: " if fault.seq else ""
         name = f" ({fault.entry})" if fault.entry else ""
@@ -163,7 +168,7 @@ def _tell(verdict: Verdict, asked: bool) -> None:
     kept = f"{verdict.entries} entries, {verdict.archived} of them in archives, {verdict.erased} erased"
     print(f"{kept}, {verdict.waiting} not chained yet; {verdict.checkpoints} checkpoints agree.")
     print(f"The last hash is {verdict.head.hash.hex()}.")
-    if not asked:
+    if not looked:
         print(
             "No checkpoint was looked at: a chain that was written anew would look whole. Use --checkpoints."
         )
