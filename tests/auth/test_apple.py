@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from lowtide.auth import jws
 from lowtide.auth.challenges import Challenges
 from lowtide.auth.outside import Credentials, Outside, read_credentials
-from lowtide.auth.outside.apple import ATTEMPTS, EXCHANGE, REVOKE
+from lowtide.auth.outside.apple import ATTEMPTS, EXCHANGE, ORPHANED, REVOKE, SWEEP
 from lowtide.egress import Egress
 from lowtide.kernel.errors import InvalidGrant, NotFound, SetupError, Unauthorized
 from lowtide.kernel.ids import SeededIds
@@ -117,6 +117,12 @@ class Side:
     async def forget(self, user: str) -> None:
         """What the deletion of an account does here."""
         await self.world.write(lambda tx: self.outside.apple.forget(tx, user))
+        self.world.jobs.wake()
+
+    async def sweep(self) -> None:
+        """Run the periodic job."""
+        handler = self.world.jobs.handler(SWEEP)
+        await handler.call(None, handler.decode("null"))  # type: ignore[arg-type]
         self.world.jobs.wake()
 
     def notification(self, kind: str, **changes: Any) -> str:
@@ -256,6 +262,36 @@ class TestRevocation:
         assert form["client_id"] == APP
         ((payload,),) = await side.world.rows("SELECT payload FROM job WHERE kind = ?", REVOKE)
         assert "apples" not in payload
+
+    async def test_what_comes_after_the_deletion_is_revoked_too(self, side: Side) -> None:
+        """Whoever proves themselves to Apple in order to delete: the exchange may end when they are gone."""
+        user = (await side.enter()).user.id
+        await side.done(EXCHANGE)
+        await side.forget(user)
+        await side.done(REVOKE)
+        await side.world.write(lambda tx: side.world.users.unlink_all(tx, user))
+        side.grants(token="granted-late")
+        await side.outside.native.prove("apple", signed(side.claims()), NONCE, code="late")
+        await side.done(EXCHANGE, count=2)
+        await side.sweep()
+        assert await side.kept() == ["granted-late"], "the user of a sign-in that goes on is not here yet"
+        side.world.clock.advance(ORPHANED + 1)
+        await side.sweep()
+        await side.done(REVOKE, count=2)
+        assert await side.kept() == []
+        revoked = [form["token"] for _, path, form in side.server.requests if path == "/auth/revoke"]
+        assert revoked == ["apples-refresh-token", "granted-late"]
+
+    async def test_a_sweep_leaves_who_is_here(self, side: Side) -> None:
+        """However old a grant is, it is its user's; one whose way in was taken away is nobody's."""
+        user = (await side.enter()).user.id
+        await side.done(EXCHANGE)
+        side.world.clock.advance(ORPHANED + 1)
+        await side.sweep()
+        assert await side.kept() == ["apples-refresh-token"]
+        await side.world.write(lambda tx: side.world.users.unlink(tx, user, "apple", SUBJECT))
+        await side.sweep()
+        assert await side.kept() == []
 
     async def test_an_undone_deletion_revokes_nothing(self, side: Side) -> None:
         """What did not commit did not happen, at Apple neither."""

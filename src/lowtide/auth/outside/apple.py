@@ -42,9 +42,13 @@ log = logging.getLogger("lowtide.auth")
 _QUERIES = load_queries("lowtide.auth.outside")
 
 APPLE = "https://appleid.apple.com"
-EXCHANGE, REVOKE = "apple.exchange", "apple.revoke"
+EXCHANGE, REVOKE, SWEEP = "apple.exchange", "apple.revoke", "apple.sweep"
 ATTEMPTS = 8
 """At an exchange: about as long as a code is good."""
+ORPHANED = 1800
+"""Seconds after which a grant of nobody here is revoked: a sign-in is finished or given up by then."""
+SWEPT = 500
+"""Grants that one sweep revokes at most."""
 SECRET_LIFE = 300
 """Seconds for which the server's own proof towards Apple is good."""
 DEADLINE = 10.0
@@ -131,6 +135,9 @@ class Apple:
         self._url = url
         jobs.register(EXCHANGE, Code, self._exchange, deadline=30.0)
         jobs.register(REVOKE, Granted, self._revoke, deadline=30.0)
+        jobs.register(SWEEP, type(None), self._sweep)
+        if credentials is not None:
+            jobs.every(ORPHANED, SWEEP)
 
     async def keep(self, code: str, client_id: str, subject: str) -> None:
         """Exchange ``code`` soon, and keep what Apple gives for it. One write."""
@@ -234,6 +241,18 @@ class Apple:
         token = self._vault.open(REVOKE, granted.sealed).decode()
         form = {"token": token, "token_type_hint": "refresh_token"}
         await self._ask("/auth/revoke", granted.client_id, form)
+
+    async def _sweep(self, _job: Job, _payload: None) -> None:
+        """Revoke what Apple granted for users who are not here: an exchange may end after their deletion."""
+        before = self._clock.now() - ORPHANED * 1000
+        found = await self._database.read(lambda tx: tx.fetch(_QUERIES["orphaned_grants"], before, SWEPT))
+        for (subject,) in found:
+
+            async def work(tx: Tx, subject: str = subject) -> None:
+                if await self._users.by_identity(tx, "apple", subject) is None:
+                    await self._end(tx, subject, revoke=True)
+
+            await self._database.write(work)
 
     async def _end(self, tx: Tx, subject: str, *, revoke: bool) -> None:
         for id, client_id, sealed in await tx.fetch(_QUERIES["grants_of"], subject):

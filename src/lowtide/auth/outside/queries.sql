@@ -5,6 +5,12 @@ ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed, created_at = excluded.c
 -- name: grants_of
 SELECT id, client_id, sealed FROM apple_grant WHERE subject = $1 ORDER BY id
 
+-- Of nobody here: kept after the account went, the way in was taken away, or the sign-in was refused.
+-- name: orphaned_grants
+SELECT DISTINCT subject FROM apple_grant WHERE created_at < $1
+AND NOT EXISTS (SELECT 1 FROM identity WHERE provider = 'apple' AND identity.subject = apple_grant.subject)
+ORDER BY subject LIMIT $2
+
 -- name: delete_grants
 DELETE FROM apple_grant WHERE subject = $1
 
