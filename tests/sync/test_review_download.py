@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -21,7 +21,9 @@ from lowtide.storage.db import Database, Query, Row
 from lowtide.storage.jobs import Jobs
 from lowtide.sync import Sync, buckets, segments, store
 from lowtide.sync.download import StreamRequest
+from lowtide.sync.routes import routes
 from lowtide.sync.store import queries
+from lowtide.sync.streams import MAX_BUCKETS
 from tests.sync.conftest import Engine, Open
 
 pytestmark = pytest.mark.anyio
@@ -327,6 +329,43 @@ async def test_a_page_of_large_rows_reads_little_more_than_it_sends(
     got, given, statements = await engine.sync.database.read(read)
     assert got < 4 * given
     assert statements <= 2
+
+
+async def test_a_pull_takes_every_cursor_that_it_has_given_out(open_engine: Open) -> None:
+    """Of as many buckets as a user may hold, with keys as long as they may be."""
+    engine = await open_engine(SCHEMA)
+    longest = '"' * 100 + "k" * 600
+    await engine.upload(
+        "server",
+        *(
+            change
+            for n in range(MAX_BUCKETS - 2)
+            for change in (
+                {
+                    "op": "put",
+                    "model": "membership",
+                    "id": str(n),
+                    "data": {"user_id": "ann", "team_id": f"{longest}{n}"},
+                },
+                {
+                    "op": "put",
+                    "model": "task",
+                    "id": str(n),
+                    "data": {"team_id": f"{longest}{n}", "title": "t"},
+                },
+            )
+        ),
+    )
+    first = await engine.pull("ann", limit=1)
+    assert not first.complete
+    rest = await engine.pull("ann", first.cursor, limit=1)
+    assert len(rest.rows) == 1
+    assert rest.removed_buckets == []
+    body = msgspec.json.encode({"cursor": first.cursor})
+    pull = next(
+        route for route in routes(engine.sync, *[cast(Any, None)] * 2) if route.path == "/v1/sync/pull"
+    )
+    assert len(body) <= pull.max_body
 
 
 async def test_a_pull_of_large_rows_is_bounded_in_bytes_too(open_engine: Open) -> None:

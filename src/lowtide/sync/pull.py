@@ -19,7 +19,8 @@ from lowtide.sync.segments import PAGE_BYTES, read_page
 from lowtide.sync.streams import Streams
 
 MAX_ROWS = 1_000
-MAX_CURSOR = 256 * 1024
+MAX_CURSOR = 3 * 1024 * 1024
+"""Characters: the names of as many buckets as a user may hold, each as long as one may be."""
 
 NO_DEVICE = ""
 """A pull is of no device: it receives no device's own rows."""

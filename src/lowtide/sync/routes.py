@@ -27,7 +27,7 @@ from lowtide.sync.devices import AuditAnswer, AuditRequest, DeviceState
 from lowtide.sync.download import StreamRequest
 from lowtide.sync.journal import MAX_PAGE, Lost
 from lowtide.sync.lines import BSON_TYPE, JSON_TYPE, Coding, Format
-from lowtide.sync.pull import PullAnswer, PullRequest
+from lowtide.sync.pull import MAX_CURSOR, PullAnswer, PullRequest
 from lowtide.sync.service import Sync, check_client_id
 from lowtide.sync.uploads import MAX_BODY, SentBatch, UploadAnswer
 
@@ -187,6 +187,7 @@ def routes(sync: Sync, trail: Trail, check_app: Callable[[object], None]) -> lis
             pull,
             body=PullRequest,
             response=PullAnswer,
+            max_body=MAX_CURSOR + 64 * 1024,
             summary="A page of the rows that the user receives, for scripts",
             tags=("sync",),
             rate="read",

@@ -25,7 +25,11 @@ OPS_PER_GROUP = 1 << 20
 
 RESTORE_JUMP = 1 << 20
 """Groups that a restored database skips, and one for each millisecond since the last that it holds: more than
-were committed meanwhile. A group takes milliseconds; 2^43 can be named."""
+were committed meanwhile, because a group takes milliseconds."""
+
+MAX_RESTORE_JUMP = 1 << 31
+"""And no more than these, 25 days of nothing but groups: bridges' cursors have room for four
+times as many."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_data = msgspec.json.Decoder(dict[str, str | int | float | None]).decode
@@ -125,7 +129,7 @@ async def begin_epoch(tx: Tx, epoch: str, now: int) -> None:
     """
     last = (await tx.fetch(queries["last_commit"]))[0][0]
     since = 0 if last is None else max(0, now - last)
-    await tx.execute(queries["begin_epoch"], epoch, RESTORE_JUMP + since)
+    await tx.execute(queries["begin_epoch"], epoch, min(RESTORE_JUMP + since, MAX_RESTORE_JUMP))
 
 
 async def read_group(
