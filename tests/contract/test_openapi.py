@@ -343,6 +343,13 @@ class TestDeclared:
         assert not any("lowtide_" in path for path in paths)
         record = schemas["Record_task"]["properties"]["data"]
         assert record == {"$ref": "#/components/schemas/task.content"}
+        page = schemas["RecordPage_task"]["properties"]
+        assert page["records"]["items"]["$ref"] == "#/components/schemas/ListedRecord_task"
+        assert {"cursor", "count", "included"} < page.keys()
+        listed = schemas["ListedRecord_task"]["properties"]["data"]
+        assert listed == {"$ref": "#/components/schemas/task.part"}
+        assert schemas["task.part"]["properties"] == schemas["task.content"]["properties"]
+        assert schemas["task.part"]["required"] == [], "`fields` leaves some out"
         sent = schemas["NewRecord_task"]["properties"]["data"]
         assert sent["$ref"] == "#/components/schemas/task.new"
         content = schemas["task.content"]

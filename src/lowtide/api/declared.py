@@ -45,6 +45,11 @@ def content(model: Model) -> Json:
     return _object(model, properties, list(properties))
 
 
+def part(model: Model) -> Json:
+    """As ``content``, where the one who asks says which fields are wanted."""
+    return content(model) | {"required": []}
+
+
 def new(model: Model) -> Json:
     """A record's fields as they are given to create it. One with a default may be left out."""
     fields = [field for field in model.fields.values() if not field.removed]
@@ -124,26 +129,26 @@ def result(function: Function) -> Any:
 def specialised(schema: Json, schemas: Schemas, declared: Callable[[str], Json], suffix: str) -> Json:
     """``schema`` with the declared types in place of markers, in copies of the components that hold any."""
 
-    def of(part: Any) -> Any:
-        if isinstance(part, list):
-            return [of(item) for item in part]
-        if not isinstance(part, dict):
-            return part
-        if "x-declared" in part:
-            return declared(part["x-declared"])
-        target = part.get("$ref")
+    def of(piece: Any) -> Any:
+        if isinstance(piece, list):
+            return [of(item) for item in piece]
+        if not isinstance(piece, dict):
+            return piece
+        if "x-declared" in piece:
+            return declared(piece["x-declared"])
+        target = piece.get("$ref")
         if isinstance(target, str) and target.startswith(REF):
             name = target.removeprefix(REF)
             if not _holds_marker(schemas, name, set()):
-                return part
+                return piece
             if name + suffix not in schemas.components:
                 mine: Json = {}
                 schemas.components[name + suffix] = mine
                 mine.update(of(copy.deepcopy(schemas.components[name])))
                 mine["title"] = name + suffix
                 _need_what_is_needed(mine, schemas)
-            return part | {"$ref": target + suffix}
-        return {key: of(value) for key, value in part.items()}
+            return piece | {"$ref": target + suffix}
+        return {key: of(value) for key, value in piece.items()}
 
     found: Json = of(schema)
     return found

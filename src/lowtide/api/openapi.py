@@ -24,7 +24,9 @@ from lowtide.kernel.schema import Model, Schema
 ABOUT = """\
 Every address answers in JSON unless it says otherwise, a GET answers HEAD too, and every error is a problem
 (RFC 9457) with a stable `code`, a `hint` and the request's id. Bodies may be compressed with gzip or zstd. An
-unknown query parameter is an error."""
+unknown query parameter is an error. An app says what it is in `X-App-Version: ios/2.0.3`, and is answered 426
+where it is too old. `RateLimit` and `RateLimit-Policy` say how much may still be asked, and `X-Request-Id` is
+in the server's log."""
 TAGS = {
     "records": "The app's records, for web pages, scripts and servers.",
     "functions": "The app's own functions.",
@@ -50,7 +52,7 @@ TAGS = {
 """What each tag is about, in the order of the reference."""
 
 
-MODEL_PARTS = {"content": app.content, "new": app.new, "changes": app.changes}
+MODEL_PARTS = {"content": app.content, "part": app.part, "new": app.new, "changes": app.changes}
 """The kernel's markers that stand for a model's fields, and what makes them."""
 
 

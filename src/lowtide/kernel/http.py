@@ -189,6 +189,8 @@ Result = Annotated[Any, msgspec.Meta(extra_json_schema={"x-declared": "result"})
 """What a declared function returns."""
 Content = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"x-declared": "content"})]
 """The fields of a declared model's record, as they are answered."""
+Part = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"x-declared": "part"})]
+"""Some of these fields: all that were not left out by who asks."""
 NewContent = Annotated[dict[str, Any], msgspec.Meta(extra_json_schema={"x-declared": "new"})]
 """The fields of a record that is created."""
 Changes = Annotated[dict[str, Any], msgspec.Meta(extra_json_schema={"x-declared": "changes"})]

@@ -16,7 +16,7 @@ from lowtide.records.filters import Node, parse, replaced, show
 from lowtide.records.ordering import Key, cursor_text, cursor_values, fingerprint, ordered
 from lowtide.records.plans import Plan, Remembered, Shape, Source, index_entry, plan
 from lowtide.records.service import Holdings, Records
-from lowtide.records.shape import AnyRecord
+from lowtide.records.shape import AnyRecord, ListedRecord
 from lowtide.records.store import queries
 from lowtide.storage.db import Row, Tx
 from lowtide.sync import store
@@ -65,6 +65,12 @@ class Page(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that the filter lets through, on every page."""
     included: Included | None = None
     """The records that ``expand`` asked for, by model and id, each once."""
+
+
+class RecordPage(Page, frozen=True, omit_defaults=True):
+    """A part of a list of the model that the address names, as the reference describes it."""
+
+    records: list[ListedRecord]  # type: ignore[assignment]
 
 
 class _Wanted(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from lowtide.kernel.errors import (
 )
 from lowtide.kernel.http import Answer, Header, Request, Response, Route, Stream
 from lowtide.records.changes import Feed
-from lowtide.records.lists import ListQuery, Lists, Page
+from lowtide.records.lists import ListQuery, Lists, Page, RecordPage
 from lowtide.records.model import (
     MAX_RECORD_BODY,
     MAX_WRITES_BODY,
@@ -169,7 +169,7 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
             "/v1/records/{model}",
             list_,
             query=ListQuery,
-            response=Page,
+            response=RecordPage,
             summary="List records",
             errors=(BadFilter, NotFound, TooLarge, TooManyBuckets),
             tags=("records",),

@@ -15,7 +15,7 @@ import msgspec
 
 from lowtide.kernel.codec import canonical_json
 from lowtide.kernel.errors import Invalid
-from lowtide.kernel.http import Content
+from lowtide.kernel.http import Content, Part
 from lowtide.kernel.schema import Data, Field, Model
 from lowtide.kernel.values import check_id, coerce_fields
 
@@ -45,6 +45,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     updated: str
     data: Content
     """Every declared field, also under its former name."""
+
+
+class ListedRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One record of a list."""
+
+    id: str
+    etag: str
+    """For ``If-Match``: changes with every change of the record."""
+    created: str
+    updated: str
+    data: Part
+    """Every declared field, also under its former name; with ``fields``, those alone."""
 
 
 class Shape:
