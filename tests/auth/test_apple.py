@@ -86,6 +86,7 @@ class Side:
             "email": "relay@privaterelay.example",
             "email_verified": "true",
             "is_private_email": "true",
+            "jti": self.world.ids.token(),
         }
         return {name: value for name, value in (claims | changes).items() if value is not None}
 
@@ -164,6 +165,14 @@ class TestSigningIn:
         assert (first.user.email, first.user.email_verified) == ("relay@privaterelay.example", True)
         again = await side.enter(code=None)
         assert (again.outcome, again.user.id) == ("signed_in", first.user.id)
+
+    async def test_a_token_signs_in_once(self, side: Side) -> None:
+        """Whoever recorded it has a day with Apple's: it is worth nothing, and the next one is."""
+        token = signed(side.claims())
+        first = await side.world.enter(await side.outside.native.prove("apple", token, NONCE))
+        with pytest.raises(InvalidGrant, match="used before"):
+            await side.outside.native.prove("apple", token, NONCE)
+        assert (await side.enter()).user.id == first.user.id
 
     async def test_google_signs_in(self, side: Side) -> None:
         """Both spellings of Google's issuer, its own keys, its own client ids."""

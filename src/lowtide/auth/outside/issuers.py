@@ -199,11 +199,16 @@ def check_claims(claims: Mapping[str, Any], audiences: Sequence[str], now: int) 
         )
     if len(named) > 1 and claims.get("azp") not in audiences:
         raise InvalidGrant("The id token was given to another app.")
-    issued, expires = _seconds(claims, "iat"), _seconds(claims, "exp")
+    issued = _seconds(claims, "iat")
     if issued > now + LEEWAY or ("nbf" in claims and _seconds(claims, "nbf") > now + LEEWAY):
         raise InvalidGrant("The id token is from the future: a clock is wrong.")
-    if now >= expires + LEEWAY or now > issued + LONGEST_USE + LEEWAY:
+    if now >= good_until(claims):
         raise InvalidGrant("The id token has expired.", hint="Ask the provider for a new one.")
+
+
+def good_until(claims: Mapping[str, Any]) -> int:
+    """The second from which the token is good no more. Raises ``InvalidGrant`` for one that does not say."""
+    return min(_seconds(claims, "exp"), _seconds(claims, "iat") + LONGEST_USE) + LEEWAY
 
 
 def check_nonce(claims: Mapping[str, Any], nonce: str | None) -> None:

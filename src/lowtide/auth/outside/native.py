@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from lowtide.auth.challenges import Challenges
 from lowtide.auth.model import Proof
 from lowtide.auth.outside.apple import APPLE, Apple
-from lowtide.auth.outside.issuers import IdTokens, Issuer
+from lowtide.auth.outside.issuers import IdTokens, Issuer, good_until
 from lowtide.auth.outside.upstream import GOOGLE, read_proof
-from lowtide.kernel.errors import NotFound
+from lowtide.kernel.errors import InvalidGrant, NotFound
+from lowtide.storage.db import Database
 
 GOOGLE_KEYS = "https://www.googleapis.com/oauth2/v3/certs"
 
@@ -26,10 +29,19 @@ def google_issuer(client_ids: Sequence[str], jwks_url: str = GOOGLE_KEYS) -> Iss
 class NativeSignIn:
     """Checks id tokens of the issuers that are set up. Safe to share."""
 
-    def __init__(self, issuers: Sequence[Issuer], id_tokens: IdTokens, apple: Apple):
+    def __init__(
+        self,
+        issuers: Sequence[Issuer],
+        id_tokens: IdTokens,
+        apple: Apple,
+        database: Database,
+        challenges: Challenges,
+    ):
         self._issuers: Mapping[str, Issuer] = {one.name: one for one in issuers if one.audiences}
         self._id_tokens = id_tokens
         self._apple = apple
+        self._database = database
+        self._challenges = challenges
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,13 +51,15 @@ class NativeSignIn:
     async def prove(
         self, provider: str, id_token: str, nonce: str, *, code: str | None = None, name: str | None = None
     ) -> Proof:
-        """Who the token is of. ``code``: Apple's authorization code, exchanged later by a job.
+        """Who the token is of, once. ``code``: Apple's authorization code, exchanged later by a job.
 
         ``name``: what Apple told the app, and only the app; believed as far as any name that a user gives.
-        Raises ``NotFound`` for a provider that is not set up, and as ``IdTokens.verify``.
+        Raises ``NotFound`` for a provider that is not set up, ``InvalidGrant`` for a token that was used
+        before (Apple's are good for a day), and as ``IdTokens.verify``. One durable write.
         """
         issuer = self._issuer(provider)
         claims = await self._id_tokens.verify(issuer, id_token, nonce=nonce)
+        await self._use(id_token, claims)
         if code and provider == "apple":
             audience = claims["aud"]
             client_id = next(
@@ -59,6 +73,13 @@ class NativeSignIn:
     async def hear_apple(self, payload: str) -> None:
         """Take a notification of Apple. ``NotFound`` where it is not set up, else as ``Apple.hear``."""
         await self._apple.hear(self._issuer("apple"), self._id_tokens, payload)
+
+    async def _use(self, id_token: str, claims: Mapping[str, Any]) -> None:
+        # What is signed, and not the signature: some can be written in two ways.
+        name = f"id-token {id_token.rpartition('.')[0]}"
+        until = int((good_until(claims) + 1) * 1000)
+        if not await self._database.write(lambda tx: self._challenges.first(tx, name, until)):
+            raise InvalidGrant("The id token was used before.", hint="Ask the provider for a new one.")
 
     def _issuer(self, provider: str) -> Issuer:
         issuer = self._issuers.get(provider)
