@@ -570,6 +570,23 @@ async def test_clocks_that_are_wrong_by_decades_order_writes_as_well(open_engine
     assert (await engine.rows("ann"))[("task", "1")]["title"] == "5 s ago"
 
 
+@pytest.mark.parametrize("sent_at", [1_790_000_000_000.5, -1, 1e300, 2**62, 0.0])
+async def test_no_clock_stops_a_queue_and_fractions_count(open_engine: Open, sent_at: float) -> None:
+    """Some platforms tell time in fractions: they order writes as whole numbers do, and 1e300 is no error."""
+    engine = await open_engine(SCHEMA)
+    await crew(engine)
+    await engine.upload("ann", task("1"))
+    engine.clock.advance(60)
+    base = {"op": "patch", "model": "task", "id": "1", "base": {"title": "Task"}}
+    late = {**base, "data": {"title": "later"}, "at": sent_at - 1_000.25}
+    early = {**base, "data": {"title": "earlier"}, "at": sent_at - 5_000.75}
+    for user, change in (("ann", late), ("bob", early)):
+        answer = await engine.upload(user, change, sent_at=sent_at)
+        assert answer.results[0].status in ("applied", "merged")
+    title = (await engine.rows("bob"))[("task", "1")]["title"]
+    assert title == ("earlier" if sent_at == 1e300 else "later"), "1e300 less five seconds is 1e300"
+
+
 async def test_a_slow_network_makes_no_write_later(open_engine: Open) -> None:
     """Two phones whose clocks are right: the later edit wins, although the other one's upload took longer."""
     engine = await open_engine(SCHEMA)

@@ -62,7 +62,7 @@ class SentBatch(msgspec.Struct, frozen=True):
     client_id: str
     transactions: list[SentTransaction]
     lineage: str = ""
-    sent_at: int | None = None
+    sent_at: int | float | None = None
     gap: bool = False
 
 
@@ -95,9 +95,8 @@ def batch_of(sent: SentBatch, principal: Principal, schema: Schema, now: int) ->
         mutations: list[Mutation | Refused] = []
         size = len(one.mutations)
         for mutation in one.mutations:
-            written = mutation.at if type(mutation.at) is int else None
             # A device's own writes keep their order, whatever its clock did in between.
-            latest = max(latest, corrected(written, sent.sent_at, now))
+            latest = max(latest, corrected(_time(mutation.at), _time(sent.sent_at), now))
             content = canonical_json(msgspec.structs.astuple(mutation)).encode()
             if size > MAX_MUTATIONS or total > MAX_MUTATIONS:
                 prepared: Mutation | Refused = _refused(
@@ -223,6 +222,11 @@ def _refused(sent: SentMutation, code: str, message: str, hint: str) -> Refused:
         },
         refusal=Refusal(code, message, hint),
     )
+
+
+def _time(value: Any) -> int | None:
+    """Milliseconds, which some platforms tell in fractions; None for what is no time."""
+    return int(value) if type(value) in (int, float) else None
 
 
 def _shown(value: Any) -> str:
