@@ -32,34 +32,23 @@ class Owned(msgspec.Struct, frozen=True):
     """The user's id; in a device's own rows its key, which begins with that."""
 
 
-class Source(msgspec.Struct, frozen=True):
-    """Where some of a user's records are found."""
+class Bucketed(msgspec.Struct, frozen=True):
+    """A bucket whose key is the user."""
 
     space: str
     value: str
-    """What the record holds of the user."""
-
-    async def rows(self, tx: Tx, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
-        """(model, id) of the first ``limit`` behind ``after``, in order."""
-        raise NotImplementedError
-
-    def owned(self, rows: Iterable[tuple[str, str]]) -> list[Owned]:
-        """The same with the fields that hold the user."""
-        raise NotImplementedError
-
-
-class Bucketed(Source, frozen=True):
-    """A bucket whose key is the user."""
-
+    """What its records hold of the user."""
     topic: str
     carried: Mapping[str, Collection[str]]
     """Model -> the fields that are the bucket's key."""
 
     async def rows(self, tx: Tx, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+        """(model, id) of the first ``limit`` behind ``after``, in order."""
         rows = await tx.fetch(QUERIES["rows_of_bucket"], self.topic, *after, limit)
         return [(model, id) for model, id in rows]
 
     def owned(self, rows: Iterable[tuple[str, str]]) -> list[Owned]:
+        """The same with the fields that hold the user."""
         return [
             Owned(self.space, model, id, field, self.value)
             for model, id in rows
@@ -67,9 +56,12 @@ class Bucketed(Source, frozen=True):
         ]
 
 
-class ByField(Source, frozen=True):
+class ByField(msgspec.Struct, frozen=True):
     """One field of a model."""
 
+    space: str
+    value: str
+    """What the field holds of the user."""
     model: str
     field: str
 
@@ -94,6 +86,10 @@ class Looked(ByField, frozen=True):
         wanted = self.space, self.model, self.field, self.value
         rows = await tx.fetch(QUERIES["rows_by_look"], *wanted, after[1], limit)
         return [(self.model, id) for (id,) in rows]
+
+
+Source = Bucketed | Indexed | Looked
+"""Where some of a user's records are found."""
 
 
 def of_device(space: str, user: str, client_id: str) -> Source:
