@@ -62,7 +62,19 @@ def test_a_postgres_address_is_kept_as_it_is(tmp_path: Path) -> None:
         ('[[clients]]\nid = "a"', {}, "'clients'", "'a'"),
         ('[[clients]]\nid = "a"\nname = "A"\nredirect_uris = ["myapp:/cb"]', {}, "read backwards", "myapp"),
         ('[[clients]]\nid = "a"\nname = "A"\nsecret = "x"', {}, "unknown field", "secret"),
-        ("", {"LOWTIDE_CLIENTS": "crew"}, "'clients'", "crew"),
+        ("", {"LOWTIDE_CLIENTS": "crew"}, "'clients'", "JSON list"),
+        ('public_url = "api.example.com"', {}, "expected https://api.example.com", "'api.example.com'"),
+        ("", {"LOWTIDE_DATABASE": "mysql://app:pw@db/app"}, "expected the path of", "mysql://app:...@db"),
+        ("", {"LOWTIDE_DATABASE": "postgresql+asyncpg://db/app"}, "or postgresql://", "asyncpg"),
+        ('database = ""', {}, "expected the path of", "''"),
+        ("", {"LOWTIDE_ALLOWED_HOSTS": ","}, "'allowed_hosts'", "[]"),
+        ('allowed_hosts = ["*"]', {}, "without a port", "'*'"),
+        ('allowed_hosts = ["https://api.example.com"]', {}, "without https", "https://"),
+        ('allowed_hosts = ["api.example.com:443"]', {}, "without a port", ":443"),
+        ('cors_origins = ["app.example.com"]', {}, "expected origins", "'app.example.com'"),
+        ('cors_origins = ["https://app.example.com/web"]', {}, "without a path", "/web"),
+        ('trusted_proxies = ["*"]', {}, "'trusted_proxies' in", "'*'"),
+        ("", {"LOWTIDE_TRUSTED_PROXIES": "10.0.0.1/8"}, "10.0.0.0/8", "'10.0.0.1/8'"),
         ("zzzzzz = 1", {}, "Unknown setting 'zzzzzz'", "allowed_hosts"),
         ("", {"LOWTIDE_DATABSE": "x"}, "Unknown setting 'databse' in environment", "'database'"),
         ("", {"LOWTIDE_": "x"}, "Unknown setting ''", ""),
@@ -112,6 +124,36 @@ def test_a_providers_secret_is_not_shown(tmp_path: Path) -> None:
     assert without_secrets(settings).upstreams[0].client_id == "c"
     with pytest.raises(SetupError, match="upstreams"):
         load(tmp_path, {"LOWTIDE_UPSTREAMS": text.replace("okta.example", "okta.example/?x=1")})
+
+
+def test_hosts_and_origins_of_every_kind_are_taken(tmp_path: Path) -> None:
+    """What is refused is a mistake: literals, inner names, ports of one host and apps' schemes are none."""
+    settings = load(
+        tmp_path,
+        {
+            "LOWTIDE_ALLOWED_HOSTS": "Api.Example.com.,[::1],10.0.2.2,api_1",
+            "LOWTIDE_CORS_ORIGINS": "*,http://localhost:*,capacitor://localhost,https://app.example.com/",
+            "LOWTIDE_TRUSTED_PROXIES": "10.0.0.7,10.0.0.0/8,fd00::/8,0.0.0.0/0",
+        },
+    )
+    lists = (settings.allowed_hosts, settings.cors_origins, settings.trusted_proxies)
+    assert [len(one) for one in lists] == [4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("LOWTIDE_UPSTREAMS", '[{"nme": "okta", "client_secret": "s3cret"}]'),
+        ("LOWTIDE_UPSTREAMS", '[{"name": "okta", "client_secret": "s3cret"'),
+        ("LOWTIDE_CLIENTS", '[{"secret": "s3cret"}]'),
+        ("LOWTIDE_DATABASE", "mysql://app:s3cret@db/app"),
+    ],
+)
+def test_a_mistake_is_told_without_its_secrets(tmp_path: Path, name: str, text: str) -> None:
+    """What is wrong is printed into terminals and logs: a secret in it is not."""
+    with pytest.raises(SetupError) as caught:
+        load(tmp_path, {name: text})
+    assert "s3cret" not in caught.value.message + caught.value.hint
 
 
 def test_clients_are_tables(tmp_path: Path) -> None:

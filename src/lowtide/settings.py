@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -22,12 +23,37 @@ FILE = "lowtide.toml"
 PREFIX = "LOWTIDE_"
 ENVIRONMENT_ONLY = frozenset({"secret_key"})
 """A file in a repository is no place for these."""
+SECRET = frozenset({"s3_secret", "sms_authorization", "sms_body", "play_decryption_key"})
+"""Shown to nobody; nor is what is called a secret in a table, or a password in an address."""
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 PublicUrl = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^(https://[a-z0-9.-]+(:\d{1,5})?|http://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?)?$"
+        pattern=r"^(https://[a-z0-9.-]+(:\d{1,5})?|http://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?)?$",
+        description="https://api.example.com, without a path; or http for this machine",
+    ),
+]
+Host = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})$",
+        description="names such as api.example.com, without https and without a port; * stands for nothing",
+    ),
+]
+Hosts = Annotated[tuple[Host, ...], msgspec.Meta(min_length=1)]
+Origin = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(\*|[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]+/?)$",
+        description="origins such as https://app.example.com, without a path",
+    ),
+]
+DatabaseAddress = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(postgres(ql)?://.+|(?!\w[\w+.-]*://)[^\s].*)$",
+        description="the path of a SQLite file, or postgresql://user:password@host/name",
     ),
 ]
 Days = Annotated[int, msgspec.Meta(ge=1, le=36500)]
@@ -38,7 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     app: str = "app:app"
     """Where the app is declared: module and name, looked for in the project's folder."""
-    database: str = "data/data.db"
+    database: DatabaseAddress = "data/data.db"
     """A SQLite file, relative to the project's folder; or ``postgresql://user:password@host/name``."""
     secret_key_file: str = ""
     """The key that seals secrets at rest. Empty: beside the SQLite database, made at the first start."""
@@ -52,9 +78,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The address under which clients reach this server, such as ``https://api.example.com``: what its
     tokens, its sign-in pages and the links in its mails name. https, or http for this machine;
     without it, ``http://localhost`` and the port."""
-    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
+    allowed_hosts: Annotated[tuple[Host, ...], msgspec.Meta(min_length=1)] = (
+        "localhost",
+        "127.0.0.1",
+        "[::1]",
+    )
     """The names under which clients reach this server; any other ``Host`` is refused."""
-    cors_origins: tuple[str, ...] = ()
+    cors_origins: tuple[Origin, ...] = ()
     """Web pages that may call this server, such as ``https://app.example.com``."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks of proxies whose ``X-Forwarded-For`` and ``-Proto`` are believed."""
@@ -160,20 +190,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def without_secrets(settings: Settings) -> Settings:
-    """``settings`` without the secret key and without the passwords in addresses."""
+    """``settings`` without keys, without what is secret and without the passwords in addresses."""
     shown = {
-        field.name: _without_password(value)
+        field.name: "..." if field.name in SECRET and value != field.default else _without_password(value)
         for field in msgspec.structs.fields(settings)
         if isinstance(value := getattr(settings, field.name), str)
     }
-    shown |= {name: "..." for name in ("play_decryption_key", "s3_secret") if getattr(settings, name)}
     hidden = {"client_secret": "..."}
     bare = tuple([msgspec.structs.replace(one, **hidden) for one in settings.upstreams])
     return msgspec.structs.replace(settings, **shown | dict.fromkeys(ENVIRONMENT_ONLY, ""), upstreams=bare)
 
 
 def _without_password(text: str) -> str:
-    return re.sub(r"(?<=://)([^/@\s]*:)[^/\s]*(?=@)", r"\1...", text)
+    text = re.sub(r"(?<=://)([^/@\s]*:)[^/\s]*(?=@)", r"\1...", text)
+    return re.sub(r"([?&]\w*(?:password|secret|token|key)=)[^&#\s]*", r"\1...", text)
 
 
 def load(folder: Path, environ: Mapping[str, str]) -> Settings:
@@ -228,19 +258,22 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _read_text(kind: Any, text: str) -> Any:
     """A value of the environment: lists with commas, tables as JSON."""
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
     if get_origin(kind) is not tuple:
         return text
-    first = get_args(kind)[0]
-    if isinstance(first, type) and issubclass(first, msgspec.Struct):
+    if _is_table(kind):
         try:
             return msgspec.json.decode(text)
         except msgspec.DecodeError:
             return text
-    return _split(text)
-
-
-def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _is_table(kind: Any) -> bool:
+    """Is it a list of tables?"""
+    first = get_args(kind)[:1]
+    return bool(first) and isinstance(first[0], type) and issubclass(first[0], msgspec.Struct)
 
 
 def _value(types: dict[str, Any], key: str, value: Any, place: str, *, strict: bool) -> Any:
@@ -251,7 +284,46 @@ def _value(types: dict[str, Any], key: str, value: Any, place: str, *, strict: b
         hint = f"Did you mean '{near[0]}'?" if near else f"The keys are: {', '.join(types)}."
         raise SetupError(f"Unknown setting '{key}' in {place}.", hint=hint)
     try:
-        return msgspec.convert(value, types[key], strict=strict)
-    except msgspec.ValidationError as error:
+        found = msgspec.convert(value, types[key], strict=strict)
+        if key == "trusted_proxies":
+            _check_networks(found)
+        return found
+    except (msgspec.ValidationError, ValueError) as error:
         reason = str(error).split(" - at ")[0].replace("`", "")
-        raise SetupError(f"Setting '{key}' in {place}: {reason}.", hint=f"It is {value!r} now.") from error
+        if "regex" in reason:
+            reason = f"expected {_form(types[key]) or 'another form'}"
+        hint = _now(types[key], key, value)
+        raise SetupError(f"Setting '{key}' in {place}: {reason}.", hint=hint) from error
+
+
+def _form(kind: Any) -> str:
+    """How a text is written, as its type says it; empty if it does not."""
+    notes = [note.description for note in getattr(kind, "__metadata__", ()) if note.description]
+    return str(notes[0]) if notes else "".join(map(_form, get_args(kind)))
+
+
+def _now(kind: Any, key: str, value: Any) -> str:
+    """What a setting is now, but for what is secret."""
+    if key in SECRET:
+        return ""
+    if _is_table(kind) and isinstance(value, list):
+        value = [_bare(one) for one in value]
+    elif _is_table(kind):
+        return "It is a table each; in the environment a JSON list of objects."
+    elif isinstance(value, str):
+        value = _without_password(value)
+    return f"It is {value!r} now."
+
+
+def _bare(table: Any) -> Any:
+    if not isinstance(table, dict):
+        return table
+    return {name: "..." if "secret" in name else value for name, value in table.items()}
+
+
+def _check_networks(texts: tuple[str, ...]) -> None:
+    for text in texts:
+        try:
+            ip_network(text)
+        except ValueError:
+            raise ValueError("expected addresses, or networks such as 10.0.0.0/8") from None

@@ -65,9 +65,15 @@ def test_settings_are_told_without_their_secrets() -> None:
             secret_key="master",
             smtp_url="smtp://mail:hunter3@mx:587",
             s3_secret="hunter4",
+            sms_url="https://sms.example/send?api_key=hunter5&to=x",
+            sms_authorization="Bearer hunter6",
+            sms_body="To=$to&Body=$text&Token=hunter7",
         )
     )
-    assert not [secret for secret in ("hunter2", "hunter3", "hunter4", "master") if secret in repr(shown)]
+    assert not [secret for secret in ("hunter", "master") if secret in repr(shown)]
+    assert shown.sms_url == "https://sms.example/send?api_key=...&to=x"
+    asked = without_secrets(Settings(database="postgresql:///app?user=app&password=hunter8"))
+    assert asked.database == "postgresql:///app?user=app&password=..."
     assert "app:...@db/app" in shown.database
 
 
