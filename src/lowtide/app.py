@@ -292,6 +292,7 @@ class Lowtide:
             title=app.name,
             clients=settings.clients,
         )
+        self.deletion.more |= {"passkey": self.passkeys.list, "app": self.provider.consents.list}
         self.attestation = Attestation(
             self.database,
             self.challenges,

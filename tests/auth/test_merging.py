@@ -11,7 +11,7 @@ import pytest
 from lowtide.app import Lowtide
 from lowtide.auth.deletion import PURGE
 from lowtide.auth.merging import SWEEP
-from lowtide.auth.model import Signed
+from lowtide.auth.model import Proof, Signed
 from lowtide.kernel.errors import TokenExpired
 from lowtide.storage.db import Query, Tx
 from lowtide.sync.uploads import SentBatch
@@ -48,6 +48,12 @@ LEFT = [
     )
 ]
 """What a deletion must not leave of the user ``$1``."""
+
+
+PASSKEY = Query(
+    "passkey",
+    *["INSERT INTO passkey VALUES ($1, $1, 'h', '', 0, '', '[]', 0, 0, $2, 1, 1)"] * 2,
+)
 
 
 class Shop:
@@ -407,8 +413,16 @@ class TestDeletion:
         assert guest.status == 204, "who cannot sign in again has nothing to prove"
 
     async def test_an_export_holds_everything_of_the_user_and_nothing_else(self, shop: Shop) -> None:
-        """Account, ways in, sessions and records, as lines of JSON."""
-        new = shop.ann.user.id
+        """Account, ways in, sessions, passkeys, apps and records, as lines of JSON."""
+        new, bare = shop.ann.user.id, shop.lowtide
+
+        async def more(tx: Tx) -> None:
+            for id, user in (("p1", new), ("p2", shop.guest.user.id)):
+                await bare.accounts.users.link(tx, user, Proof(provider="passkey", subject=id))
+                await tx.execute(PASSKEY, id, f"{user}'s phone")
+                await bare.provider.store.agree(tx, user, f"app-{id}", frozenset({"openid"}))
+
+        await bare.database.write(more)
         await shop.upload(
             shop.ann, batch("phone", 1, ("put", "note", "n1", {"owner_id": new, "title": "hers"}))
         )
@@ -422,7 +436,9 @@ class TestDeletion:
         for line in lines:
             by_type.setdefault(line["type"], []).append(line["value"])
         assert by_type["account"][0]["email"] == "ann@example.com"
-        assert [way["provider"] for way in by_type["identity"]] == ["email"]
+        assert [way["provider"] for way in by_type["identity"]] == ["email", "passkey"]
         assert len(by_type["session"]) == 1
+        assert [(one["id"], one["name"]) for one in by_type["passkey"]] == [("p1", f"{new}'s phone")]
+        assert [one["client"] for one in by_type["app"]] == ["app-p1"]
         assert [(one["model"], one["id"]) for one in by_type["record"]] == [("note", "n1")]
         assert b"not hers" not in answer.body

@@ -211,7 +211,9 @@ def account_routes(
         return MergedIn(signed=signed_in(merged.signed), records=merged.records, left=left)
 
     async def export(request: Request[None, None]) -> Stream:
-        """Everything that is kept of the user, as lines of JSON: account, ways in, sessions, records."""
+        """What is kept of the user, as lines of JSON: account, spaces, ways in, sessions, passkeys, apps that
+        act for them, and records.
+        """
         lines = await deletion.export(request.principal)
 
         async def run(outlet: Outlet) -> None:
@@ -293,7 +295,7 @@ def account_routes(
             "/v1/auth/me/export",
             export,
             produces=NDJSON,
-            summary="Everything that is kept of the user",
+            summary="What is kept of the user",
             errors=(NotFound,),
             tags=("accounts",),
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -43,6 +43,8 @@ class Deletion:
         self._belongings = belongings
         self._jobs = jobs
         self._clock = clock
+        self.more: dict[str, Callable[[str], Awaitable[Sequence[object]]]] = {}
+        """What else an export holds, by the type of its lines: asked with the user's id."""
         jobs.register(PURGE, _Leaving, self._purge, deadline=3600)
 
     async def delete_own(self, who: Principal, request: str) -> None:
@@ -106,7 +108,7 @@ class Deletion:
         self._jobs.wake()
 
     async def export(self, who: Principal) -> AsyncIterator[bytes]:
-        """Everything that is kept of ``who``, as lines of JSON: account, ways in, sessions, records."""
+        """What is kept of ``who``, as lines of JSON: account, ways in, sessions, ``more``, records."""
         own_session(who)
         users = self._accounts.users
 
@@ -122,6 +124,9 @@ class Deletion:
             return lines, tuple(dict.fromkeys((MAIN, *spaces))), await self._ids(tx, who.user)
 
         lines, spaces, ids = await self._database.read(read)
+
+        for kind, listed in self.more.items():
+            lines += [_line(kind, one) for one in await listed(who.user)]
 
         async def written() -> AsyncIterator[bytes]:
             for line in lines:

@@ -85,8 +85,8 @@ class Provider:
             clock,
         )
         self._elsewhere = Elsewhere(visits, self._door, browsers, ways, pages, address=address)
-        consents = Consents(database, self.store, self.clients, sessions, accounts.audit)
-        self._apps = Apps(database, users, consents, browsers, pages)
+        self.consents = Consents(database, self.store, self.clients, sessions, accounts.audit)
+        self._apps = Apps(database, users, self.consents, browsers, pages)
         self._leaving = Leaving(
             database, self.store, self.clients, users, sessions, keys, browsers, pages, issuer=address
         )
