@@ -16,8 +16,9 @@ from lowtide.kernel.schema import Data, Principal
 from lowtide.kernel.schema import Merge as MergeKind
 from lowtide.kernel.values import coerce, coerce_fields, complete
 from lowtide.sync.collaborative import text_of
-from lowtide.sync.merge import Merge, State
+from lowtide.sync.merge import Merge
 from lowtide.sync.model import Mutation, Record, Result, Transaction
+from lowtide.sync.state import State
 from lowtide.sync.streams import Streams
 from lowtide.sync.system import with_system
 from tests.docs.apps import app_of

@@ -28,8 +28,9 @@ from lowtide.kernel.clock import Stamp
 from lowtide.kernel.schema import Principal, Resolving
 from lowtide.kernel.values import coerce_fields, complete
 from lowtide.sync import fields as merging
-from lowtide.sync.merge import Merge, State
+from lowtide.sync.merge import Merge
 from lowtide.sync.model import Mutation, Record, Result, Transaction
+from lowtide.sync.state import State
 from lowtide.sync.streams import Streams
 from lowtide.sync.system import with_system
 
@@ -94,6 +95,21 @@ class Private:
         return None
 
 
+ODD: dict[str, Any] = {"list": ["text"], "number": 1, "mixed": {"tags": {1, "a"}}, "unknown": {"nix": 1}}
+
+
+@app.model
+class Odd:
+    """Its hook is wrong."""
+
+    text = Text()
+    tags = Set()
+    write = anyone
+
+    def before_write(me, before, after):  # type: ignore[no-untyped-def]  # noqa: N805 - me, as the docs have it
+        return ODD.get(after.text, after)
+
+
 @app.model
 class Closed:
     """No device writes here."""
@@ -127,7 +143,7 @@ class Task:
     write = member("team", "team_id")
 
 
-app.stream("all", carries=[Item, Diary, Private, Closed, Membership])
+app.stream("all", carries=[Item, Diary, Private, Odd, Closed, Membership])
 app.stream("team", carries={Task: "team_id"}, keys=Membership.where(user_id=me).team_id)
 app.stream("lent", carries={Task: "team_id"}, keys=Loan.where(user_id=me).team_id)
 
@@ -495,6 +511,16 @@ def test_a_hook_may_change_what_is_written() -> None:
     _, _, after = run(None, mutation("put", "private", owner_id="ann", text="shout"))
     assert after is not None
     assert after.data["text"] == "SHOUT"
+
+
+@pytest.mark.parametrize("text", sorted([*ODD, "the record"]))
+def test_a_hook_that_returns_what_is_no_fields_has_failed(text: str) -> None:
+    """As one that raises: that one change is refused and the log says why; the queue goes on."""
+    merge, results, after = run(None, mutation("put", "odd", text=text))
+    assert after is None
+    assert results[0].code == "rule_failed"
+    assert len(merge.faults) == 1
+    assert merge.faults[0].startswith("odd: before_write raised ")
 
 
 def test_a_transaction_is_applied_whole_or_not_at_all() -> None:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
 
 import msgspec
 
 from lowtide.kernel.clock import Stamp
-from lowtide.kernel.errors import Refused as HookRefused
-from lowtide.kernel.schema import Data, Field, Lookup, Model, Principal, Resolving, Wire
+from lowtide.kernel.schema import Data, Field, Lookup, Model, Resolving, Schema, Wire
 from lowtide.kernel.values import (
     MAX_RECORD_BYTES,
-    Fields,
     aliased,
-    check_complete,
-    coerce_fields,
     complete,
 )
 from lowtide.sync.fields import merge_field, merge_unseen
 from lowtide.sync.index import MAX_VALUE_BYTES, IndexKey, unique_name, unique_text
 from lowtide.sync.ledger import standing
 from lowtide.sync.model import Key, Loss, Mutation, Record, Refusal, Refused, Result, Status, Transaction
-from lowtide.sync.streams import device_key, key_text
-
-if TYPE_CHECKING:
-    from lowtide.sync.merge import Merge
+from lowtide.sync.rules import Author, Refuse, Rules
+from lowtide.sync.state import State
+from lowtide.sync.streams import Streams, key_text
 
 _encode = msgspec.json.Encoder().encode
 
@@ -33,69 +27,40 @@ DELETED = "deleted!"
 """Where a tombstone's stamps keep the deletion's; no field can have this name."""
 
 
-class Author:
-    """``me`` of a rule or hook: who writes, and what the user holds right now."""
-
-    __slots__ = ("_merge", "_principal", "device")
-
-    def __init__(self, merge: Merge, principal: Principal, client_id: str):
-        self._merge = merge
-        self._principal = principal
-        self.device = device_key(principal.user, client_id)
-
-    @property
-    def user(self) -> str:
-        return self._principal.user
-
-    @property
-    def id(self) -> str:
-        return self._principal.user
-
-    @property
-    def space(self) -> str:
-        return self._principal.space
-
-    @property
-    def claims(self) -> Mapping[str, Any]:
-        return self._principal.claims
-
-    @property
-    def server(self) -> bool:
-        return self._principal.server
-
-    def holds(self, stream: str, key: Any) -> bool:
-        """Does the user hold ``key`` of ``stream``, as of the mutations before this one?"""
-        return self._merge.holds(self._principal, stream, key)
-
-
-class Refuse(Exception):
-    def __init__(self, refusal: Refusal):
-        self.refusal = refusal
-
-
 class Attempt:
-    """One transaction under way: nothing of it is visible until ``keep``."""
+    """One transaction under way. Nothing of it is in ``state`` until ``keep``, but for the keys that it
+    grants and revokes: the rules of its later mutations go by them, and ``undo`` takes them back.
+    """
 
-    def __init__(self, merge: Merge, transaction: Transaction):
-        self._merge = merge
-        self._state = merge.state
-        self._schema = merge.schema
+    def __init__(
+        self, schema: Schema, streams: Streams, state: State, now: int, last: bool, transaction: Transaction
+    ):
+        self._schema = schema
+        self._streams = streams
+        self._state = state
+        self._now = now
+        self._last = last
         self._transaction = transaction
         self._principal = transaction.principal
-        self._me = Author(merge, transaction.principal, transaction.client_id)
-        self._records: dict[Key, Record] = {}
-        self._json: dict[Key, str] = {}
+        self._rules = Rules(Author(streams, state, transaction.principal, transaction.client_id))
         self._index: dict[IndexKey, str | None] = {}
-        self._losses: list[Loss] = []
         self._shifts: list[tuple[Key, Record | None, Record]] = []
+        self.records: dict[Key, tuple[Record, str]] = {}
+        """Each record that it changes, with the JSON text of its fields."""
         self.results: list[Result] = []
+        self.losses: list[Loss] = []
+        self.unread: set[IndexKey] = set()
+        """Unique values that were not read, and taken to be free. Of a refused transaction, too."""
+
+    @property
+    def faults(self) -> list[str]:
+        """Rules, hooks and resolvers of the app that raised. Of a refused transaction, too."""
+        return self._rules.faults
 
     def keep(self) -> None:
-        """Make it so: hand everything to the merge."""
-        for key, record in self._records.items():
-            self._merge.put(key, record, self._json[key], self._principal)
+        """Make it so: the transactions behind this one see what it did."""
+        self._state.records.update((key, record) for key, (record, _) in self.records.items())
         self._state.index.update(self._index)
-        self._merge.losses.extend(self._losses)
 
     def undo(self) -> None:
         """Take back the keys that the transaction had granted or revoked on its way."""
@@ -103,6 +68,7 @@ class Attempt:
             self._shift_holdings(key, after, before)
 
     def apply(self, mutation: Mutation | Refused) -> None:
+        """Apply the next mutation. Raises ``Refuse``: then ``undo`` is due."""
         if isinstance(mutation, Refused):
             raise Refuse(mutation.refusal)
         model = self._schema.models.get(mutation.model)
@@ -111,7 +77,7 @@ class Attempt:
                 Refusal("unknown_model", f"this app has no model {mutation.model!r}", "Update the app.")
             )
         key = (self._principal.space, mutation.model, mutation.id)
-        current = self._records.get(key) or self._state.records.get(key)
+        current = self.records[key][0] if key in self.records else self._state.records.get(key)
         if mutation.op == "delete":
             self._delete(model, key, current, mutation)
         elif current is None:
@@ -134,12 +100,12 @@ class Attempt:
     # The four things that can happen to a record.
 
     def _create(self, model: Model, key: Key, tombstone: Record | None, mutation: Mutation) -> None:
-        self._guard_server_fields(model, mutation, {n: f.default for n, f in model.fields.items()})
-        data = self._hooked(model, key, None, complete(model, mutation.data))
-        self._check_complete(model, data)
-        self._allow(model, key, None, data)
+        self._rules.guard_server_fields(model, mutation, {n: f.default for n, f in model.fields.items()})
+        data = self._rules.hooked(model, key[2], None, complete(model, mutation.data))
+        self._rules.check_complete(model, data)
+        self._rules.allow(model, key[2], None, data)
         stamps = {"": self._stamp(mutation)}
-        created = tombstone.created if tombstone else self._merge.now
+        created = tombstone.created if tombstone else self._now
         record = Record(data, stamps, False, 0, created)
         self._store(model, key, tombstone, record)
         self._done(mutation, "applied")
@@ -155,13 +121,13 @@ class Attempt:
                 if current.stamp(name)[1] != self._transaction.client_id
             }
         data, stamps, conflicts, combined = self._merged(model, key, current, mutation, base)
-        data = self._hooked(model, key, current.data, data)
+        data = self._rules.hooked(model, key[2], current.data, data)
         unchanged = data == current.data
         if not unchanged:
-            self._check_complete(model, data)
+            self._rules.check_complete(model, data)
         # Also where nothing changes: that a value is right is not for everyone to know.
-        self._allow(model, key, current.data, data)
-        self._guard_server_fields(model, mutation, current.data)
+        self._rules.allow(model, key[2], current.data, data)
+        self._rules.guard_server_fields(model, mutation, current.data)
         if unchanged:
             self._done(mutation, "merged" if conflicts else "unchanged", conflicts)
             return
@@ -174,9 +140,9 @@ class Attempt:
             self._revive(model, key, current, mutation)
             return
         data: Data = {**current.data, **mutation.data}
-        self._check_complete(model, data)
-        self._allow(model, key, current.data, data)
-        self._guard_server_fields(model, mutation, current.data)
+        self._rules.check_complete(model, data)
+        self._rules.allow(model, key[2], current.data, data)
+        self._rules.guard_server_fields(model, mutation, current.data)
         for name, mine in mutation.data.items():
             self._lose(key, name, mine, current, mutation, False, reason="deleted")
         self._done(mutation, "merged", sorted(mutation.data))
@@ -184,10 +150,10 @@ class Attempt:
     def _revive(self, model: Model, key: Key, current: Record, mutation: Mutation) -> None:
         """Undo the deletion; the edit merges with what others had made of the record by then."""
         data, stamps, _, _ = self._merged(model, key, current, mutation, mutation.base)
-        data = self._hooked(model, key, None, data)
-        self._check_complete(model, data)
-        self._allow(model, key, current.data, data)
-        self._guard_server_fields(model, mutation, current.data)
+        data = self._rules.hooked(model, key[2], None, data)
+        self._rules.check_complete(model, data)
+        self._rules.allow(model, key[2], current.data, data)
+        self._rules.guard_server_fields(model, mutation, current.data)
         stamps = {**current.stamps, **stamps}
         stamps.pop(DELETED, None)
         self._store(model, key, current, Record(data, stamps, False, 0, current.created))
@@ -224,7 +190,7 @@ class Attempt:
             except ValueError as error:
                 raise Refuse(Refusal("invalid", f"{name}: {error}", "Change the value.")) from None
             if merged.fault:
-                self._merge.faults.append(f"{model.name}.{name}: {merged.fault}")
+                self._rules.faults.append(f"{model.name}.{name}: {merged.fault}")
             if merged.conflict:
                 conflicts.append(name)
                 self._lose(key, name, merged.lost, current, mutation, merged.mine_won, field)
@@ -244,12 +210,12 @@ class Attempt:
         unseen = [
             name for name, value in base.items() if name in current.data and current.data[name] != value
         ]
-        self._allow(model, key, current.data, None)
+        self._rules.allow(model, key[2], current.data, None)
         if unseen and model.on_delete == "revive":
             self._lose(key, "", "deletion", current, mutation, False)
             self._done(mutation, "merged", unseen)
             return
-        self._hooked(model, key, current.data, None)
+        self._rules.may_delete(model, key[2], current.data)
         for name in unseen:
             self._lose(key, name, current.data[name], current, mutation, True, reason="deleted")
         latest = max(stamp, max(current.stamps.values()))
@@ -265,85 +231,15 @@ class Attempt:
     def _context(self, model: Model, key: Key, name: str, later: bool) -> Resolving:
         return Resolving(model.name, key[2], name, self._principal.user, later)
 
-    def _guard_server_fields(self, model: Model, mutation: Mutation, standing: Data) -> None:
-        if self._principal.server:
-            return
-        for name, value in mutation.data.items():
-            if model.fields[name].merge == "server" and value != standing.get(name):
-                raise Refuse(
-                    Refusal(
-                        "server_only", f"only the server writes {name}", "Leave the field out of the write."
-                    )
-                )
-
-    def _hooked(self, model: Model, key: Key, before: Data | None, after: Data | None) -> Any:
-        if model.before_write is None:
-            return after
-        try:
-            changed = model.before_write(
-                self._me,
-                None if before is None else Fields(model, key[2], before),
-                None if after is None else Fields(model, key[2], after),
-            )
-        except HookRefused as refused:
-            raise Refuse(Refusal(refused.code, refused.message, refused.hint)) from None
-        except Exception as error:
-            raise Refuse(self._fault(model, "before_write", error)) from None
-        if changed is None or after is None:
-            return after
-        try:
-            return {**after, **coerce_fields(model, changed)}
-        except ValueError as error:
-            raise Refuse(self._fault(model, "before_write", error)) from None
-
-    def _check_complete(self, model: Model, data: Data) -> None:
-        try:
-            check_complete(model, data)
-        except ValueError as error:
-            raise Refuse(Refusal("invalid", str(error), "Fill the field.")) from None
-
-    def _allow(self, model: Model, key: Key, before: Data | None, after: Data | None) -> None:
-        if self._principal.server:
-            return
-        if model.write is None:
-            raise Refuse(
-                Refusal("closed", f"devices do not write {model.name}", "Give the model a write rule.")
-            )
-        try:
-            allowed = model.write(
-                self._me,
-                None if before is None else Fields(model, key[2], before),
-                None if after is None else Fields(model, key[2], after),
-            )
-        except Exception as error:
-            raise Refuse(self._fault(model, "the write rule", error)) from None
-        if not allowed:
-            raise Refuse(
-                Refusal(
-                    "forbidden",
-                    f"the write rule of {model.name} says no",
-                    "Ask for access, or undo the change.",
-                )
-            )
-
-    def _fault(self, model: Model, what: str, error: Exception) -> Refusal:
-        self._merge.faults.append(f"{model.name}: {what} raised {type(error).__name__}: {error}")
-        return Refusal(
-            "rule_failed",
-            f"{what} of {model.name} failed",
-            "This is a mistake in the app's server code; its log has the reason.",
-        )
-
     def _store(self, model: Model, key: Key, before: Record | None, after: Record) -> None:
         json = _encode(aliased(model, after.data))
         if not after.deleted:
             self._check_size(model, key, after, json)
         self._claim_unique(model, key, before, after)
-        if any(True for _ in self._merge.streams.lookups_of(model.name)):
+        if any(True for _ in self._streams.lookups_of(model.name)):
             self._shift_holdings(key, before, after)
             self._shifts.append((key, before, after))
-        self._records[key] = after
-        self._json[key] = json.decode()
+        self.records[key] = after, json.decode()
 
     def _check_size(self, model: Model, key: Key, record: Record, json: bytes) -> None:
         if len(json) <= MAX_VALUE_BYTES:
@@ -356,7 +252,7 @@ class Attempt:
                     "Put large content into an attachment.",
                 )
             )
-        found = standing(self._schema, self._merge.streams, key, record.data)
+        found = standing(self._schema, self._streams, key, record.data)
         for name, value in (*found.index, *(("its stream's key", bucket) for bucket in found.buckets)):
             if len(value.encode()) > MAX_VALUE_BYTES:
                 raise Refuse(
@@ -378,7 +274,7 @@ class Attempt:
                 wanted = (key[0], name, new)
                 known = self._index if wanted in self._index else self._state.index
                 if wanted not in known:
-                    if self._merge.last:
+                    if self._last:
                         raise Refuse(
                             Refusal(
                                 "unique",
@@ -387,7 +283,7 @@ class Attempt:
                                 "Write it again.",
                             )
                         )
-                    self._merge.unread.add(wanted)
+                    self.unread.add(wanted)
                 holder = known.get(wanted)
                 if holder is not None and holder != key[2]:
                     raise Refuse(
@@ -402,7 +298,7 @@ class Attempt:
                 self._index[(key[0], name, old)] = None
 
     def _shift_holdings(self, key: Key, before: Record | None, after: Record | None) -> None:
-        for lookup in self._merge.streams.lookups_of(key[1]):
+        for lookup in self._streams.lookups_of(key[1]):
             for record, change in ((before, -1), (after, +1)):
                 if record is None or record.deleted:
                     continue
@@ -431,7 +327,7 @@ class Attempt:
         mine = self._stamp(mutation)
         won = mutation.data.get(name) if mine_won else current.data.get(name)
         loser, winner = (theirs, mine) if mine_won else (mine, theirs)
-        self._losses.append(
+        self.losses.append(
             Loss(
                 space=key[0],
                 model=key[1],

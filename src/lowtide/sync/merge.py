@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from lowtide.kernel.schema import Lookup, Principal, Schema
-from lowtide.sync.attempt import Attempt, Refuse
+from lowtide.kernel.schema import Principal, Schema
+from lowtide.sync.attempt import Attempt
 from lowtide.sync.index import IndexKey
 from lowtide.sync.model import (
     VERSION_CHANGED,
@@ -30,6 +30,8 @@ from lowtide.sync.model import (
     Transaction,
     Version,
 )
+from lowtide.sync.rules import Refuse
+from lowtide.sync.state import State
 from lowtide.sync.streams import Streams
 
 
@@ -40,23 +42,6 @@ class Change(msgspec.Struct, frozen=True):
     after: Record
     json: str
     """``after.data`` as JSON text."""
-
-
-class State:
-    """What a group read from the database. The merge changes its own copy of nothing else."""
-
-    def __init__(
-        self,
-        records: dict[Key, Record | None],
-        index: dict[IndexKey, str | None],
-        holdings: dict[tuple[str, str], dict[Lookup, dict[str, int]]],
-    ):
-        self.records = records
-        """Every record that a transaction names; None: there is none."""
-        self.index = index
-        """Unique values that were read: value -> id of the record that holds it; None: nobody does."""
-        self.holdings = holdings
-        """(space, user) -> the keys of each lookup."""
 
 
 class Merge:
@@ -72,8 +57,7 @@ class Merge:
         self.unread: set[IndexKey] = set()
         """Unique values that were not read, and taken to be free. If one is not, merge again."""
         self._before: dict[Key, Record | None] = {}
-        self.json: dict[Key, str] = {}
-        """The JSON text of every changed record."""
+        self._json: dict[Key, str] = {}
         self.authors: dict[Key, Principal] = {}
         """Who wrote each changed record last."""
         self.losses: list[Loss] = []
@@ -86,21 +70,18 @@ class Merge:
         for key, before in self._before.items():
             after = self.state.records[key]
             if after is not None and after is not before:
-                yield key, Change(before, after, self.json[key])
+                yield key, Change(before, after, self._json[key])
 
     def holds(self, principal: Principal, stream: str, key: Any) -> bool:
         """Does the user hold ``key`` of ``stream``?"""
-        holdings = self.state.holdings.get((principal.space, principal.user), {})
-        return self.streams.holds(principal, stream, key, holdings)
+        return self.streams.holds(principal, stream, key, self.state.held_by(principal))
 
     def sees(self, principal: Principal, key: Key, record: Record) -> bool:
         """Does the user receive the record, by default or by subscription?"""
-        holdings = self.state.holdings.get((principal.space, principal.user), {})
-        return self.streams.sees(principal, *key, record.data, holdings)
+        return self.streams.sees(principal, *key, record.data, self.state.held_by(principal))
 
     def apply(self, transaction: Transaction) -> list[Result]:
         """Apply all of ``transaction`` or none of it; a result for each mutation, in order."""
-        attempt = Attempt(self, transaction)
         for version in transaction.versions:
             why = self._differs(transaction.principal, version)
             if why is not None:
@@ -110,14 +91,29 @@ class Merge:
             if record is None or record.deleted or record.data.get(wanted.field) != wanted.value:
                 message = f"{wanted.model} {wanted.id!r} is not as it was"
                 return self._refuse(transaction, -1, Refusal("require", message, "Read it again."))
+        attempt = Attempt(self.schema, self.streams, self.state, self.now, self.last, transaction)
+        refused: tuple[int, Refusal] | None = None
         for mutation in transaction.mutations:
             try:
                 attempt.apply(mutation)
             except Refuse as refuse:
-                attempt.undo()
-                return self._refuse(transaction, mutation.n, refuse.refusal)
-        attempt.keep()
+                refused = mutation.n, refuse.refusal
+                break
+        self.faults += attempt.faults
+        self.unread |= attempt.unread
+        if refused is not None:
+            attempt.undo()
+            return self._refuse(transaction, *refused)
+        self._keep(attempt, transaction.principal)
         return attempt.results
+
+    def _keep(self, attempt: Attempt, author: Principal) -> None:
+        for key, (_, json) in attempt.records.items():
+            self._before.setdefault(key, self.state.records.get(key))
+            self._json[key] = json
+            self.authors[key] = author
+        self.losses += attempt.losses
+        attempt.keep()
 
     def _differs(self, principal: Principal, version: Version) -> Refusal | None:
         key = (principal.space, version.model, version.id)
@@ -173,10 +169,3 @@ class Merge:
                 refusal=why,
             )
         )
-
-    def put(self, key: Key, record: Record, json: str, author: Principal) -> None:
-        if key not in self._before:
-            self._before[key] = self.state.records.get(key)
-        self.state.records[key] = record
-        self.json[key] = json
-        self.authors[key] = author

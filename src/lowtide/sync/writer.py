@@ -24,7 +24,7 @@ from lowtide.storage.db import Database, Tx
 from lowtide.sync import store
 from lowtide.sync.index import IndexKey
 from lowtide.sync.ledger import Ledger, standing
-from lowtide.sync.merge import Change, Merge, State
+from lowtide.sync.merge import Change, Merge
 from lowtide.sync.model import (
     Applied,
     Batch,
@@ -38,6 +38,7 @@ from lowtide.sync.model import (
     Written,
 )
 from lowtide.sync.receipts import Receipts, key_of, transactions_of
+from lowtide.sync.state import State
 from lowtide.sync.streams import Streams, lookup_topic
 from lowtide.sync.system import COMMANDS, REJECTIONS, is_pending, rejection_data, rejection_id
 
