@@ -335,6 +335,19 @@ class TestIdentities:
         kept = await world.write(lambda tx: world.users.get(tx, ann.user.id))
         assert (kept.email, kept.email_verified, kept.phone) == (None, False, "+15550001")
 
+    async def test_another_address_takes_the_place_of_one_that_went(self, world: World) -> None:
+        """Whoever changes their address has one all the time; what nobody verified is none."""
+        ann, new = await world.enter(code(ANN)), "ann@example.org"
+        for way in (google("g1", "bob@example.com", verified=False), code(new)):
+            await world.accounts.identities.link(world.who(ann), way, ask_for())
+            ann = await world.enter(code(ANN))
+        await world.accounts.identities.unlink(world.who(ann), "email", ANN, ask_for())
+        kept = await world.write(lambda tx: world.users.get(tx, ann.user.id))
+        assert (kept.email, kept.email_verified) == (new, True)
+        other = await world.enter(google("g3", new))
+        assert other.user.id == ann.user.id, "the address would have been free for a second user"
+        assert (await world.enter(code(ANN))).user.id != ann.user.id
+
     async def test_a_way_in_goes_only_soon_after_a_sign_in(self, world: World) -> None:
         """A token that was copied later shuts its owner out of nothing, by no provider's name."""
         ann = await world.enter(code(ANN))

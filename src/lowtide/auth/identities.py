@@ -82,7 +82,9 @@ class Identities:
         """Take a way in away. Raises ``Conflict`` for the last one, ``NotFound`` is never told.
 
         An address that no other way in vouches for goes with it: whoever gets that mailbox or number later
-        is somebody else. Raises ``StepUpRequired`` if the last sign-in is more than ``RECENT`` seconds ago.
+        is somebody else. Another one that the user has verified takes its place.
+
+        Raises ``StepUpRequired`` if the last sign-in is more than ``RECENT`` seconds ago.
         """
         # Whoever copied a token must not shut its owner out.
         self.recent(who)
@@ -106,13 +108,25 @@ class Identities:
             await self._users.unlink(tx, user.id, provider, subject)
             await self._users.note_unlinked(tx, user.id, provider, subject)
             (gone_way,) = [way for way in ways if way not in rest]
-            bereft = _bereft(user, gone_way, rest)
+            bereft = await self._bereft(tx, user, gone_way, rest)
             if bereft != user:
                 await self._users.save(tx, bereft)
             gone = {"provider": provider, "subject": subject}
             await self._audit.write(tx, entry("identity.unlink", user, ask, via=who.session, before=gone))
 
         await self._database.write(work)
+
+    async def _bereft(self, tx: Tx, user: User, gone: Identity, rest: Sequence[Identity]) -> User:
+        """``user`` without the addresses that only the way in which is gone has proved; with the next."""
+        changes: dict[str, Any] = {}
+        verified = [way.email for way in rest if way.email is not None and way.email_verified]
+        if gone.email == user.email and user.email not in verified:
+            free = [email for email in verified if await self._users.by_email(tx, email) is None]
+            changes = {"email": free[0] if free else None, "email_verified": bool(free)}
+        if gone.provider == "phone" and gone.subject == user.phone:
+            numbers = [way.subject for way in rest if way.provider == "phone"]
+            changes |= {"phone": numbers[0] if numbers else None, "phone_verified": bool(numbers)}
+        return msgspec.structs.replace(user, **changes)
 
     async def _take_address(self, tx: Tx, holder: User) -> None:
         """Somebody else has proved the address that ``holder`` only claimed."""
@@ -160,13 +174,3 @@ def entry(
         request=ask.request_id,
         personal=personal,
     )
-
-
-def _bereft(user: User, gone: Identity, rest: Sequence[Identity]) -> User:
-    """``user`` without the addresses that only the way in which is gone has proved."""
-    changes: dict[str, Any] = {}
-    if gone.email == user.email and not any(way.email == user.email and way.email_verified for way in rest):
-        changes = {"email": None, "email_verified": False}
-    if gone.provider == "phone" and gone.subject == user.phone:
-        changes |= {"phone": None, "phone_verified": False}
-    return msgspec.structs.replace(user, **changes)
