@@ -96,6 +96,7 @@ from lowtide.storage.vault import PUBLISHED, Noted
 from lowtide.sync import COMPONENT as SYNC
 from lowtide.sync import Sync, sync_routes
 from lowtide.sync.deploy import deploy
+from lowtide.sync.grants import GrantTrail
 from lowtide.sync.retention import Retention
 from lowtide.sync.writer import Told
 from lowtide.webhooks import COMPONENT as WEBHOOKS
@@ -221,6 +222,7 @@ class Lowtide:
         self.bridges.schedule(self.jobs)
         self.webhooks.watch = self.sync.watch
         self.sync.writer.listener = self._changed
+        self.sync.writer.granted = GrantTrail(self.audit).told
         self.merging = Merging(
             self.database, self.accounts, self.sync.ownership, self.jobs, lambda: self.tokens, clock
         )

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from lowtide.app import Lowtide
@@ -21,6 +22,8 @@ from lowtide.kernel.schema import Principal
 from lowtide.settings import Settings, without_secrets
 from lowtide.storage.db import Tx
 from lowtide.sync import sync_routes
+from lowtide.sync.grants import Grant, GrantTrail
+from lowtide.sync.model import Transaction
 from lowtide.sync.pull import PullRequest
 from tests.api.client import Client
 from tests.contract.shop import app as shop
@@ -158,3 +161,75 @@ async def test_what_cannot_be_written_down_is_not_done(
             await pull.handler(
                 Request(body=PullRequest(), query=None, who=Principal(user="app", server=True))
             )
+
+
+async def test_a_grant_is_written_down(tmp_path: Path) -> None:
+    """Who lets whom into a team, moves or removes them, and by which request.
+
+    What changes nobody's keys, or is refused, leaves no entry.
+    """
+    async with running(tmp_path / "data.db") as lowtide:
+        server = Client(lowtide.asgi, {"authorization": f"Bearer {lowtide.tokens.sign('app', server=True)}"})
+        ann = Client(lowtide.asgi, {"authorization": f"Bearer {lowtide.tokens.sign('ann')}"})
+        at = "/v1/records/membership"
+        made = {"id": "m1", "data": {"user_id": "ann", "team_id": "red"}}
+        asked = [
+            await server.post(at, json=made),
+            await server.request("PATCH", f"{at}/m1", json={"data": {"team_id": "blue"}}),
+            await server.request("DELETE", f"{at}/m1"),
+        ]
+        assert [answer.status for answer in asked] == [201, 200, 204]
+        assert (await server.request("PATCH", f"{at}/m1", json={"data": {"team_id": "red"}})).status == 404
+        assert (await ann.post(at, json={"data": {"user_id": "ann", "team_id": "red"}})).status == 403
+        note = {"data": {"owner_id": "ann", "title": "no grant"}}
+        assert (await ann.post("/v1/records/note", json=note)).status == 201
+        found = await entries(lowtide, "grant.")
+        first, second, third = (answer.headers["x-request-id"] for answer in asked)
+        assert sorted((e.request, e.action, (e.personal or {})["key"]) for e in found) == sorted(
+            [
+                (first, "grant.give", "red"),
+                (second, "grant.take", "red"),
+                (second, "grant.give", "blue"),
+                (third, "grant.take", "blue"),
+            ]
+        )
+        assert {(e.actor, e.via, e.target) for e in found} == {("server:app", "token", "user:ann")}
+        given = [e for e in found if e.action == "grant.give"]
+        assert all(e.before is None and e.after is not None for e in given)
+
+
+async def test_a_grant_of_a_device_or_a_function_names_its_user(tmp_path: Path) -> None:
+    """An upload is its user's; what a function gives was asked for by whoever called it."""
+    author = Transaction(principal=Principal(user="ann", session="s1"), client_id="phone", mutations=())
+    called = msgspec.structs.replace(
+        author,
+        principal=Principal(user="ann", server=True),
+        client_id="function:share",
+        asked=author.principal,
+    )
+    grant = Grant(("main", "membership", "m1"), "ben", "red", True, author)
+    async with running(tmp_path / "data.db") as lowtide:
+        grants = [grant, msgspec.structs.replace(grant, author=called)]
+        await lowtide.database.write(lambda tx: GrantTrail(lowtide.audit).told(tx, grants))
+        found = await entries(lowtide, "grant.")
+        assert sorted((e.actor, e.via, e.target) for e in found) == [
+            ("user:ann", "function:share", "user:ben"),
+            ("user:ann", "session:s1", "user:ben"),
+        ]
+
+
+async def test_a_grant_that_cannot_be_written_down_is_not_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry and the membership are one transaction."""
+    async with running(tmp_path / "data.db") as lowtide:
+
+        async def full(*_: object) -> str:
+            raise StorageFull
+
+        server = Client(lowtide.asgi, {"authorization": f"Bearer {lowtide.tokens.sign('app', server=True)}"})
+        made = {"id": "m1", "data": {"user_id": "ann", "team_id": "red"}}
+        with monkeypatch.context() as patch:
+            patch.setattr(lowtide.audit, "write", full)
+            assert (await server.post("/v1/records/membership", json=made)).code == "storage_full"
+        assert (await server.get("/v1/records/membership/m1")).status == 404

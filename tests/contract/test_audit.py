@@ -76,11 +76,11 @@ NOT_LOOKED: dict[Address, str] = {
 
 NOT_WRITTEN: dict[Address, str] = {
     ("POST", "/v1/functions/{name}"): "what it writes are records, with their history",
-    ("POST", "/v1/records"): "records, with their history",
-    ("POST", "/v1/records/{model}"): "records, with their history",
-    ("PATCH", "/v1/records/{model}/{id}"): "records, with their history",
-    ("DELETE", "/v1/records/{model}/{id}"): "records, with their history",
-    ("POST", "/v1/sync/batches"): "records, with their history",
+    ("POST", "/v1/records"): "records; a grant among them has its entry",
+    ("POST", "/v1/records/{model}"): "records; a grant among them has its entry",
+    ("PATCH", "/v1/records/{model}/{id}"): "records; a grant among them has its entry",
+    ("DELETE", "/v1/records/{model}/{id}"): "records; a grant among them has its entry",
+    ("POST", "/v1/sync/batches"): "records; a grant among them has its entry",
     ("POST", "/v1/sync/audit"): "a device of its own",
     ("POST", "/sync/checkpoint-request"): "a device of its own",
     ("POST", "/sync/stream"): "a device of its own",

@@ -30,7 +30,9 @@ def forgets() -> None:
     """A batch that comes again is applied again."""
     number = 0
 
-    def another_lineage(sent: SentBatch, principal: Principal, schema: Schema, now: int) -> Batch:
+    def another_lineage(
+        sent: SentBatch, principal: Principal, schema: Schema, now: int, request: str
+    ) -> Batch:
         nonlocal number
         number += 1
         return batch_of(msgspec.structs.replace(sent, lineage=str(number)), principal, schema, now)
@@ -41,7 +43,7 @@ def forgets() -> None:
 def hurries() -> None:
     """A batch is acknowledged before it is written."""
 
-    async def upload(self: Sync, principal: Principal, sent: SentBatch) -> UploadAnswer:
+    async def upload(self: Sync, principal: Principal, sent: SentBatch, request: str) -> UploadAnswer:
         async def later() -> None:
             await asyncio.sleep(0.02)
             await self.writer.apply(batch_of(sent, principal, self.schema, 0))
@@ -58,7 +60,7 @@ def hurries() -> None:
 def tears() -> None:
     """The mutations of a transaction are applied one by one."""
 
-    def torn(sent: SentBatch, principal: Principal, schema: Schema, now: int) -> Batch:
+    def torn(sent: SentBatch, principal: Principal, schema: Schema, now: int, request: str) -> Batch:
         batch = batch_of(sent, principal, schema, now)
         parts = [
             msgspec.structs.replace(transaction, mutations=[mutation])

@@ -95,7 +95,7 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
 
         keep = request.keep
         in_tx = None if keep is None else lambda tx, kept: keep(tx, answer(kept[0]))
-        (kept,) = await records.write(request.principal, [intent], in_tx)
+        (kept,) = await records.write(request.principal, [intent], in_tx, request.id)
         return answer(kept)
 
     async def change(request: Request[Change, None]) -> Response:
@@ -104,14 +104,14 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
         params, sent = request.params, request.body
         ops = wanted_ops(request.header("if-match"))
         intent = records.change(params["model"], params["id"], sent.data, sent.base, ops)
-        (kept,) = await records.write(request.principal, [intent])
+        (kept,) = await records.write(request.principal, [intent], request=request.id)
         return Response(body=_body(kept), headers=_version(kept))
 
     async def delete(request: Request[None, None]) -> None:
         """Devices drop the record at their next checkpoint."""
         ops = wanted_ops(request.header("if-match"))
         intent = records.deletion(request.params["model"], request.params["id"], ops)
-        await records.write(request.principal, [intent])
+        await records.write(request.principal, [intent], request=request.id)
 
     async def write(request: Request[Writes, None]) -> WritesAnswer:
         """One refused write refuses them all; `index` in the error says which it is, from 0. Creations with
@@ -123,7 +123,7 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
 
         keep = request.keep
         in_tx = None if keep is None else lambda tx, kept: keep(tx, answer(kept))
-        return answer(await records.write(request.principal, intents, in_tx))
+        return answer(await records.write(request.principal, intents, in_tx, request.id))
 
     async def changes(request: Request[None, ChangesQuery]) -> Stream:
         """Server-sent events. `put` has a record that is new or has changed, `remove` the model and id of one

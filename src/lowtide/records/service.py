@@ -190,17 +190,19 @@ class Records:
         principal: Principal,
         intents: Sequence[Intent],
         keep: Callable[[Tx, list[Kept]], Awaitable[None]] | None = None,
+        request: str = "",
     ) -> list[Kept]:
         """Apply ``intents`` together or not at all; what each left, in order.
 
         A creation that was done before with the same content is done again without effect. Raises what
         ``refusal`` makes of the first that is refused, with ``index`` where there are several, and what
         ``Writer.apply`` raises. ``keep`` is called in the same transaction. A former id of the user, from
-        before a merge of accounts, is read as the present one, as in uploads.
+        before a merge of accounts, is read as the present one, as in uploads. ``request``: the id of the
+        request that asks.
         """
         if principal.aliases:
             intents = [self._present(principal, intent) for intent in intents]
-        batch = self._batch(principal, intents)
+        batch = self._batch(principal, intents, request)
         if keep is not None:
             batch = msgspec.structs.replace(batch, keep=self._keeping(principal, intents, keep))
         applied = await self.sync.apply(batch)
@@ -244,7 +246,7 @@ class Records:
 
         return work
 
-    def _batch(self, principal: Principal, intents: Sequence[Intent]) -> Batch:
+    def _batch(self, principal: Principal, intents: Sequence[Intent], request: str) -> Batch:
         now = self._clock.now()
         mutations = []
         versions = []
@@ -276,6 +278,7 @@ class Records:
             mutations=mutations,
             online=True,
             versions=versions,
+            request=request,
         )
         return Batch(transactions=[transaction], echo=True)
 

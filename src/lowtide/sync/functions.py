@@ -196,10 +196,12 @@ class Functions:
         name: str,
         arguments: Mapping[str, Any],
         keep: Callable[[Tx, Any], Awaitable[None]] | None = None,
+        request: str = "",
     ) -> Any:
         """Call a function for a user who waits; its result once its writes are durable.
 
-        ``keep`` is called with the result in the transaction of the writes, if there are any.
+        ``keep`` is called with the result in the transaction of the writes, if there are any. ``request``:
+        the id of the request that asks.
 
         Raises ``NotFound`` for an unknown name, ``Malformed`` for arguments that do not fit,
         ``Conflict`` when the function or the merge says no, ``DeadlinePassed``, ``FunctionFailed``.
@@ -211,7 +213,7 @@ class Functions:
             raise Conflict(refused.message, hint=refused.hint, refusal=refused.code) from None
         mutations = context.mutations()
         if mutations:
-            batch = _batch(context.me, f"function:{name}", mutations)
+            batch = _batch(context.me, f"function:{name}", mutations, asked=principal, request=request)
             if keep is not None:
                 batch = msgspec.structs.replace(batch, keep=_keeping(keep, result))
             applied = await self._apply(batch)
@@ -301,7 +303,8 @@ class Functions:
             )
         )
         require = (Require(COMMANDS, call.id, "status", "pending"),)
-        return _batch(context.me, f"command:{call.id}", mutations, require)
+        asked = Principal(user=call.user, space=call.space, claims=call.claims)
+        return _batch(context.me, f"command:{call.id}", mutations, require, asked=asked)
 
     async def _run_hook(self, job: Job, event: Event) -> None:
         model = self._schema.models.get(event.model)
@@ -319,10 +322,22 @@ class Functions:
 
 
 def _batch(
-    principal: Principal, writer: str, mutations: list[Mutation], require: tuple[Require, ...] = ()
+    principal: Principal,
+    writer: str,
+    mutations: list[Mutation],
+    require: tuple[Require, ...] = (),
+    *,
+    asked: Principal,
+    request: str = "",
 ) -> Batch:
     transaction = Transaction(
-        principal=principal, client_id=writer, mutations=mutations, online=True, require=require
+        principal=principal,
+        client_id=writer,
+        mutations=mutations,
+        online=True,
+        require=require,
+        asked=asked,
+        request=request,
     )
     return Batch(transactions=[transaction])
 

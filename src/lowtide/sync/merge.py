@@ -58,8 +58,8 @@ class Merge:
         """Unique values that were not read, and taken to be free. If one is not, merge again."""
         self._before: dict[Key, Record | None] = {}
         self._json: dict[Key, str] = {}
-        self.authors: dict[Key, Principal] = {}
-        """Who wrote each changed record last."""
+        self.authors: dict[Key, Transaction] = {}
+        """What wrote each changed record last."""
         self.losses: list[Loss] = []
         self.rejections: list[Rejection] = []
         self.faults: list[str] = []
@@ -104,10 +104,10 @@ class Merge:
         if refused is not None:
             attempt.undo()
             return self._refuse(transaction, *refused)
-        self._keep(attempt, transaction.principal)
+        self._keep(attempt, transaction)
         return attempt.results
 
-    def _keep(self, attempt: Attempt, author: Principal) -> None:
+    def _keep(self, attempt: Attempt, author: Transaction) -> None:
         for key, (_, json) in attempt.records.items():
             self._before.setdefault(key, self.state.records.get(key))
             self._json[key] = json

@@ -67,6 +67,10 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     """What must be true of records, or the whole transaction is refused with code ``require``."""
     versions: Sequence[Version] = ()
     """What the writer knows of records, or the whole transaction is refused."""
+    asked: Principal | None = None
+    """For whom the server's part writes, if for anybody."""
+    request: str = ""
+    """The id of the request that brought it."""
 
 
 class Require(msgspec.Struct, frozen=True):

@@ -133,7 +133,7 @@ def routes(sync: Sync, trail: Trail, check_app: Callable[[object], None]) -> lis
 
         A refused mutation is no error: it is told in ``results``, and comes back to the device as a row.
         """
-        return await sync.upload(request.principal, request.body)
+        return await sync.upload(request.principal, request.body, request.id)
 
     async def pull(request: Request[PullRequest, None]) -> PullAnswer:
         """The rows, page by page, as a device would receive them. Keep the cursor for the next call."""
@@ -178,7 +178,8 @@ def routes(sync: Sync, trail: Trail, check_app: Callable[[object], None]) -> lis
         name = request.params["name"]
         keep = request.keep
         in_tx = None if keep is None else lambda tx, result: keep(tx, FunctionAnswer(result))
-        return FunctionAnswer(await sync.functions.call(request.principal, name, request.body, in_tx))
+        who, arguments = request.principal, request.body
+        return FunctionAnswer(await sync.functions.call(who, name, arguments, in_tx, request.id))
 
     return [
         Route(

@@ -103,9 +103,11 @@ class Sync:
         await self.segments.close()
         await self.flush_seen()
 
-    async def upload(self, principal: Principal, sent: SentBatch) -> UploadAnswer:
-        """Apply a device's batch exactly once. Raises as ``batch_of`` and ``Writer.apply`` do."""
-        batch = batch_of(sent, principal, self.schema, self._clock.now())
+    async def upload(self, principal: Principal, sent: SentBatch, request: str = "") -> UploadAnswer:
+        """Apply a device's batch exactly once; ``request`` is the id of the request that brings it. Raises as
+        ``batch_of`` and ``Writer.apply`` do.
+        """
+        batch = batch_of(sent, principal, self.schema, self._clock.now(), request)
         if principal.aliases:
             batch = self.ownership.renamed(batch, principal)
         applied = await self.writer.apply(batch)

@@ -75,8 +75,8 @@ class UploadAnswer(msgspec.Struct, frozen=True):
     results: list[Result]
 
 
-def batch_of(sent: SentBatch, principal: Principal, schema: Schema, now: int) -> Batch:
-    """The batch that ``sent`` asks for. ``now``: milliseconds, when it arrived.
+def batch_of(sent: SentBatch, principal: Principal, schema: Schema, now: int, request: str = "") -> Batch:
+    """The batch that ``sent`` asks for. ``now``: milliseconds, when it arrived; ``request``: with what id.
 
     Raises ``Malformed`` for numbers that do not rise or names that no device has, ``TooLarge`` beyond
     ``MAX_SENT`` changes or transactions. Pure; about 10 µs a
@@ -139,6 +139,7 @@ def batch_of(sent: SentBatch, principal: Principal, schema: Schema, now: int) ->
                     client_id=sent.client_id,
                     lineage=sent.lineage,
                     mutations=mutations,
+                    request=request,
                 )
             )
     if not numbers:

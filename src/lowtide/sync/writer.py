@@ -22,6 +22,7 @@ from lowtide.kernel.errors import Busy, LowtideError, Unavailable
 from lowtide.kernel.schema import Principal, Schema
 from lowtide.storage.db import Database, Tx
 from lowtide.sync import store
+from lowtide.sync.grants import Grant, grants_of
 from lowtide.sync.index import IndexKey
 from lowtide.sync.ledger import Ledger, standing
 from lowtide.sync.merge import Change, Merge
@@ -35,6 +36,7 @@ from lowtide.sync.model import (
     Record,
     Rejection,
     Result,
+    Transaction,
     Written,
 )
 from lowtide.sync.receipts import Receipts, key_of, transactions_of
@@ -80,6 +82,8 @@ Told = tuple[Key, int, dict[str, Any] | None, dict[str, Any] | None]
 """A record, its op, what it was and what it is."""
 Listener = Callable[[Tx, int, Sequence[Told]], Awaitable[bool]]
 """(tx, now, changes of watched models): hears of a group in its transaction; whether it has made jobs."""
+Granted = Callable[[Tx, Sequence[Grant]], Awaitable[None]]
+"""(tx, grants): hears of a group's grants in its transaction."""
 Enqueue = Callable[[Tx, str, msgspec.Struct], Awaitable[None]]
 """(tx, kind, payload): a job that exists exactly if the transaction commits."""
 
@@ -97,6 +101,7 @@ class Writer:
         publish: Callable[[Commit], None],
         bar: Bar | None = None,
         listener: Listener | None = None,
+        granted: Granted | None = None,
     ):
         self._database = database
         self._schema = schema
@@ -106,6 +111,7 @@ class Writer:
         self._publish = publish
         self._bar = bar or _nobody
         self.listener = listener
+        self.granted = granted
         self._waiting: deque[tuple[Batch, int, asyncio.Future[Applied]]] = deque()
         self._waiting_mutations = 0
         self._wake = asyncio.Event()
@@ -305,6 +311,7 @@ class Writer:
         jobs = False
         ledger = Ledger(group, now)
         topics: dict[str, None] = {}
+        grants: list[Grant] = []
         rejected = (self._rejected(rejection, now) for rejection in merge.rejections)
         for key, change in itertools.chain(merge.changes(), rejected):
             before = None if change.before is None or change.before.deleted else change.before.data
@@ -320,7 +327,10 @@ class Writer:
                 for data in (before, after):
                     if data is not None and data[lookup.match] is not None:
                         topics[lookup_topic(key[0], lookup, str(data[lookup.match]))] = None
+                grants += grants_of(key, lookup, before, after, merge.authors.get(key))
             jobs |= await self._tell(tx, key, before, after, group, merge.authors.get(key))
+        if grants and self.granted is not None:
+            await self.granted(tx, grants)
         changed, last_bucket = await ledger.write(tx, last_bucket)
         if merge.losses:
             await store.write_losses(tx, merge.losses, group * store.OPS_PER_GROUP, now)
@@ -340,7 +350,7 @@ class Writer:
         before: dict[str, Any] | None,
         after: dict[str, Any] | None,
         group: int,
-        author: Principal | None,
+        author: Transaction | None,
     ) -> bool:
         """Enqueue what runs after the commit, if anything does."""
         space, name, id = key
@@ -350,9 +360,8 @@ class Writer:
             await self._enqueue(tx, "sync.event", Event(space, name, id, before, after, group))
         if called:
             user = str((after or {})["device"]).rpartition("/")[0]
-            await self._enqueue(
-                tx, "sync.command", CommandCall(space, id, user, dict(author.claims) if author else {})
-            )
+            claims = {} if author is None else dict(author.principal.claims)
+            await self._enqueue(tx, "sync.command", CommandCall(space, id, user, claims))
         return hooked or called
 
 
