@@ -277,6 +277,17 @@ async def test_a_checkpoint_that_is_too_old_or_of_another_epoch_is_told_to_begin
     assert (await quiet.ask("GET", f"/pull?lwt={quiet.checkpoint['lwt']}")).code == "resync_required"
 
 
+async def test_the_checkpoint_of_another_user_is_none(doors: Doors) -> None:
+    """410: the client pulls everything, and keeps nothing of who was there before."""
+    await doors.put("task", "r", team_id="red", title="x")
+    await doors.put("task", "b", team_id="blue", title="y")
+    await doors.join("zoe", "blue")
+    await fork(doors)
+    zoe = await fork(doors, "zoe")
+    zoe.who = "anna"
+    assert (await zoe.ask("GET", f"/pull?lwt={zoe.checkpoint['lwt']}")).code == "resync_required"
+
+
 async def test_the_stream_tells_what_is_new_and_whose_it_is_not(doors: Doors) -> None:
     """Documents and a checkpoint for each change; nothing of one's own, of other models and teams."""
     anna, ben = await fork(doors), await fork(doors, "ben")

@@ -331,6 +331,19 @@ async def test_who_was_away_for_longer_than_removals_are_kept_replaces_everythin
     assert sorted(id for table, id in anna.rows if table == "task") == ["u"]
 
 
+async def test_the_cursor_of_another_user_is_none(doors: Doors) -> None:
+    """Who signs in on another's database replaces everything: nothing of theirs is missing, nothing stays."""
+    await doors.put("task", "r", team_id="red", title="x")
+    await doors.put("task", "b", team_id="blue", title="y")
+    await doors.join("zoe", "blue")
+    anna, zoe = await melon(doors), await melon(doors, "zoe")
+    assert [id for table, id in zoe.rows if table == "task"] == ["b"]
+    zoe.who = "anna"
+    assert (await zoe.pull())["experimentalStrategy"] == "replacement"
+    assert zoe.rows == anna.rows
+    assert "experimentalStrategy" not in await zoe.pull()
+
+
 async def test_a_migration_brings_all_rows_of_the_tables_that_it_names(doors: Doors) -> None:
     """New tables and new columns are filled; others are told what is new, and no more."""
     await doors.put("task", "t", team_id="red", title="x")
