@@ -388,6 +388,7 @@ class Lowtide:
             opened.push_async_callback(self._worker.stop)
         self.asgi = self._edge()
         self.accounts.revocations.on_change = self.asgi.end_sessions
+        self.keys.on_gone = self.asgi.end_refused
 
     async def _note_migrations(self, done: list[State]) -> None:
         if done:

@@ -203,6 +203,27 @@ class TestOwn:
         other.cancel()
         await asyncio.gather(other, return_exceptions=True)
 
+    async def test_a_stream_ends_with_the_key_of_its_token(self, client: Client, lowtide: Lowtide) -> None:
+        """Who signed a token with a copied key keeps no open download; another key's end ends none."""
+        forged = lowtide.tokens.sign("ann", space="main", ttl=3600)
+        asked: dict[str, Any] = {"client_id": "c1", "raw_data": True}
+
+        async def follow() -> None:
+            async with client.open("POST", "/sync/stream", json=asked, token=forged) as call:
+                while (await call.next(10))["type"] != "end":
+                    pass
+
+        following = asyncio.create_task(follow())
+        while lowtide.load.streams < 1:
+            await asyncio.sleep(0)
+        keys = {key.state: key.kid for key in lowtide.keys.all()}
+        await lowtide.keys.revoke(keys["next"], "cli:root")
+        good = lowtide.tokens.sign("ann", space="main", ttl=60)
+        assert (await client.get("/v1/auth/me", token=good)).status != 401
+        assert not following.done()
+        await lowtide.keys.revoke(keys["current"], "cli:root")
+        await asyncio.wait_for(following, 5)
+
 
 class TestAdmin:
     @pytest.fixture

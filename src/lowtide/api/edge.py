@@ -144,9 +144,8 @@ class Edge:
         who = None
         if route.auth != "none":
             who = exchange.who = self._callers.who(fields, method, path, peer, exchange.added)
-            if who.session:
-                exchange.session = who.session
-                exchange.token = sent_token(fields)
+            exchange.session = who.session
+            exchange.token = sent_token(fields)
         if not route.vital:
             self.load.check(served.rank)
             if scope.get("state", {}).get("crowded"):
@@ -345,6 +344,10 @@ class Edge:
     def end_sessions(self, sessions: Collection[str]) -> None:
         """End the streams of these sessions: at the next line where a stream can, soon anyway."""
         self._streams.end_sessions(sessions)
+
+    async def end_refused(self) -> None:
+        """End the streams whose token would be refused now, in the same way."""
+        await self._streams.end_refused()
 
     def cut(self) -> None:
         """Cancel every stream that has not ended by itself."""

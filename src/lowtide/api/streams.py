@@ -18,6 +18,8 @@ from lowtide.kernel.ids import Ids
 
 CUT_AFTER = 2.0
 """Seconds in which a stream whose session has ended may say a last line."""
+AT_ONCE = 50
+"""Tokens that are looked at before others have their turn: 0.1 ms each."""
 FULL_FOR = 10.0
 """Seconds after which a user who has too many streams may ask again."""
 HERD = 200
@@ -31,6 +33,7 @@ class Streams:
         self._load = load
         self._ids = ids
         self._open: dict[Outlet, asyncio.Task[Any]] = {}
+        self._still: dict[Outlet, Callable[[], bool]] = {}
         self._of_session: dict[str, set[Outlet]] = {}
         self._of_user: dict[str, int] = {}
 
@@ -60,6 +63,7 @@ class Streams:
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         outlet = Outlet(send)
         self._open[outlet] = task
+        self._still[outlet] = still
         if session:
             self._of_session.setdefault(session, set()).add(outlet)
         if user:
@@ -78,6 +82,7 @@ class Streams:
         finally:
             self._load.streams -= 1
             self._open.pop(outlet, None)
+            del self._still[outlet]
             self._forget(outlet, session)
             if user:
                 self._of_user[user] -= 1
@@ -102,11 +107,21 @@ class Streams:
 
     def end_sessions(self, sessions: Collection[str]) -> None:
         """Ask the streams of these sessions to end, and cut what is left ``CUT_AFTER`` seconds later."""
-        loop = asyncio.get_running_loop()
         for session in sessions:
             for outlet in tuple(self._of_session.get(session, ())):
-                self._tell(outlet)
-                loop.call_later(CUT_AFTER, self._cut, outlet)
+                self._end(outlet)
+
+    async def end_refused(self) -> None:
+        """End, as ``end_sessions`` does, the streams whose token is good no more: its key was revoked."""
+        for number, (outlet, still) in enumerate(tuple(self._still.items())):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if not still():
+                self._end(outlet)
+
+    def _end(self, outlet: Outlet) -> None:
+        self._tell(outlet)
+        asyncio.get_running_loop().call_later(CUT_AFTER, self._cut, outlet)
 
     def _forget(self, outlet: Outlet, session: str) -> None:
         outlets = self._of_session.get(session)

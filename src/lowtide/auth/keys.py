@@ -96,6 +96,8 @@ class Keys:
         self._current: SigningKey | None = None
         self._generation = 0
         self._derived: dict[str, tuple[int, tuple[bytes, ...]]] = {}
+        self.on_gone: Callable[[], Awaitable[None]] | None = None
+        """Called after a key has gone: what it signed is good no more, open streams among it."""
 
     @property
     def current(self) -> SigningKey:
@@ -265,9 +267,12 @@ class Keys:
         rows = await self._database.read(work)
         keys = {kid: self._known(kid, *rest) for kid, *rest in rows}
         if {(k.kid, k.state) for k in keys.values()} != {(k.kid, k.state) for k in self._keys.values()}:
+            gone = self._keys.keys() - keys.keys()
             self._keys = keys
             self._current = next((key for key in keys.values() if key.state == "current"), None)
             self._generation += 1
+            if gone and self.on_gone is not None:
+                await self.on_gone()
         return list(keys.values())
 
     def _known(
