@@ -24,7 +24,7 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import AuditBroken, BlobExists, BlobsLost
 from lowtide.storage.blobs import Blobs, put_once
 from lowtide.storage.db import Database, Row, Tx, load_queries
-from lowtide.storage.jobs import Job, Jobs
+from lowtide.storage.jobs import Jobs
 
 _SQL = load_queries("lowtide.audit")
 _LOG = logging.getLogger("lowtide.audit")
@@ -49,12 +49,7 @@ class Archive:
 
     def schedule(self, jobs: Jobs) -> None:
         """Archive once a day, on one node."""
-
-        async def run(_job: Job, _payload: None) -> None:
-            await self.run()
-
-        jobs.register(ARCHIVE, type(None), run, deadline=3600.0)
-        jobs.every(86_400.0, ARCHIVE)
+        jobs.every(86_400.0, ARCHIVE, self.run, deadline=3600.0)
 
     async def run(self) -> int:
         """Archive what is old enough; how many entries. Safe to run twice, and by two nodes at once.

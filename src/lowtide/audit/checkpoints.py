@@ -16,7 +16,7 @@ from lowtide.audit.verify import Fault
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import NotFound, TooLarge
 from lowtide.storage.blobs import MAX_LIST, Blobs, put_once
-from lowtide.storage.jobs import Job, Jobs
+from lowtide.storage.jobs import Jobs
 
 CHECKPOINT = "lowtide.audit_checkpoint"
 EVERY = 3600.0
@@ -39,12 +39,7 @@ class Checkpoints:
 
     def schedule(self, jobs: Jobs) -> None:
         """Sign once an hour, on whichever node runs jobs."""
-
-        async def run(_job: Job, _payload: None) -> None:
-            await self.write()
-
-        jobs.register(CHECKPOINT, type(None), run)
-        jobs.every(EVERY, CHECKPOINT)
+        jobs.every(EVERY, CHECKPOINT, self.write)
 
     async def sign(self) -> str:
         """A checkpoint of everything that is committed now: it is chained first."""

@@ -18,7 +18,7 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.ids import Ids
 from lowtide.storage.bus import Bus
 from lowtide.storage.db import Database
-from lowtide.storage.jobs import Job, Jobs
+from lowtide.storage.jobs import Jobs
 from lowtide.storage.vault import Kept
 
 SEALED = (Kept("session", "id", "secret", PURPOSE.format("{key}")),)
@@ -56,14 +56,13 @@ class Accounts:
         self.identities = Identities(database, self.users, self.sessions, audit, clock)
         self.hooks = Hooks(hooks, jobs)
         self.sign_in = SignIn(database, self.users, self.sessions, self.hooks, audit, clock, ids)
-        jobs.register(TRIM, type(None), self._trim, deadline=600)
-        jobs.every(TRIM_EVERY, TRIM)
+        jobs.every(TRIM_EVERY, TRIM, self._trim, deadline=600)
 
     async def load(self) -> None:
         """Read which sessions ended lately."""
         await self.revocations.load()
 
-    async def _trim(self, _job: Job, _payload: None) -> None:
+    async def _trim(self) -> None:
         """Forget what has had its time: sessions that nobody can refresh, tickets."""
         now = self._clock.now()
         await self._database.write(lambda tx: tx.execute(QUERIES["trim_tickets"], now))

@@ -11,7 +11,7 @@ from lowtide.bridges.walk import Walks
 from lowtide.bridges.watermelon import Watermelon
 from lowtide.kernel.clock import Clock
 from lowtide.storage.db import Tx
-from lowtide.storage.jobs import Job, Jobs
+from lowtide.storage.jobs import Jobs
 from lowtide.sync import Sync
 from lowtide.sync.retention import DAY, ROWS_AT_ONCE
 from lowtide.sync.store import group_before
@@ -36,12 +36,7 @@ class Bridges:
 
     def schedule(self, jobs: Jobs) -> None:
         """Forget what clients pushed long ago, once an hour, on one node."""
-
-        async def run(_job: Job, _payload: None) -> None:
-            await self.trim()
-
-        jobs.register(TRIM, type(None), run, deadline=1800.0)
-        jobs.every(3600.0, TRIM)
+        jobs.every(3600.0, TRIM, self.trim, deadline=1800.0)
 
     async def trim(self) -> int:
         """Forget pushes from before removals are kept: a cursor so old begins anew. How many."""

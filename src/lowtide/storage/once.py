@@ -16,7 +16,7 @@ import msgspec
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, KeyInFlight, KeyReused
 from lowtide.storage.db import Database, Tx, load_queries
-from lowtide.storage.jobs import Job, Jobs
+from lowtide.storage.jobs import Jobs
 from lowtide.storage.vault import Vault
 
 _QUERIES = load_queries("lowtide.storage")
@@ -128,12 +128,7 @@ class Once:
 
     def schedule(self, jobs: Jobs) -> None:
         """Forget what is older than a day, every hour."""
-
-        async def purge(_job: Job, _payload: None) -> None:
-            await self.purge()
-
-        jobs.register(PURGE, type(None), purge, deadline=1800)
-        jobs.every(3600, PURGE)
+        jobs.every(3600, PURGE, self.purge, deadline=1800)
 
     async def purge(self) -> int:
         """Forget answers whose time is over; returns how many. Short transactions."""

@@ -11,7 +11,7 @@ import hashlib
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.rates import Decision, Limit
 from lowtide.storage.db import Database, Tx, load_queries
-from lowtide.storage.jobs import Job, Jobs
+from lowtide.storage.jobs import Jobs
 
 _QUERIES = load_queries("lowtide.storage")
 
@@ -58,12 +58,7 @@ class SharedRates:
 
     def schedule(self, jobs: Jobs) -> None:
         """Forget limits whose time has passed, every ten minutes."""
-
-        async def purge(_job: Job, _payload: None) -> None:
-            await self.purge()
-
-        jobs.register(PURGE, type(None), purge, deadline=PERIOD / 2)
-        jobs.every(PERIOD, PURGE)
+        jobs.every(PERIOD, PURGE, self.purge, deadline=PERIOD / 2)
 
     async def purge(self) -> int:
         """Forget limits whose time has passed; returns how many. Short transactions."""

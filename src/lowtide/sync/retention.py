@@ -12,7 +12,7 @@ import msgspec
 
 from lowtide.kernel.clock import Clock
 from lowtide.storage.db import Database, Tx
-from lowtide.storage.jobs import Job, Jobs
+from lowtide.storage.jobs import Jobs
 from lowtide.sync import store
 from lowtide.sync.store import queries
 
@@ -33,12 +33,7 @@ class Retention:
 
     def schedule(self, jobs: Jobs) -> None:
         """Trim once an hour, on one node."""
-
-        async def run(_job: Job, _payload: None) -> None:
-            await self.trim()
-
-        jobs.register("sync.trim", type(None), run, deadline=1800.0)
-        jobs.every(3600.0, "sync.trim")
+        jobs.every(3600.0, "sync.trim", self.trim, deadline=1800.0)
 
     async def trim(self) -> int:
         """Forget; the number of buckets whose floor rose. Many short transactions, safe to run twice."""

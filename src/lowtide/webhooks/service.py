@@ -141,8 +141,7 @@ class Webhooks:
             database, jobs, self._sender, _SQL, self._settle, self._switch_off, clock, ids
         )
         jobs.register(KIND, Message, self._deliver, deadline=30)
-        jobs.register(SWEEP, type(None), self._sweep)
-        jobs.every(3_600, SWEEP)
+        jobs.every(3_600, SWEEP, self._sweep)
 
     # -- endpoints -------------------------------------------------------------------------------------
 
@@ -343,7 +342,7 @@ class Webhooks:
         )
         await self._audit.write(tx, entry)
 
-    async def _sweep(self, _job: Job, _payload: None) -> None:
+    async def _sweep(self) -> None:
         async def sweep(tx: Tx) -> None:
             await self._records.sweep(tx)
             # Of a try that ended after its endpoint was deleted.

@@ -28,7 +28,7 @@ from lowtide.kernel.errors import InvalidGrant, SignInPending, TooManyRequests
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.rates import Limit
 from lowtide.storage.db import Database, Tx, load_queries
-from lowtide.storage.jobs import Job, Jobs
+from lowtide.storage.jobs import Jobs
 from lowtide.storage.rates import SharedRates
 
 _QUERIES = load_queries("lowtide.auth.methods")
@@ -120,8 +120,7 @@ class Codes:
         self._audit = audit
         self._clock = clock
         self._ids = ids
-        jobs.register(PURGE, type(None), self._purge)
-        jobs.every(GOOD_FOR, PURGE)
+        jobs.every(GOOD_FOR, PURGE, self._purge)
 
     async def start(
         self,
@@ -280,7 +279,7 @@ class Codes:
         user = await self._owner(tx, channel, address)
         return "" if user is None else await self._known.place(tx, user.id, installation=installation)
 
-    async def _purge(self, _job: Job, _payload: None) -> None:
+    async def _purge(self) -> None:
         now = self._clock.now()
         while await self._database.write(lambda tx: tx.fetch(_QUERIES["purge_flows"], now, PURGE_AT_ONCE)):
             pass

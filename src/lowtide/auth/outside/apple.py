@@ -135,9 +135,8 @@ class Apple:
         self._url = url
         jobs.register(EXCHANGE, Code, self._exchange, deadline=30.0)
         jobs.register(REVOKE, Granted, self._revoke, deadline=30.0)
-        jobs.register(SWEEP, type(None), self._sweep)
         if credentials is not None:
-            jobs.every(ORPHANED, SWEEP)
+            jobs.every(ORPHANED, SWEEP, self._sweep)
 
     async def keep(self, code: str, client_id: str, subject: str) -> None:
         """Exchange ``code`` soon, and keep what Apple gives for it. One write."""
@@ -242,7 +241,7 @@ class Apple:
         form = {"token": token, "token_type_hint": "refresh_token"}
         await self._ask("/auth/revoke", granted.client_id, form)
 
-    async def _sweep(self, _job: Job, _payload: None) -> None:
+    async def _sweep(self) -> None:
         """Revoke what Apple granted for users who are not here: an exchange may end after their deletion."""
         before = self._clock.now() - ORPHANED * 1000
         found = await self._database.read(lambda tx: tx.fetch(_QUERIES["orphaned_grants"], before, SWEPT))

@@ -28,7 +28,7 @@ from lowtide.kernel.clients import Client
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.http import Route
 from lowtide.storage.db import Database
-from lowtide.storage.jobs import Job, Jobs
+from lowtide.storage.jobs import Jobs
 
 SWEEP = "lowtide.sweep_oauth"
 SWEEP_EVERY = 600.0
@@ -94,8 +94,7 @@ class Provider:
         inspection = Inspection(database, self.clients, users, sessions, tokens, issuer=address, audience=app)
         self._endpoints = Endpoints(database, self.store, self.clients, grants, inspection, proofs)
         self._admin = ClientAdmin(database, self.store, self.clients, sessions, accounts.audit)
-        jobs.register(SWEEP, type(None), self._sweep)
-        jobs.every(SWEEP_EVERY, SWEEP)
+        jobs.every(SWEEP_EVERY, SWEEP, self._sweep)
 
     def routes(self) -> list[Route]:
         """Every address of the provider."""
@@ -107,5 +106,5 @@ class Provider:
             *self._admin.routes(),
         ]
 
-    async def _sweep(self, _job: Job, _payload: None) -> None:
+    async def _sweep(self) -> None:
         await self._database.write(self.store.sweep)

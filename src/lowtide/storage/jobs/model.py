@@ -78,15 +78,6 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of one run."""
 
 
-class Periodic(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that is enqueued once in each ``period`` milliseconds, counted from 1970."""
-
-    kind: str
-    period: int
-    payload: Any
-    queue: str
-
-
 def backoff(attempt: int, ids: Ids) -> float:
     """Seconds until the attempt after number ``attempt``: exponential, with full jitter.
 

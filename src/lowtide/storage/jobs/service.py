@@ -13,7 +13,7 @@ from lowtide.kernel.ids import Ids
 from lowtide.storage.bus import Bus
 from lowtide.storage.db import Database, Tx
 from lowtide.storage.jobs import store
-from lowtide.storage.jobs.model import Count, Handler, Job, Periodic, check_key, check_name, encode
+from lowtide.storage.jobs.model import Count, Handler, Job, check_key, check_name, encode
 
 P = TypeVar("P")
 
@@ -35,7 +35,8 @@ class Jobs:
     def __init__(self, database: Database, bus: Bus, clock: Clock, ids: Ids):
         self._database, self._bus, self._clock, self._ids = database, bus, clock, ids
         self._handlers: dict[str, Handler] = {}
-        self._periodics: dict[str, Periodic] = {}
+        self.periods: dict[str, int] = {}
+        """Milliseconds, by the kind that is enqueued once in each period of so many."""
 
     async def enqueue(
         self,
@@ -142,30 +143,33 @@ class Jobs:
         decode = msgspec.json.Decoder(payload).decode
         self._handlers[kind] = Handler(kind=kind, call=handler, decode=decode, deadline=deadline)
 
-    def every(self, seconds: float, kind: str, payload: Any = None, *, queue: str = "default") -> None:
-        """Enqueue ``kind`` once in each period of ``seconds``, however many nodes do so.
+    def every(
+        self, seconds: float, kind: str, work: Callable[[], Awaitable[object]], *, deadline: float = 60.0
+    ) -> None:
+        """Do ``work`` once in each period of ``seconds``, however many nodes say so: a job of ``kind``.
 
         Periods are counted from 1970 UTC. A period in which no node was up is left out. A run that still
-        waits when its period ends stands for the next one too.
+        waits when its period ends stands for the next one too. ``deadline``, and what is raised, are as in
+        ``register``.
         """
-        check_name("queue", queue)
-        encode(payload)
         if seconds < 1:
             raise ValueError("a period lasts at least a second")
-        if kind in self._periodics:
-            raise DeclarationError(f"Jobs of kind {kind!r} have two periods.")
-        self._periodics[kind] = Periodic(kind=kind, period=int(seconds * 1000), payload=payload, queue=queue)
+
+        async def run(_job: Job, _payload: None) -> None:
+            await work()
+
+        self.register(kind, type(None), run, deadline=deadline)
+        self.periods[kind] = int(seconds * 1000)
 
     def keep(self, *, done: float = DAY, dead: float = 30 * DAY) -> None:
         """Forget jobs an hour at most after they have been done or dead for so many seconds."""
 
-        async def purge(_job: Job, _payload: None) -> None:
+        async def purge() -> None:
             now = self._clock.now()
             await self.purge("done", now - int(done * 1000))
             await self.purge("dead", now - int(dead * 1000))
 
-        self.register(PURGE, type(None), purge, deadline=HOUR / 2)
-        self.every(HOUR, PURGE)
+        self.every(HOUR, PURGE, purge, deadline=HOUR / 2)
 
     async def purge(self, status: Literal["done", "dead"], before: int) -> int:
         """Forget the jobs that ended with ``status`` before ``before``; how many. Short transactions."""
@@ -179,14 +183,6 @@ class Jobs:
     def kinds(self) -> list[str]:
         """The kinds that this node can run."""
         return sorted(self._handlers)
-
-    @property
-    def periodics(self) -> list[Periodic]:
-        """What is enqueued by time. ``DeclarationError`` if nothing here runs one of them."""
-        for kind in self._periodics:
-            if kind not in self._handlers:
-                raise DeclarationError(f"Jobs of kind {kind!r} are enqueued by time, but nothing runs them.")
-        return list(self._periodics.values())
 
     def handler(self, kind: str) -> Handler:
         """What runs jobs of ``kind``; ``KeyError`` if nothing here does."""

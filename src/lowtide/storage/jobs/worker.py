@@ -14,7 +14,7 @@ from lowtide.kernel.ids import Ids
 from lowtide.storage.bus import Bus
 from lowtide.storage.db import Database, Tx
 from lowtide.storage.jobs import store
-from lowtide.storage.jobs.model import Hopeless, Job, Periodic, backoff, clean, describe
+from lowtide.storage.jobs.model import Hopeless, Job, backoff, clean, describe
 from lowtide.storage.jobs.service import DAY, TOPIC, Jobs
 from lowtide.storage.jobs.store import Held
 
@@ -72,7 +72,6 @@ class Worker:
         self._database, self._bus, self._jobs, self._clock, self._ids = database, bus, jobs, clock, ids
         self._queues, self._lease, self._poll = dict(queues), lease, poll
         self._name = ids.token()[:12]
-        self._periodics: list[Periodic] = []
         self._begun: dict[str, int] = {}
         self._running: dict[str, dict[Held, Run]] = {queue: {} for queue in queues}
         self._stop = asyncio.Event()
@@ -87,8 +86,7 @@ class Worker:
         return sum(map(len, self._running.values()))
 
     async def start(self) -> None:
-        """Begin to take jobs. ``DeclarationError`` if a periodic job has no handler."""
-        self._periodics = self._jobs.periodics
+        """Begin to take jobs."""
         self._beside = [
             asyncio.create_task(self._listen(), name="jobs: hints"),
             asyncio.create_task(self._beat(), name="jobs: leases"),
@@ -187,28 +185,28 @@ class Worker:
     async def _schedule(self) -> float:
         """Enqueue the periodic jobs whose period has begun; seconds until the next one does."""
         now = self._clock.now()
-        starts = [(periodic, now - now % periodic.period) for periodic in self._periodics]
-        new = [(periodic, start) for periodic, start in starts if self._begun.get(periodic.kind) != start]
+        starts = {kind: now - now % period for kind, period in self._jobs.periods.items()}
+        new = {kind: start for kind, start in starts.items() if self._begun.get(kind) != start}
 
         async def work(tx: Tx) -> bool:
             enqueued = False
-            for periodic, start in new:
-                if await store.begin_period(tx, periodic.kind, start, now + int(DAY * 1000)):
-                    queue, payload = periodic.queue, periodic.payload
-                    await self._jobs.enqueue(tx, periodic.kind, payload, key="every", queue=queue)
+            for kind, start in new.items():
+                if await store.begin_period(tx, kind, start, now + int(DAY * 1000)):
+                    await self._jobs.enqueue(tx, kind, key="every")
                     enqueued = True
             return enqueued
 
         if new:
             enqueued = await self._database.write(work)
-            self._begun.update((periodic.kind, start) for periodic, start in new)
+            self._begun.update(new)
             if enqueued:
                 self._jobs.wake()
         if not starts:
             return self._poll
-        periodic, start = min(starts, key=lambda each: each[1] + each[0].period)
-        seconds = (start + periodic.period - now) / 1000
-        return seconds + self._ids.jitter(0, min(1.0, periodic.period / 10_000))
+        end, period = min(
+            (start + self._jobs.periods[kind], self._jobs.periods[kind]) for kind, start in starts.items()
+        )
+        return (end - now) / 1000 + self._ids.jitter(0, min(1.0, period / 10_000))
 
     async def _beat(self) -> None:
         """Extend the leases of all that runs, in one transaction; end what has lost its own."""
