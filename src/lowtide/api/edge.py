@@ -212,7 +212,7 @@ class Edge:
         if route.body is bytes:
             return data
         return decode_as(
-            route.body, data, max_bytes=route.max_body, max_depth=self.load.limits.depth, nul=route.nul
+            route.body, data, max_bytes=route.max_body, max_depth=self.load.limits.depth, parts=route.parts
         )
 
     async def _handle(

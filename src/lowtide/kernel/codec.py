@@ -46,19 +46,24 @@ def decode_json(body: bytes | str, *, max_bytes: int, max_depth: int = 32) -> An
 
 
 def decode_as(
-    kind: type[T], body: bytes | str, *, max_bytes: int, max_depth: int = 32, nul: bool = False
+    kind: type[T], body: bytes | str, *, max_bytes: int, max_depth: int = 32, parts: bool = False
 ) -> T:
     """``body`` as a value of ``kind``, any type that msgspec knows. Raises as ``decode_json`` does.
 
     What ``kind`` bounds by itself is not checked again: with ``Int64`` and ``Scalar`` in place of
     ``int`` and ``Any`` the checks are one search for U+0000, 0.4 ns a byte over the decoder's 3.3.
     Names that ``kind`` does not have are skipped; what stands there must be JSON, and is kept nowhere.
-    ``nul``: U+0000 is let through, for a caller that answers each part by itself.
+    ``parts``: U+0000 and integers beyond 64 bits are let through, for a caller that answers each part by
+    itself.
     """
     raw = _raw(body, max_bytes)
     decode, depth, integers = _decoder(cast(Hashable, kind))
     value: T = _decode(
-        decode, raw, depth=None if depth <= max_depth else max_depth, integers=integers, nul=nul
+        decode,
+        raw,
+        depth=None if depth <= max_depth else max_depth,
+        integers=integers and not parts,
+        nul=parts,
     )
     return value
 

@@ -224,8 +224,9 @@ class Route(msgspec.Struct, frozen=True):
     """What an OAuth client's token must have been granted here; the app's own tokens have no bounds."""
     status: int = 200
     """Of a plain value; a handler that returns None answers 204."""
-    nul: bool = False
-    """U+0000 in a text is let through: the handler refuses the part that holds it, and not the whole."""
+    parts: bool = False
+    """U+0000 in a text and whole numbers beyond 64 bits are let through: the handler refuses the part that
+    holds one, and not the whole. JavaScript writes 1e19 with all its digits."""
     max_body: int = 1 * MIB
     """Bytes, before and after decompression."""
     deadline: float = 30.0

@@ -314,7 +314,7 @@ def routes(sync: Sync, trail: Trail, check_app: Callable[[object], None]) -> lis
             "/v1/sync/batches",
             upload,
             body=SentBatch,
-            nul=True,
+            parts=True,
             old_apps=True,
             response=UploadAnswer,
             max_body=MAX_BODY,

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from lowtide.kernel.clock import corrected
-from lowtide.kernel.codec import canonical_json, find_nul
+from lowtide.kernel.codec import Int64, canonical_json, find_nul
 from lowtide.kernel.errors import Malformed, TooLarge
 from lowtide.kernel.schema import Model, Principal, Schema
 from lowtide.kernel.values import check_id, coerce_fields
@@ -46,9 +46,9 @@ class SentMutation(msgspec.Struct, frozen=True):
 class Oversized(msgspec.Struct, frozen=True):
     """Stands for a transaction that was too large to send: ``count`` mutations, ``n`` the last of them."""
 
-    n: int
-    count: int = 0
-    bytes: int = 0
+    n: Int64
+    count: Int64 = 0
+    bytes: Int64 = 0
 
 
 class SentTransaction(msgspec.Struct, frozen=True):
