@@ -100,10 +100,10 @@ class TestErasing:
             await database.write(lambda tx, entry=entry: audit.write(tx, entry))  # type: ignore[misc]
             clock.advance(1)
         before = await rows(database, ENTRIES)
-        assert await database.write(lambda tx: audit.erase(tx, "user:bob", actor="user:bob")) == 1
+        assert await database.write(lambda tx: audit.erase(tx, "user:bob")) == 1
         after = await rows(database, ENTRIES)
         assert after[:2] == before
-        assert after[2][4:8] == ("audit.erase", "user:bob", "", "user:bob")
+        assert after[2][4:8] == ("audit.erase", "system", "", "user:bob")
         details = {entry: rest for entry, *rest in await rows(database, DETAILS)}
         assert details[before[0][0]] == [None, None, after[2][0]]
         assert details[before[1][0]][1] == '{"ip":"198.51.100.1"}'

@@ -6,14 +6,13 @@ import msgspec
 import pytest
 
 from lowtide.audit import COMPONENT
-from lowtide.audit.store import Found, Search, search
+from lowtide.audit.store import LISTS, Found, Search, search
 from lowtide.kernel.clock import SystemClock
-from lowtide.storage.db import Database, Query, Row, Tx, load_queries
+from lowtide.storage.db import Database, Query, Row, Tx
 from lowtide.storage.db.migrate import migrate
 
 pytestmark = pytest.mark.anyio
 
-QUERIES = load_queries("lowtide.audit")
 ENTRIES = 20_000
 NUMBERS = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < $1 - 1)"
 FILL = Query(
@@ -55,7 +54,7 @@ async def full(database: Database) -> Database:
 @pytest.mark.parametrize("way", WAYS)
 async def test_each_way_to_look_has_an_index(full: Database, way: str) -> None:
     """The plan reads an index: it does not walk the table, nor sort all that it holds."""
-    query = QUERIES[f"list_{way}" if way else "list"]
+    query = LISTS[way]
     explain = Query("explain", "EXPLAIN QUERY PLAN " + query.sqlite, "EXPLAIN " + query.postgres)
     chosen = {name: VALUES[name] if name == way else "" for name in ("action", "actor", "target", "request")}
     values = ("g", "0", *chosen.values(), VALUES["space"] if way == "space" else "", 101)

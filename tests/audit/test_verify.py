@@ -11,7 +11,8 @@ import pytest
 from lowtide.audit import Audit, Chain, Entry
 from lowtide.audit.chain import BATCH, Head
 from lowtide.audit.model import Kept, link
-from lowtide.audit.verify import Mark, Verdict, verify
+from lowtide.audit.notes import Checkpoint
+from lowtide.audit.verify import Verdict, verify
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import StorageLost
 from lowtide.kernel.ids import SeededIds
@@ -24,11 +25,9 @@ Fill = Callable[[int], Awaitable[None]]
 Disarm = Callable[[], Awaitable[list[str]]]
 
 
-class Seen:
+def seen(head: Head) -> Checkpoint:
     """A checkpoint that somebody remembered."""
-
-    def __init__(self, head: Head):
-        self.seq, self.hash, self.name = head.seq, head.hash, f"checkpoint {head.seq}"
+    return Checkpoint("here", head.seq, head.hash, 0, f"checkpoint {head.seq}")
 
 
 def told(verdict: Verdict) -> list[tuple[int, str]]:
@@ -224,7 +223,7 @@ class TestTampering:
     ) -> None:
         """Who also turns the head back is betrayed by a checkpoint, and by nothing else."""
         await filled(20)
-        checkpoint: Mark = Seen(await chain.head())
+        checkpoint = seen(await chain.head())
         await tamper("DELETE FROM audit_entry WHERE seq > 15", *rewrite_head(15))
         assert told(await verify(database)) == []
         assert told(await verify(database, [checkpoint])) == [(16, "truncated")]
@@ -234,9 +233,9 @@ class TestTampering:
     ) -> None:
         """Who computes every later link again is betrayed by a checkpoint; one from before still agrees."""
         await filled(10)
-        early: Mark = Seen(await chain.head())
+        early = seen(await chain.head())
         await filled(10)
-        late: Mark = Seen(await chain.head())
+        late = seen(await chain.head())
         await tamper("UPDATE audit_entry SET actor = 'user:innocent' WHERE seq = 12")
         await tamper(*await rewrite(sql, database, 12))
         assert told(await verify(database)) == []

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from lowtide.audit.chain import Chain, Head
+from lowtide.audit.chain import Chain
 from lowtide.audit.keys import AuditKeys, PublicKey
 from lowtide.audit.notes import Checkpoint, note_of, read_note
 from lowtide.audit.verify import Fault
@@ -44,7 +44,7 @@ class Checkpoints:
     async def sign(self) -> str:
         """A checkpoint of everything that is committed now: it is chained first."""
         await self._chain.sequence()
-        return self._note(await self._chain.head())
+        return note_of(self._keys, await self._chain.head(), self._clock.now())
 
     async def write(self) -> None:
         """Sign, and keep the note: a line of the server's log, then a blob that is never overwritten.
@@ -57,9 +57,6 @@ class Checkpoints:
             seq = int(text.split("\n")[1])
             name = f"{_moment(self._clock.now())}-{seq:012}{SUFFIX}"
             await put_once(self._blobs, name, text.encode())
-
-    def _note(self, head: Head) -> str:
-        return note_of(self._keys, head, self._clock.now())
 
 
 async def read_notes(blobs: Blobs, keys: Sequence[PublicKey]) -> tuple[list[Checkpoint], list[Fault]]:

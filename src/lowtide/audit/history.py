@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import msgspec
-
 from lowtide.audit.chain import read_head
 from lowtide.audit.model import Kept
+from lowtide.audit.segments import row_of
 from lowtide.audit.store import Found, Search, found, search
 from lowtide.audit.walk import Archives, places, read_end, walk
 from lowtide.kernel.errors import AuditBroken
-from lowtide.storage.db import Database, Row, Tx, load_queries
+from lowtide.storage.db import Database, Tx, load_queries
 
 _SQL = load_queries("lowtide.audit")
 
@@ -38,8 +37,11 @@ async def find(database: Database, archives: Archives, wanted: Search) -> list[F
             except ValueError as error:
                 raise AuditBroken(f"The archive {place.blob}: {error}.") from error
             # One that was archived a moment ago may still be in the table.
-            kept = [one.kept for one in reversed(segment.entries) if one.kept.id not in known]
-            entries += [_of_archive(one) for one in kept if _wanted(one, wanted)]
+            entries += [
+                found(row_of(one), archived=True)
+                for one in reversed(segment.entries)
+                if one.kept.id not in known and _wanted(one.kept, wanted)
+            ]
             if len(entries) >= wanted.limit:
                 break
         if len(page) < PLACES:
@@ -63,9 +65,8 @@ async def export(database: Database, archives: Archives, wanted: Search) -> Asyn
         if piece.problem:
             raise AuditBroken(f"Of {piece.problem}.")
         for row in piece.rows:
-            kept = Kept(*row[:12])
-            if _wanted(kept, wanted):
-                yield _of_archive(kept) if piece.archived else _of_table(kept, row)
+            if _wanted(Kept(*row[:12]), wanted):
+                yield found(row, archived=piece.archived)
 
 
 def _wanted(kept: Kept, wanted: Search) -> bool:
@@ -77,30 +78,4 @@ def _wanted(kept: Kept, wanted: Search) -> bool:
         and wanted.target in ("", kept.target)
         and wanted.request in ("", kept.request)
         and wanted.space in ("", kept.space)
-    )
-
-
-def _of_table(kept: Kept, row: Row) -> Found:
-    return _found(kept, row[14], row[15])
-
-
-def _of_archive(kept: Kept) -> Found:
-    return msgspec.structs.replace(_found(kept, None, None), archived=True)
-
-
-def _found(kept: Kept, personal: str | None, erased_by: str | None) -> Found:
-    return found(
-        kept.id,
-        kept.seq,
-        kept.at,
-        kept.space,
-        kept.action,
-        kept.actor,
-        kept.via,
-        kept.target,
-        kept.request,
-        kept.before,
-        kept.after,
-        personal,
-        erased_by,
     )

@@ -59,11 +59,11 @@ SELECT last, hash FROM audit_segment ORDER BY first DESC LIMIT 1
 SELECT max(last) FROM audit_segment
 
 -- name: segment_behind
-SELECT first, last, hash, first_at, last_at, blob, archived_at FROM audit_segment
+SELECT first, last, hash, first_at, last_at, blob FROM audit_segment
 WHERE last > $1 ORDER BY last LIMIT 1
 
 -- name: segments
-SELECT first, last, hash, first_at, last_at, blob, archived_at FROM audit_segment
+SELECT first, last, hash, first_at, last_at, blob FROM audit_segment
 WHERE first < $1 ORDER BY first DESC LIMIT $2
 
 -- name: first_since
@@ -91,59 +91,14 @@ SELECT id, kind, public, sealed, created_at FROM audit_key ORDER BY created_at, 
 -- name: add_key
 INSERT INTO audit_key (id, kind, public, sealed, created_at) VALUES ($1, $2, $3, $4, $5)
 
--- One statement for each index; what is not given does not matter.
+-- What is not given does not matter. The columns are those of "chained", without the erasure's.
 -- name: list
-SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
-e.before_hash, e.after_hash, d.personal, d.erased_by
+SELECT e.seq, e.id, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
+e.before_hash, e.after_hash, e.personal_hash, e.hash, d.salt, d.personal, d.erased_by
 FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
 WHERE e.id < $1 AND e.id >= $2 AND (CAST($3 AS TEXT) = '' OR substr(e.action, 1, length(CAST($3 AS TEXT))) = $3)
 AND (CAST($4 AS TEXT) = '' OR e.actor = $4) AND (CAST($5 AS TEXT) = '' OR e.target = $5)
 AND (CAST($6 AS TEXT) = '' OR e.request = $6) AND (CAST($7 AS TEXT) = '' OR e.space = $7)
-ORDER BY e.id DESC LIMIT $8
-
--- name: list_space
-SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
-e.before_hash, e.after_hash, d.personal, d.erased_by
-FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
-WHERE e.space = $7 AND e.id < $1 AND e.id >= $2 AND (CAST($3 AS TEXT) = '' OR substr(e.action, 1, length(CAST($3 AS TEXT))) = $3)
-AND (CAST($4 AS TEXT) = '' OR e.actor = $4) AND (CAST($5 AS TEXT) = '' OR e.target = $5)
-AND (CAST($6 AS TEXT) = '' OR e.request = $6)
-ORDER BY e.id DESC LIMIT $8
-
--- name: list_action
-SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
-e.before_hash, e.after_hash, d.personal, d.erased_by
-FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
-WHERE e.action = $3 AND e.id < $1 AND e.id >= $2 AND (CAST($4 AS TEXT) = '' OR e.actor = $4)
-AND (CAST($5 AS TEXT) = '' OR e.target = $5) AND (CAST($6 AS TEXT) = '' OR e.request = $6)
-AND (CAST($7 AS TEXT) = '' OR e.space = $7)
-ORDER BY e.id DESC LIMIT $8
-
--- name: list_actor
-SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
-e.before_hash, e.after_hash, d.personal, d.erased_by
-FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
-WHERE e.actor = $4 AND e.id < $1 AND e.id >= $2 AND (CAST($3 AS TEXT) = '' OR substr(e.action, 1, length(CAST($3 AS TEXT))) = $3)
-AND (CAST($5 AS TEXT) = '' OR e.target = $5) AND (CAST($6 AS TEXT) = '' OR e.request = $6)
-AND (CAST($7 AS TEXT) = '' OR e.space = $7)
-ORDER BY e.id DESC LIMIT $8
-
--- name: list_target
-SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
-e.before_hash, e.after_hash, d.personal, d.erased_by
-FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
-WHERE e.target = $5 AND e.id < $1 AND e.id >= $2 AND (CAST($3 AS TEXT) = '' OR substr(e.action, 1, length(CAST($3 AS TEXT))) = $3)
-AND (CAST($4 AS TEXT) = '' OR e.actor = $4) AND (CAST($6 AS TEXT) = '' OR e.request = $6)
-AND (CAST($7 AS TEXT) = '' OR e.space = $7)
-ORDER BY e.id DESC LIMIT $8
-
--- name: list_request
-SELECT e.id, e.seq, e.at, e.space, e.action, e.actor, e.via, e.target, e.request,
-e.before_hash, e.after_hash, d.personal, d.erased_by
-FROM audit_entry e LEFT JOIN audit_detail d ON d.entry = e.id
-WHERE e.request = $6 AND e.request <> '' AND e.id < $1 AND e.id >= $2 AND (CAST($3 AS TEXT) = '' OR substr(e.action, 1, length(CAST($3 AS TEXT))) = $3)
-AND (CAST($4 AS TEXT) = '' OR e.actor = $4) AND (CAST($5 AS TEXT) = '' OR e.target = $5)
-AND (CAST($7 AS TEXT) = '' OR e.space = $7)
 ORDER BY e.id DESC LIMIT $8
 
 -- name: actions

@@ -82,6 +82,11 @@ def archived(row: Row) -> Archived:
     return Archived(kept, bytes(row[12]), salt if may_keep_salt(kept, row[14]) else None)
 
 
+def row_of(one: Archived) -> Row:
+    """What ``chained`` gave of an entry, as far as an archive has it."""
+    return (*msgspec.structs.astuple(one.kept), one.hash, one.salt, None, None, None, None)
+
+
 def pack(origin: str, previous: bytes, entries: Sequence[Archived], note: str) -> bytes:
     """The blob of ``entries``, at least one. About 30 µs an entry."""
     encode = msgspec.json.encode

@@ -81,18 +81,14 @@ class Audit:
         await tx.execute(_SQL["keep_last"], await self.write(tx, entry))
         return bool(last)
 
-    async def erase(
-        self, tx: Tx, subject: str, *, actor: str = "system", via: str = "", request: str = ""
-    ) -> int:
+    async def erase(self, tx: Tx, subject: str) -> int:
         """Forget the personal data and the salts of every entry whose actor or target is ``subject``.
 
         The entries stay, and so does the chain: it holds only hashes, which nobody can try values against
         any more. The erasure is an entry itself (``audit.erase``). Returns how many entries lost theirs.
         Costs a look at each entry of the subject.
         """
-        by = await self.write(
-            tx, Entry(action="audit.erase", actor=actor, via=via, target=subject, request=request)
-        )
+        by = await self.write(tx, Entry(action="audit.erase", actor="system", target=subject))
         return len(await tx.fetch(_SQL["erase"], cut(subject), by))
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from lowtide.kernel.errors import Malformed
 from lowtide.kernel.ids import uuid7
-from lowtide.storage.db import Row, Tx, load_queries
+from lowtide.storage.db import Query, Row, Tx, load_queries
 
 _SQL = load_queries("lowtide.audit")
 
@@ -21,6 +21,27 @@ Text = Annotated[str, msgspec.Meta(max_length=500)]
 Time = Annotated[int, msgspec.Meta(ge=0, le=2**47)]
 LAST = "g"
 """Behind every id."""
+
+
+def _by(name: str, term: str) -> Query:
+    """The list with ``term`` first, which one of the indexes answers."""
+    list = _SQL["list"]
+    sqlite, postgres = (
+        sql.replace("WHERE", f"WHERE {said} AND", 1)
+        for sql, said in ((list.sqlite, term.replace("$", "?")), (list.postgres, term))
+    )
+    return Query(f"list_{name}", sqlite, postgres)
+
+
+LISTS = {
+    "request": _by("request", "e.request = $6 AND e.request <> ''"),
+    "target": _by("target", "e.target = $5"),
+    "actor": _by("actor", "e.actor = $4"),
+    "action": _by("action", "e.action = $3"),
+    "space": _by("space", "e.space = $7"),
+    "": _SQL["list"],
+}
+"""The statement for each index, by what is looked for: that which finds the fewest first."""
 
 
 class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,13 +107,12 @@ async def search(tx: Tx, wanted: Search) -> Page:
     """
     if wanted.cursor and not (wanted.cursor.isascii() and wanted.cursor.isprintable()):
         raise Malformed("That is no cursor.", hint="Give back the 'next' of a page, or begin without one.")
-    named = ("request", "target", "actor", "action", "space")
-    by = next((name for name in named if getattr(wanted, name)), "")
+    by = next((name for name in LISTS if name and getattr(wanted, name)), "")
     if by == "action":
         rows = await _by_action(tx, wanted)
     else:
-        rows = await tx.fetch(_SQL[f"list_{by}" if by else "list"], *_values(wanted, wanted.action))
-    entries = [found(*row) for row in rows[: wanted.limit]]
+        rows = await tx.fetch(LISTS[by], *_values(wanted, wanted.action))
+    entries = [found(row) for row in rows[: wanted.limit]]
     [(archived,)] = await tx.fetch(_SQL["archived"])
     return Page(
         entries=entries, next=entries[-1].id if len(rows) > wanted.limit else "", archived=archived or 0
@@ -118,29 +138,16 @@ async def _by_action(tx: Tx, wanted: Search) -> list[Row]:
     """The entries of each action that begins so, put together: an index has them by the whole action only."""
     actions = [action for (action,) in await tx.fetch(_SQL["actions"], wanted.action, MAX_ACTIONS + 1)]
     if len(actions) > MAX_ACTIONS:
-        return await tx.fetch(_SQL["list_space" if wanted.space else "list"], *_values(wanted, wanted.action))
-    rows = [
-        row for action in actions for row in await tx.fetch(_SQL["list_action"], *_values(wanted, action))
-    ]
-    return sorted(rows, key=lambda row: row[0], reverse=True)[: wanted.limit + 1]
+        return await tx.fetch(LISTS["space" if wanted.space else ""], *_values(wanted, wanted.action))
+    rows = [row for action in actions for row in await tx.fetch(LISTS["action"], *_values(wanted, action))]
+    return sorted(rows, key=lambda row: row[1], reverse=True)[: wanted.limit + 1]
 
 
-def found(
-    id: str,
-    seq: int | None,
-    at: int,
-    space: str,
-    action: str,
-    actor: str,
-    via: str,
-    target: str,
-    request: str,
-    before: bytes | None,
-    after: bytes | None,
-    personal: str | None,
-    erased_by: str | None,
-) -> Found:
-    """A row of the statements ``list``."""
+def found(row: Row, *, archived: bool = False) -> Found:
+    """A row of ``list``, or of ``chained``."""
+    seq, id, at, space, action, actor, via, target, request, before, after, _, _, _, personal, erased_by = (
+        row[:16]
+    )
     return Found(
         id=id,
         seq=seq,
@@ -155,4 +162,5 @@ def found(
         after=None if after is None else bytes(after).hex(),
         personal=None if personal is None else msgspec.json.decode(personal),
         erased=erased_by is not None,
+        archived=archived,
     )

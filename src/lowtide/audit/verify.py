@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 
 from lowtide.audit.chain import Head, read_head
 from lowtide.audit.model import GENESIS, Kept, link, seal_personal
+from lowtide.audit.notes import Checkpoint
 from lowtide.audit.walk import Archives, walk
 from lowtide.storage.db import Database, Dialect, Tx, load_queries
 from lowtide.storage.db.migrate import Component, load
@@ -37,17 +38,6 @@ class Fault(msgspec.Struct, frozen=True):
     kind: Kind
     message: str
     entry: str = ""
-
-
-class Mark(Protocol):
-    """What a checkpoint says: up to which place, and with which hash."""
-
-    @property
-    def seq(self) -> int: ...
-    @property
-    def hash(self) -> bytes: ...
-    @property
-    def name(self) -> str: ...
 
 
 class Verdict(msgspec.Struct):
@@ -76,7 +66,7 @@ class Verdict(msgspec.Struct):
 
 async def verify(
     database: Database,
-    checkpoints: Sequence[Mark] = (),
+    checkpoints: Sequence[Checkpoint] = (),
     progress: Callable[[int, int], None] = lambda done, of: None,
     archives: Archives | None = None,
 ) -> Verdict:
@@ -147,7 +137,7 @@ async def verify(
     return verdict
 
 
-def _pass(marks: Sequence[Mark], at: int, hash: bytes, verdict: Verdict) -> int:
+def _pass(marks: Sequence[Checkpoint], at: int, hash: bytes, verdict: Verdict) -> int:
     """Hold the marks up to ``at`` against the chain; how many there are."""
     count = 0
     for mark in marks:

@@ -11,7 +11,7 @@ from lowtide.audit.chain import Head
 from lowtide.audit.keys import PublicKey
 from lowtide.audit.model import GENESIS
 from lowtide.audit.notes import read_note
-from lowtide.audit.segments import Segment, unpack
+from lowtide.audit.segments import Segment, row_of, unpack
 from lowtide.kernel.errors import NotFound
 from lowtide.storage.blobs import Blobs
 from lowtide.storage.db import Database, Row, Tx, load_queries
@@ -35,7 +35,6 @@ class Place(msgspec.Struct, frozen=True):
     """The earliest time of its entries."""
     last_at: int
     blob: str
-    archived_at: int
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -123,10 +122,7 @@ async def _archived(archives: Archives | None, place: Place, at: int) -> Piece:
         segment = await archives.read(place.blob, place.first, place.last)
     except ValueError as error:
         return Piece(first, place.last, archived=True, problem=f"the archive {place.blob}: {error}")
-    rows = [
-        (*msgspec.structs.astuple(one.kept), one.hash, one.salt, None, None, None, None)
-        for one in segment.entries[first - place.first :]
-    ]
+    rows = [row_of(one) for one in segment.entries[first - place.first :]]
     return Piece(first, place.last, rows, archived=True)
 
 
