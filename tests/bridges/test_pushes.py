@@ -9,6 +9,8 @@ import pytest
 from lowtide.bridges.pushes import Claim
 from lowtide.kernel.errors import Busy
 from lowtide.sync import writer
+from lowtide.sync.merge import Merge
+from lowtide.sync.model import Result, Transaction
 from tests.bridges.conftest import Doors, principal
 
 pytestmark = pytest.mark.anyio
@@ -46,3 +48,29 @@ async def test_a_queue_that_is_full_takes_no_further_push(
     assert await doors.task("ben-0") is None
     await push(doors, "ben", 5)
     assert await doors.task("ben-4") is not None
+
+
+async def test_a_write_knows_the_request_that_brought_it(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the audit log says of a grant leads to the request, whichever protocol it came by."""
+    seen: list[str] = []
+    apply = Merge.apply
+
+    def heard(merge: Merge, transaction: Transaction) -> list[Result]:
+        seen.append(transaction.request)
+        return apply(merge, transaction)
+
+    monkeypatch.setattr(Merge, "apply", heard)
+    row = {"id": "t1", "team_id": "red", "title": "new", "_status": "created", "_changed": ""}
+    sent = {"client_id": "c", "last_pulled_at": None, "changes": {"task": {"created": [row]}}}
+    answer = await doors.post("anna", "watermelondb/push", sent)
+    assert (answer.status, seen) == (200, [answer.headers["x-request-id"]])
+    seen.clear()
+    document = {"id": "t2", "team_id": "red", "title": "new", "_deleted": False}
+    address = "/v1/bridges/rxdb/task/0/push"
+    sent_rows = [{"newDocumentState": document}]
+    answer = await doors.client.request(
+        "POST", address, json=sent_rows, headers={"x-lowtide-client": "c2"}, token="anna"
+    )
+    assert (answer.status, seen) == (200, [answer.headers["x-request-id"]])

@@ -95,19 +95,21 @@ class Pushes:
         claims: Sequence[Claim],
         known: Cursor | None,
         show: Show | None = None,
+        *,
+        request: str = "",
     ) -> Outcome:
         """Apply ``claims``, each by itself: one that is refused holds up no other, and becomes a row of the
         client's ``lowtide_rejections``. Durable when it returns; up to ``MAX_MUTATIONS`` in one transaction.
 
         ``known``: up to where the client knew everything when it wrote; None: of nothing. ``show``: reads
-        what a client that sends ``whole`` claims is answered. Raises
+        what a client that sends ``whole`` claims is answered. ``request``: the request's id. Raises
         ``Conflict`` where nothing tells what the client changed, and what ``Writer.apply`` raises.
         """
         refused: dict[Named, Result] = {}
         rows: dict[Named, tuple[str, int] | None] = {}
         for at in range(0, len(claims), MAX_MUTATIONS):
             part = claims[at : at + MAX_MUTATIONS]
-            applied, plans = await self._apply(principal, client, part, known, show, rows)
+            applied, plans = await self._apply(principal, client, part, known, show, rows, request)
             results = iter(applied.results)
             for plan in plans:
                 if plan.mutation is not None:
@@ -124,6 +126,7 @@ class Pushes:
         known: Cursor | None,
         show: Show | None,
         rows: dict[Named, tuple[str, int] | None],
+        request: str,
     ) -> tuple[Applied, list[_Plan]]:
         plans: list[_Plan] = []
 
@@ -132,7 +135,9 @@ class Pushes:
             plans[:] = await self._plan(tx, principal, client, claims, known)
             batch = Batch(
                 transactions=[
-                    Transaction(principal=principal, client_id=client, mutations=[plan.mutation])
+                    Transaction(
+                        principal=principal, client_id=client, mutations=[plan.mutation], request=request
+                    )
                     for plan in plans
                     if plan.mutation is not None
                 ]

@@ -42,7 +42,7 @@ def routes(bridges: Bridges, clock: Clock) -> list[Route]:
     async def push(request: Request[PushBody, None]) -> PushAnswerBody:
         """Each record merges as a device's upload does, field by field. Sent again it changes nothing. A
         change that is refused is told in `refused`, and holds up no other."""
-        return await bridges.watermelon.push(_user(request.principal), request.body)
+        return await bridges.watermelon.push(_user(request.principal), request.body, request.id)
 
     async def rxdb_pull(request: Request[None, PullQuery]) -> Pulled:
         """What is new since the checkpoint. Fewer documents than were asked for mean that this is all."""
@@ -54,7 +54,8 @@ def routes(bridges: Bridges, clock: Clock) -> list[Route]:
         """Each document merges as a device's upload does, field by field, from `assumedMasterState`. The
         answer has those that are not as the client has them now. Sent again it changes nothing."""
         who, model = _user(request.principal), request.params["model"]
-        return Response(body=await bridges.rxdb.push(who, _client(request), model, request.body))
+        answer = await bridges.rxdb.push(who, _client(request), model, request.body, request.id)
+        return Response(body=answer)
 
     async def rxdb_stream(request: Request[None, None]) -> Stream:
         """Server-sent events of what is new from now on, each with documents and a checkpoint. Pull once it

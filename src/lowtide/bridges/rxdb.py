@@ -138,7 +138,7 @@ class Rxdb:
             raise ResyncRequired from None
 
     async def push(
-        self, principal: Principal, client: str, model: str, rows: list[PushedRow]
+        self, principal: Principal, client: str, model: str, rows: list[PushedRow], request: str
     ) -> list[msgspec.Raw]:
         """Apply what the user did; the documents that are not as the client has them now.
 
@@ -151,7 +151,7 @@ class Rxdb:
         # A client that was killed while it wrote a page may push what it had not noted as pulled.
         rows = [row for row in rows if row.new_document_state.get("id") != NO_RECORD]
         claims = [documents.claim(row.assumed_master_state, row.new_document_state) for row in rows]
-        outcome = await self._pushes.apply(principal, client, claims, None, self.walks.rows)
+        outcome = await self._pushes.apply(principal, client, claims, None, self.walks.rows, request=request)
         conflicts: dict[str, msgspec.Raw] = {}
         for row, claim in zip(rows, claims, strict=True):
             name = (claim.model, claim.id)

@@ -165,7 +165,7 @@ class Watermelon:
             experimentalStrategy="replacement" if replace else None,
         )
 
-    async def push(self, principal: Principal, asked: PushBody) -> PushAnswerBody:
+    async def push(self, principal: Principal, asked: PushBody, request: str) -> PushAnswerBody:
         """Apply what the user did; what is refused is told, and is a row of ``lowtide_rejections``.
 
         Raises ``Malformed`` for rows without an id, ``TooLarge`` beyond ``MAX_SENT``, as ``Pushes.apply``.
@@ -175,7 +175,8 @@ class Watermelon:
         if count > MAX_SENT:
             raise TooLarge(f"{count} changes at once; {MAX_SENT} are allowed", limit=MAX_SENT)
         known = None if asked.last_pulled_at is None else cursor_of(asked.last_pulled_at)
-        outcome = await self._pushes.apply(principal, asked.client_id, list(self._claims(asked)), known)
+        claims = list(self._claims(asked))
+        outcome = await self._pushes.apply(principal, asked.client_id, claims, known, request=request)
         refused = [
             RefusedRecord(table, id, result.code or "", result.message or "", result.hint or "")
             for (table, id), result in outcome.refused.items()
