@@ -147,6 +147,7 @@ def ask_of(
     space: str = "main",
     jkt: str | None = None,
     upgrade: Principal | None = None,
+    alone: bool = False,
 ) -> Ask:
     """Who asks to sign in with ``request``."""
     return Ask(
@@ -154,6 +155,7 @@ def ask_of(
         device=device or DeviceFacts(),
         jkt=jkt,
         upgrade=upgrade,
+        alone=alone,
         ip=request.client,
         request_id=request.id,
         user_agent=request.header("user-agent") or "",

@@ -80,6 +80,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """The thumbprint of the key that the device proved to hold (RFC 9449): its refreshes must, too."""
     upgrade: Principal | None = None
     """An anonymous user who now proves an identity, and keeps their id."""
+    alone: bool = False
+    """Sign in as nobody but the user of ``upgrade``."""
     ip: str = ""
     request_id: str = ""
     user_agent: str = ""

@@ -25,6 +25,7 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import (
     AccountDisabled,
     Conflict,
+    IdentityTaken,
     IdentityUnlinked,
     InvalidGrant,
     NotFound,
@@ -115,7 +116,8 @@ class SignIn:
         session goes on with a new ``auth_time``.
 
         Raises ``SignInRefused`` and ``FunctionFailed`` for hooks, ``AccountDisabled``, ``Forbidden`` for a
-        space, ``IdentityUnlinked``, ``Malformed`` for a proof that cannot be kept.
+        space, ``IdentityUnlinked``, ``IdentityTaken`` for ``ask.alone`` where the proof is of another user,
+        ``Malformed`` for a proof that cannot be kept.
         """
         return await self._complete(proof, ask, None)
 
@@ -233,6 +235,12 @@ class SignIn:
 
     async def _look(self, tx: Tx, proof: Proof, ask: Ask) -> _Found:
         """Who ``proof`` is of. Reads only."""
+        found = await self._find(tx, proof, ask)
+        if ask.alone and ask.upgrade is not None and found.user.id != ask.upgrade.user:
+            raise IdentityTaken
+        return found
+
+    async def _find(self, tx: Tx, proof: Proof, ask: Ask) -> _Found:
         user = await self._users.by_identity(tx, proof.provider, proof.subject)
         if user is not None:
             return _Found(_checked(user), "signed_in", known=True)

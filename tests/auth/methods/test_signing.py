@@ -91,3 +91,13 @@ class TestLinking:
         )
         assert (answer.status, answer.code) == (409, "identity_taken")
         assert (await house.sign_in("bob@example.com"))["user"]["id"] == bob["user"]["id"]
+
+    async def test_a_guest_who_links_becomes_nobody_else(self, house: House) -> None:
+        """Without ``link`` they would be signed in as Bob; an address that is free upgrades them."""
+        bob, guest = await house.sign_in("bob@example.com"), (await house.post("anonymous")).json()
+        token = guest["access_token"]
+        answer = await house.post("email/finish", token, link=True, **await flow(house, "bob@example.com"))
+        assert (answer.status, answer.code) == (409, "identity_taken")
+        answer = await house.post("email/finish", token, link=True, **await flow(house))
+        assert (answer.json()["outcome"], answer.json()["user"]["id"]) == ("upgraded", guest["user"]["id"])
+        assert guest["user"]["id"] != bob["user"]["id"]

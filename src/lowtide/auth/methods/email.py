@@ -142,7 +142,7 @@ class Email:
         """Sign in with the code from the mail, or, without one, once the link was confirmed."""
         body, ask = request.body, await self._signing.ask(request, request.body)
         proof = await self.prove(body.flow_id, body.code, request.id)
-        return await self._signing.complete(proof, ask, body)
+        return await self._signing.complete(proof, ask)
 
     async def opened(self, request: Request[None, LinkOpened]) -> Response:
         """The page behind a mail's link. It changes nothing: mail scanners open links, too."""

@@ -68,7 +68,7 @@ def password_routes(
             request=request.id,
             installation=body.device.installation,
         )
-        return await signing.complete(email_proof(address, "pwd"), ask, body)
+        return await signing.complete(email_proof(address, "pwd"), ask)
 
     async def set_first(request: Request[PasswordSet, None]) -> Answered:
         """Set a password with a code from a mail: to sign up, or because the old one is forgotten.
@@ -81,7 +81,7 @@ def password_routes(
         given = await passwords.screened(body.password, email=address, beside=False)
         kept = await passwords.hash(given)
         proof = await email.prove(body.flow_id, body.code, request.id)
-        done = await signing.complete(proof, ask, body)
+        done = await signing.complete(proof, ask)
         if isinstance(done, SignedIn):
             await passwords.keep(
                 done.user.id,

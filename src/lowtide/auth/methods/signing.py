@@ -82,12 +82,13 @@ class Signing:
         link also for none, and ``StepUpRequired`` for one of an old sign-in.
         """
         who = self.who(request)
-        if isinstance(body, Linking) and body.link:
+        link = isinstance(body, Linking) and body.link
+        if link:
             if who is None:
                 raise Unauthorized("Only who is signed in links another way in.")
             self._identities.recent(own_session(who))
         jkt = await self._proofs.of(request)
-        return ask_of(request, device=body.device, space=body.space, jkt=jkt, upgrade=who)
+        return ask_of(request, device=body.device, space=body.space, jkt=jkt, upgrade=who, alone=link)
 
     def who(self, request: Request[Any, Any]) -> Principal | None:
         """Who is signed in already, where nobody has to be. Raises ``Unauthorized``, ``TokenExpired``."""
@@ -116,9 +117,10 @@ class Signing:
         """A session for whom ``ticket`` is of, whose second factor was right. Raises as ``SignIn.finish``."""
         return await self._sign_in.finish(ticket, ask, amr)
 
-    async def complete(self, proof: Proof, ask: Ask, body: Asking) -> Answered:
+    async def complete(self, proof: Proof, ask: Ask) -> Answered:
         """A session for whom ``proof`` is of, or what is missing. Raises as ``SignIn`` does."""
         who = ask.upgrade
-        if isinstance(body, Linking) and body.link and who is not None and not who.claims.get("anonymous"):
+        # A guest is upgraded: that is a sign-up, with its hooks.
+        if ask.alone and who is not None and not who.claims.get("anonymous"):
             return signed_in(await self._identities.link(who, proof, ask))
         return told(await self._sign_in.complete(proof, ask))

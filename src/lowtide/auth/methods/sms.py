@@ -184,7 +184,7 @@ class Sms:
             raise InvalidGrant("This flow was begun with an e-mail address.")
         number = proved.address
         proof = Proof(provider="phone", subject=number, phone=number, phone_verified=True, amr=("sms",))
-        return await self._signing.complete(proof, ask, body)
+        return await self._signing.complete(proof, ask)
 
     def routes(self) -> list[Route]:
         """``/v1/auth/sms/...``"""

@@ -80,7 +80,7 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
         proof = await native.prove(
             body.provider, body.id_token, body.nonce, code=body.authorization_code, name=body.name
         )
-        return await signing.complete(proof, ask, body)
+        return await signing.complete(proof, ask)
 
     async def hear(request: Request[Notification, None]) -> None:
         """Apple's notifications: consent that was withdrawn, accounts that were deleted. Signed by Apple."""
@@ -110,7 +110,7 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
     async def finish(request: Request[Finish, None]) -> Answered:
         """Exchange the code for tokens, on the device that began."""
         body, ask = request.body, await signing.ask(request, request.body)
-        return await signing.complete(await upstreams.finish(body.code, body.verifier), ask, body)
+        return await signing.complete(await upstreams.finish(body.code, body.verifier), ask)
 
     tags = ("outside",)
     redirect = (Answer(302, "On to the next place.", headers=(Header("location", "Where to."),)),)

@@ -109,7 +109,7 @@ def passkey_routes(passkeys: Passkeys, sign_in: SignIn, signing: Signing) -> lis
             proof = await passkeys.prove(body.credential, user=user.id, request=request.id)
             return signed_in(await sign_in.finish(body.ticket, ask, proof.amr))
         proof = await passkeys.prove(body.credential, request=request.id)
-        return await signing.complete(proof, ask, body)
+        return await signing.complete(proof, ask)
 
     base, tags = "/v1/auth/passkeys", ("passkeys",)
     return [
