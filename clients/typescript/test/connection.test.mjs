@@ -7,7 +7,7 @@ import { LowtideError } from '../dist/errors.js';
 import { nativeSurroundings } from '../dist/surroundings.js';
 
 /** A database that only counts, a connector that takes `upload` to send one change, and a world to turn. */
-function device({ waiting = 0, upload = async () => {} } = {}) {
+function device({ waiting = 0, upload = async () => {}, appVersion } = {}) {
   const self = { calls: [], waiting, hurried: 0, options: null };
   const db = {
     connected: false,
@@ -23,6 +23,7 @@ function device({ waiting = 0, upload = async () => {} } = {}) {
     get: async () => ({ n: self.waiting })
   };
   const connector = {
+    appVersion,
     hurry: () => self.hurried++,
     begin: () => {},
     async upload(_, signal) {
@@ -74,6 +75,15 @@ test('a metered network is told to the server, or paused, or ignored, as the app
   await ignore.turn({ metered: true });
   assert.deepEqual(ignore.calls, [['connect', {}]]);
   await ignore.connection.disconnect();
+});
+
+test('the version of the app is said to what the SDK downloads from, beside what the app says itself', async () => {
+  const phone = device({ appVersion: 'ios/2.0.3' });
+  await phone.connection.connect({ sync: { appMetadata: { build: '7' } } });
+  assert.deepEqual(phone.options.appMetadata, { app_version: 'ios/2.0.3', build: '7' });
+  const silent = device();
+  await silent.connection.connect();
+  assert.deepEqual(silent.options.appMetadata, {});
 });
 
 test('in the background what waits is sent, then the connection ends; in front it is back', async () => {

@@ -286,3 +286,36 @@ test('a database that hangs holds up no other one of the same origin', async () 
   assert.equal(stuck.emptied, 1, 'two tabs of one database take turns');
   await Promise.all([one.close(), two.close(), same.close()]);
 });
+
+test('an app that is too old hears once in a connection which version is wanted, and where it is', async () => {
+  const asked = [];
+  const fetch = async (address, { headers }) => {
+    asked.push([new URL(address).pathname, headers['x-app-version'], headers.authorization]);
+    const problem = { code: 'app_too_old', status: 426, minimum: '2.1.0', store: 'https://store.example' };
+    return new Response(JSON.stringify(problem), { status: 426 });
+  };
+  const db = disk().open();
+  let told = () => {};
+  db.registerListener = ({ statusChanged }) => {
+    told = statusChanged;
+    return () => {};
+  };
+  const tokens = { token: async () => 't', identity: { user: 'anna', former: [] } };
+  const options = { endpoint: ENDPOINT, tokens, fetch, appVersion: 'ios/2.0.3', surroundings: still };
+  const lowtide = new Lowtide(db, options);
+  const heard = [];
+  lowtide.on('outdated', (event) => heard.push(event));
+  await lowtide.connect();
+  const down = (message) => told({ connected: false, downloading: false, downloadError: new Error(message) });
+  down('HTTP Service Unavailable: {"code":"busy"}');
+  down('HTTP Upgrade Required: {"code":"app_too_old"}');
+  down('app_too_old: This version of the app is no longer served. [PSYNC]');
+  await new Promise(setImmediate);
+  assert.deepEqual(heard, [{ minimum: '2.1.0', store: 'https://store.example' }]);
+  assert.deepEqual(asked, [['/v1/sync/conflicts', 'ios/2.0.3', undefined]]);
+  await lowtide.connect();
+  down('HTTP Upgrade Required: {"code":"app_too_old"}');
+  await new Promise(setImmediate);
+  assert.equal(heard.length, 2);
+  await lowtide.close();
+});
