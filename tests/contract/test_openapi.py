@@ -20,6 +20,8 @@ from lowtide.api.declared import content, new
 from lowtide.api.openapi import TAGS, describe
 from lowtide.api.operation import errors_of
 from lowtide.api.table import is_repeatable
+from lowtide.auth.answers import SignedIn
+from lowtide.auth.methods.signing import Answered
 from lowtide.kernel.errors import Conflict, NotFound
 from lowtide.kernel.http import Answer, Header, Request, Response, Route
 from lowtide.kernel.schema import Field, Model, Schema
@@ -178,6 +180,13 @@ class TestEveryRoute:
         for route in whole.routes:
             if route.method == "POST" and not is_repeatable(route):
                 assert route.path.startswith(own_ways), route.path
+
+    def test_every_way_in_says_how_it_refuses(self, whole: Whole) -> None:
+        """A hook's no, a disabled account and a space of others are told wherever somebody signs in."""
+        for route in (one for one in whole.routes if one.response in (Answered, SignedIn)):
+            told = {kind.code for kinds in errors_of(route).values() for kind in kinds}
+            hooks = set() if route.path.endswith("/refresh") else {"sign_in_refused", "function_failed"}
+            assert {"forbidden", *hooks} <= told, route.path
 
 
 class TestDocument:

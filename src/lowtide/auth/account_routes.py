@@ -242,7 +242,7 @@ def account_routes(
             max_body=16 * KIB,
             headers=(DPOP,),
             summary="New tokens for a refresh token",
-            errors=(InvalidGrant, SessionRevoked, ProofMismatch, ProofInvalid, NonceNeeded),
+            errors=(InvalidGrant, SessionRevoked, Forbidden, ProofMismatch, ProofInvalid, NonceNeeded),
             tags=("accounts",),
         ),
         Route(

@@ -14,17 +14,14 @@ from lowtide.auth.methods.codes import MAX_SECRET, Asked, Charge, Charges, Codes
 from lowtide.auth.methods.letters import code_letter
 from lowtide.auth.methods.networks import network
 from lowtide.auth.methods.pages import escaped, page
-from lowtide.auth.methods.signing import HEADERS, REFUSED, Answered, Linking, Signing
+from lowtide.auth.methods.signing import HEADERS, REFUSED, UNLINKED, Answered, Linking, Signing
 from lowtide.auth.model import MAX_EMAIL, DeviceFacts, Proof
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import (
-    Conflict,
-    Forbidden,
     InvalidGrant,
     Malformed,
     NotSetUp,
     SignInPending,
-    StepUpRequired,
     TooManyRequests,
 )
 from lowtide.kernel.http import KIB, Answer, Request, Response, Route
@@ -218,7 +215,7 @@ class Email:
                 auth="none",
                 max_body=16 * KIB,
                 summary="Sign in with the code from a mail, or after its link was confirmed",
-                errors=(InvalidGrant, SignInPending, Forbidden, StepUpRequired, Conflict, *REFUSED),
+                errors=(InvalidGrant, SignInPending, *REFUSED, *UNLINKED),
                 tags=("sign-in",),
             ),
             Route(

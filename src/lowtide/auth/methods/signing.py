@@ -14,9 +14,17 @@ from lowtide.auth.proofs import SharedProofs
 from lowtide.auth.signin import SignIn
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import (
+    AccountDisabled,
+    Conflict,
+    DeadlinePassed,
+    Forbidden,
+    FunctionFailed,
+    IdentityTaken,
+    IdentityUnlinked,
     NonceNeeded,
     ProofInvalid,
     SessionRevoked,
+    SignInRefused,
     StepUpRequired,
     TokenExpired,
     Unauthorized,
@@ -33,8 +41,13 @@ HEADERS = (
 )
 """What every address reads that signs in ..."""
 
-REFUSED = (Unauthorized, TokenExpired, SessionRevoked, ProofInvalid, NonceNeeded)
-"""... and how it refuses a token and a proof that were sent and are not good."""
+REFUSED = (
+    *(Unauthorized, TokenExpired, SessionRevoked, ProofInvalid, NonceNeeded),
+    *(Forbidden, AccountDisabled, SignInRefused, FunctionFailed, DeadlinePassed, Conflict),
+)
+"""... how it refuses a token or a proof that is not good, and whom it does not let in ..."""
+UNLINKED = (StepUpRequired, IdentityTaken, IdentityUnlinked)
+"""... and, where an account may get another way in, how it does not."""
 
 FRESH = 600
 """Seconds for which a sign-in counts as a proof of who is there."""

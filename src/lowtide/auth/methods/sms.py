@@ -19,19 +19,17 @@ from lowtide.auth.methods.codes import MAX_SECRET, Charge, Charges, Codes, Flow
 from lowtide.auth.methods.letters import code_text
 from lowtide.auth.methods.messages import Message
 from lowtide.auth.methods.networks import network
-from lowtide.auth.methods.signing import HEADERS, REFUSED, Answered, Linking, Signing
+from lowtide.auth.methods.signing import HEADERS, REFUSED, UNLINKED, Answered, Linking, Signing
 from lowtide.auth.model import DeviceFacts, Proof
 from lowtide.egress import Egress
 from lowtide.kernel.errors import (
     AddressRefused,
-    Conflict,
     Forbidden,
     InvalidGrant,
     Malformed,
     NotSetUp,
     OutsideFailed,
     SetupError,
-    StepUpRequired,
     TooManyRequests,
 )
 from lowtide.kernel.http import KIB, Request, Route
@@ -211,7 +209,7 @@ class Sms:
                 max_body=16 * KIB,
                 headers=HEADERS,
                 summary="Sign in with the code from a text message",
-                errors=(InvalidGrant, Forbidden, StepUpRequired, Conflict, *REFUSED),
+                errors=(InvalidGrant, *REFUSED, *UNLINKED),
                 tags=("sign-in",),
             ),
         ]

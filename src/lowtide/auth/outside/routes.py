@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from lowtide.auth.methods.signing import HEADERS, REFUSED, Answered, Linking, Signing
+from lowtide.auth.methods.signing import HEADERS, REFUSED, UNLINKED, Answered, Linking, Signing
 from lowtide.auth.model import MAX_PERSON
 from lowtide.auth.outside import apple
 from lowtide.auth.outside.issuers import MAX_ID_TOKEN
@@ -16,11 +16,8 @@ from lowtide.auth.provider.model import OAuthError
 from lowtide.auth.provider.parameters import read_parameters
 from lowtide.kernel.errors import (
     BadRequest,
-    Conflict,
-    Forbidden,
     InvalidGrant,
     NotFound,
-    StepUpRequired,
     Unavailable,
 )
 from lowtide.kernel.http import KIB, Answer, Header, Request, Response, Route
@@ -123,7 +120,7 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
             response=Answered,
             auth="none",
             max_body=32 * KIB,
-            errors=(InvalidGrant, NotFound, Forbidden, StepUpRequired, Conflict, Unavailable, *REFUSED),
+            errors=(InvalidGrant, NotFound, Unavailable, *REFUSED, *UNLINKED),
             headers=HEADERS,
             summary="Sign in with Apple's or Google's id token",
             tags=tags,
@@ -172,7 +169,7 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
             response=Answered,
             auth="none",
             max_body=16 * KIB,
-            errors=(InvalidGrant, Forbidden, StepUpRequired, Conflict, *REFUSED),
+            errors=(InvalidGrant, *REFUSED, *UNLINKED),
             headers=HEADERS,
             summary="Finish to sign in with another provider",
             tags=tags,

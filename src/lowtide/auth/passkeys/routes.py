@@ -180,7 +180,7 @@ def passkey_routes(passkeys: Passkeys, sign_in: SignIn, signing: Signing) -> lis
             response=Answered,
             auth="none",
             max_body=64 * KIB,
-            errors=(InvalidGrant, Forbidden, *REFUSED),
+            errors=(InvalidGrant, *REFUSED),
             headers=HEADERS,
             summary="Sign in with a passkey",
             tags=tags,
