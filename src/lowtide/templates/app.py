@@ -17,7 +17,7 @@ app = App("starter")
 @app.model(unique=[("team_id", "user_id")])
 class Membership(Model):
     # A team is named by the user who founded it. Founders add themselves first, then others:
-    # nobody else lets people in, and nobody can give their team away.
+    # nobody else lets people in, and nobody can give their team away. It goes with its founder's account.
     team_id = Text()
     user_id = Text()
 
