@@ -10,7 +10,8 @@ from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.rates import Gcra, Limit
 from lowtide.storage.db import Database, Query, Tx
 from lowtide.storage.db.migrate import migrate
-from lowtide.storage.rates import PURGE_AT_ONCE, SharedRates
+from lowtide.storage.purge import AT_ONCE
+from lowtide.storage.rates import SharedRates
 from lowtide.storage.vault import COMPONENT
 
 pytestmark = pytest.mark.anyio
@@ -76,13 +77,13 @@ async def test_limits_that_are_over_are_purged(
     """The purge forgets what is as good as new, in short transactions, and nothing else."""
 
     async def fill(tx: Tx) -> None:
-        for number in range(PURGE_AT_ONCE + 5):
+        for number in range(AT_ONCE + 5):
             await rates.in_tx(tx, "a", str(number), FIVE)
 
     await database.write(fill)
     await rates.take("b", "used up", FIVE, 5)
     clock.advance(20)
-    assert await rates.purge() == PURGE_AT_ONCE + 5
+    assert await rates.purge() == AT_ONCE + 5
     assert not (await rates.take("b", "used up", FIVE, 5)).allowed
     clock.advance(60)
     assert await rates.purge() == 1

@@ -11,7 +11,6 @@ import pytest
 from lowtide import App, Text, anyone, everyone
 from lowtide.kernel.http import Outlet
 from lowtide.storage.db import Query
-from lowtide.sync import retention as retention_module
 from lowtide.sync.download import StreamRequest
 from lowtide.sync.retention import Retention
 from tests.sync.conftest import Engine, Open
@@ -184,7 +183,7 @@ async def test_whatever_there_is_to_forget_is_forgotten_in_short_transactions(
 ) -> None:
     """A year's worth is many small deletions: a single one would outlast every statement's deadline, hold
     up all writers, and be tried again for ever."""
-    monkeypatch.setattr(retention_module, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("lowtide.storage.purge.AT_ONCE", 10)
     engine = await open_engine(SCHEMA)
     for first in range(0, 60, 20):
         await engine.upload("ann", *(city(str(i)) for i in range(first, first + 20)))

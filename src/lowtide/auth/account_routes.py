@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Protocol
+from typing import Annotated
 
 import msgspec
 
@@ -24,6 +24,7 @@ from lowtide.auth.merging import Merging
 from lowtide.auth.methods.networks import network
 from lowtide.auth.model import DeviceFacts
 from lowtide.auth.own import Own
+from lowtide.auth.proofs import SharedProofs
 from lowtide.auth.refresh import MAX_REFRESH_TOKEN, MAX_ROTATION_ID
 from lowtide.auth.tokens import MAX_TOKEN
 from lowtide.kernel.errors import (
@@ -41,7 +42,8 @@ from lowtide.kernel.errors import (
     TooManyRequests,
 )
 from lowtide.kernel.http import KIB, Header, Outlet, Request, Route, Stream
-from lowtide.kernel.rates import Decision, Limit
+from lowtide.kernel.rates import Limit
+from lowtide.storage.rates import SharedRates
 
 AGENT = Header("user-agent", "Shown to the user in the list of devices.")
 DPOP = Header("dpop", "A proof of the key that the session is bound to (RFC 9449).")
@@ -50,18 +52,6 @@ MERGES = Limit(10, 3600.0)
 NDJSON = "application/x-ndjson"
 ANONYMOUS_STARTS = Limit(120, 3600.0, burst=30)
 """New anonymous users from one network: a mobile operator's customers share one."""
-
-
-class Proving(Protocol):
-    """Checks proofs of possession: ``lowtide.auth.proofs.SharedProofs``."""
-
-    async def of(self, request: Request[Any, Any]) -> str | None: ...
-
-
-class Counting(Protocol):
-    """Counts what is scarce: ``lowtide.storage.rates.SharedRates``."""
-
-    async def take(self, name: str, key: str, limit: Limit, cost: int = 1) -> Decision: ...
 
 
 class Refreshing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,7 +116,12 @@ class WaysIn(msgspec.Struct, frozen=True):
 
 
 def account_routes(
-    accounts: Accounts, own: Own, merging: Merging, deletion: Deletion, proofs: Proving, rates: Counting
+    accounts: Accounts,
+    own: Own,
+    merging: Merging,
+    deletion: Deletion,
+    proofs: SharedProofs,
+    rates: SharedRates,
 ) -> list[Route]:
     """Every address that a user has for themselves, whatever they signed in with."""
 

@@ -9,7 +9,7 @@ from lowtide.auth.hooks import Hook, Hooks
 from lowtide.auth.identities import Identities
 from lowtide.auth.refresh import judge
 from lowtide.auth.revocations import Revocations
-from lowtide.auth.session_store import PURPOSE, Sealer
+from lowtide.auth.session_store import PURPOSE
 from lowtide.auth.sessions import Judge, Sessions
 from lowtide.auth.signin import SignIn
 from lowtide.auth.tokens import Tokens
@@ -19,7 +19,7 @@ from lowtide.kernel.ids import Ids
 from lowtide.storage.bus import Bus
 from lowtide.storage.db import Database
 from lowtide.storage.jobs import Jobs
-from lowtide.storage.vault import Kept
+from lowtide.storage.vault import Kept, Vault
 
 SEALED = (Kept("session", "id", "secret", PURPOSE.format("{key}")),)
 """What the vault seals here."""
@@ -35,7 +35,7 @@ class Accounts:
         database: Database,
         bus: Bus,
         jobs: Jobs,
-        vault: Sealer,
+        vault: Vault,
         audit: Audit,
         clock: Clock,
         ids: Ids,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import msgspec
 
 from lowtide.auth.model import MAX_FACT, DeviceFacts, Session
 from lowtide.auth.refresh import Rotation
 from lowtide.storage.db import Row, Tx, load_queries
+from lowtide.storage.vault import Vault
 
 _SQL = load_queries("lowtide.auth", "sessions.sql")
 
@@ -17,14 +16,6 @@ PURPOSE = "auth.session:{}"
 
 _decode_device = msgspec.json.Decoder(DeviceFacts).decode
 _decode_amr = msgspec.json.Decoder(tuple[str, ...]).decode
-
-
-class Sealer(Protocol):
-    """What keeps the sessions' keys: ``lowtide.storage.vault.Vault``."""
-
-    def seal(self, purpose: str, plain: bytes) -> str: ...
-
-    def open(self, purpose: str, sealed: str) -> bytes: ...
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -38,7 +29,7 @@ class Stored(msgspec.Struct, frozen=True):
 class SessionStore:
     """Every function takes the caller's transaction; times are milliseconds since 1970."""
 
-    def __init__(self, vault: Sealer):
+    def __init__(self, vault: Vault):
         self._vault = vault
 
     async def add(self, tx: Tx, session: Session, key: bytes) -> None:

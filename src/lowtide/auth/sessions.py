@@ -17,7 +17,7 @@ from lowtide.auth import refresh as refreshing
 from lowtide.auth.model import MAX_FACT, Ask, Opened, Session, Signed, User
 from lowtide.auth.refresh import Presented, Rotation, Verdict, parse, rotation_digest, token_of
 from lowtide.auth.revocations import Revocations
-from lowtide.auth.session_store import Sealer, SessionStore, Stored, cut, facts
+from lowtide.auth.session_store import SessionStore, Stored, cut, facts
 from lowtide.auth.tokens import Tokens
 from lowtide.auth.users import Users
 from lowtide.kernel.clock import Clock
@@ -25,6 +25,7 @@ from lowtide.kernel.errors import AccountDisabled, InvalidGrant, NotFound, Proof
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Database, Tx
+from lowtide.storage.vault import Vault
 
 ACCESS = 600
 """Seconds for which an access token of a session is good."""
@@ -53,7 +54,7 @@ class Sessions:
         users: Users,
         tokens: Callable[[], Tokens],
         revocations: Revocations,
-        vault: Sealer,
+        vault: Vault,
         audit: Audit,
         clock: Clock,
         ids: Ids,

@@ -12,8 +12,9 @@ from lowtide.bridges.watermelon import Watermelon
 from lowtide.kernel.clock import Clock
 from lowtide.storage.db import Tx
 from lowtide.storage.jobs import Jobs
+from lowtide.storage.purge import purge
 from lowtide.sync import Sync
-from lowtide.sync.retention import DAY, ROWS_AT_ONCE
+from lowtide.sync.retention import DAY
 from lowtide.sync.store import group_before
 
 TRIM = "bridges.trim"
@@ -44,14 +45,7 @@ class Bridges:
         group = await self._database.read(lambda tx: group_before(tx, before))
         if group is None:
             return 0
-        total = 0
-        while True:
-            gone = await self._database.write(
-                lambda tx: tx.fetch(queries["trim_pushes"], group, ROWS_AT_ONCE)
-            )
-            total += len(gone)
-            if len(gone) < ROWS_AT_ONCE:
-                return total
+        return await purge(self._database, queries["trim_pushes"], group)
 
     async def move(self, tx: Tx, old: str, new: str) -> None:
         """What devices of ``old`` pushed is known as ``new``'s, too. Their cursors begin anew."""

@@ -9,7 +9,6 @@ some hold tokens.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import msgspec
 
@@ -17,6 +16,7 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, KeyInFlight, KeyReused
 from lowtide.storage.db import Database, Tx, load_queries
 from lowtide.storage.jobs import Jobs
+from lowtide.storage.purge import purge
 from lowtide.storage.vault import Vault
 
 _QUERIES = load_queries("lowtide.storage")
@@ -29,7 +29,6 @@ MAX_ANSWER = 65_536
 """Bytes of an answer that is kept; that a larger one was given is kept alone."""
 PURPOSE = "once"
 PURGE = "lowtide.purge_once"
-PURGE_AT_ONCE = 500
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -132,12 +131,4 @@ class Once:
 
     async def purge(self) -> int:
         """Forget answers whose time is over; returns how many. Short transactions."""
-        now = self._clock.now()
-        total, removed = 0, PURGE_AT_ONCE
-        while removed == PURGE_AT_ONCE:
-            rows: list[Any] = list(
-                await self.database.write(lambda tx: tx.fetch(_QUERIES["purge_once"], now, PURGE_AT_ONCE))
-            )
-            removed = len(rows)
-            total += removed
-        return total
+        return await purge(self.database, _QUERIES["purge_once"], self._clock.now())

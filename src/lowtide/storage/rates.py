@@ -12,11 +12,11 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.rates import Decision, Limit
 from lowtide.storage.db import Database, Tx, load_queries
 from lowtide.storage.jobs import Jobs
+from lowtide.storage.purge import purge
 
 _QUERIES = load_queries("lowtide.storage")
 
 PURGE = "lowtide.purge_rates"
-PURGE_AT_ONCE = 1_000
 PERIOD = 600.0
 
 
@@ -62,15 +62,7 @@ class SharedRates:
 
     async def purge(self) -> int:
         """Forget limits whose time has passed; returns how many. Short transactions."""
-        now = self._clock.now() * 1000
-        total = 0
-        while True:
-            removed = await self._database.write(
-                lambda tx: tx.fetch(_QUERIES["purge_rates"], now, PURGE_AT_ONCE)
-            )
-            total += len(removed)
-            if len(removed) < PURGE_AT_ONCE:
-                return total
+        return await purge(self._database, _QUERIES["purge_rates"], self._clock.now() * 1000)
 
 
 def _digest(name: str, key: str) -> str:

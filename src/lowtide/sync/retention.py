@@ -6,20 +6,17 @@ names, and the old ones are swapped for them in one checkpoint.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from lowtide.kernel.clock import Clock
 from lowtide.storage.db import Database, Tx
 from lowtide.storage.jobs import Jobs
+from lowtide.storage.purge import purge
 from lowtide.sync import store
 from lowtide.sync.store import queries
 
 DAY = 86_400_000
 BUCKETS_AT_ONCE = 100
-ROWS_AT_ONCE = 1_000
-"""Rows of one deletion: it lasts milliseconds, whatever has gathered."""
 
 
 class Retention:
@@ -38,7 +35,7 @@ class Retention:
     async def trim(self) -> int:
         """Forget; the number of buckets whose floor rose. Many short transactions, safe to run twice."""
         now = self._clock.now()
-        await self._forget("trim_journal", now - self._journal)
+        await purge(self._database, queries["trim_journal"], now - self._journal)
         group = await self._database.read(lambda tx: store.group_before(tx, now - self._removals))
         if group is None:
             return 0
@@ -53,25 +50,16 @@ class Retention:
                 # Only then are the removals gone: who reads a page without them sees that the floor rose.
                 await self._database.write(lambda tx, ids=ids: self._raise(tx, ids, floor))  # type: ignore[misc]
                 named = msgspec.json.encode(ids).decode()
-                await self._forget("trim_removals", named, floor)
-                await self._forget("trim_history", named, floor)
+                await purge(self._database, queries["trim_removals"], named, floor)
+                await purge(self._database, queries["trim_history"], named, floor)
             raised += len(ids)
             if len(ids) < BUCKETS_AT_ONCE:
                 break
             last = ids[-1]
-        await self._forget("trim_tombstones", floor)
-        await self._forget("trim_head_log", group)
+        await purge(self._database, queries["trim_tombstones"], floor)
+        await purge(self._database, queries["trim_head_log"], group)
         return raised
 
     async def _raise(self, tx: Tx, ids: list[int], floor: int) -> None:
         await store.lock_head(tx)
         await tx.execute_many(queries["raise_floor"], [(id, floor) for id in ids])
-
-    async def _forget(self, statement: str, *parameters: Any) -> None:
-        """Run ``statement`` until it finds nothing more to delete."""
-        while True:
-            gone = await self._database.write(
-                lambda tx: tx.fetch(queries[statement], *parameters, ROWS_AT_ONCE)
-            )
-            if len(gone) < ROWS_AT_ONCE:
-                return

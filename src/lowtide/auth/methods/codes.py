@@ -29,6 +29,7 @@ from lowtide.kernel.ids import Ids
 from lowtide.kernel.rates import Limit
 from lowtide.storage.db import Database, Tx, load_queries
 from lowtide.storage.jobs import Jobs
+from lowtide.storage.purge import purge
 from lowtide.storage.rates import SharedRates
 
 _QUERIES = load_queries("lowtide.auth.methods")
@@ -41,7 +42,6 @@ MAX_TRIES = 5
 MAX_SECRET = 128
 """Characters of a flow's id, a code or a link's token, as they are sent."""
 PURGE = "lowtide.purge_flows"
-PURGE_AT_ONCE = 1_000
 
 Charge = tuple[str, str, Limit]
 """(name, key, limit): something scarce that a message takes one of."""
@@ -280,9 +280,7 @@ class Codes:
         return "" if user is None else await self._known.place(tx, user.id, installation=installation)
 
     async def _purge(self) -> None:
-        now = self._clock.now()
-        while await self._database.write(lambda tx: tx.fetch(_QUERIES["purge_flows"], now, PURGE_AT_ONCE)):
-            pass
+        await purge(self._database, _QUERIES["purge_flows"], self._clock.now())
 
 
 def _digest(secret: str) -> str:

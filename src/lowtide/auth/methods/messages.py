@@ -15,6 +15,7 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import NotSetUp
 from lowtide.storage.db import Tx
 from lowtide.storage.jobs import Hopeless, Job, Jobs
+from lowtide.storage.vault import Vault
 
 JOB = "lowtide.message"
 PURPOSE = "message"
@@ -52,13 +53,6 @@ class Carrier(Protocol):
         ...
 
 
-class Seals(Protocol):
-    """What encrypts what waits: the vault."""
-
-    def seal(self, purpose: str, plain: bytes) -> str: ...
-    def open(self, purpose: str, sealed: str) -> bytes: ...
-
-
 class Sealed(msgspec.Struct, frozen=True):
     """A job's payload."""
 
@@ -68,7 +62,7 @@ class Sealed(msgspec.Struct, frozen=True):
 class Messages:
     """Sends messages, at least once, by whatever carries their channel."""
 
-    def __init__(self, jobs: Jobs, vault: Seals, clock: Clock, carriers: Mapping[Channel, Carrier]):
+    def __init__(self, jobs: Jobs, vault: Vault, clock: Clock, carriers: Mapping[Channel, Carrier]):
         """Registers the job. A channel without a carrier is not set up: ``check`` says so."""
         self._jobs = jobs
         self._vault = vault

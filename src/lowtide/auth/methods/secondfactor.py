@@ -17,7 +17,7 @@ import msgspec
 from lowtide.audit import Audit, Entry
 from lowtide.auth.methods.known import KnownDevices
 from lowtide.auth.methods.letters import notice
-from lowtide.auth.methods.messages import Messages, Seals
+from lowtide.auth.methods.messages import Messages
 from lowtide.auth.methods.passwords import NOTICE, Passwords
 from lowtide.auth.methods.tries import Tries
 from lowtide.auth.model import User
@@ -28,7 +28,7 @@ from lowtide.kernel.errors import Conflict, InvalidGrant, NotFound
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Database, Tx, load_queries
-from lowtide.storage.vault import Kept
+from lowtide.storage.vault import Kept, Vault
 
 _QUERIES = load_queries("lowtide.auth.methods")
 
@@ -73,7 +73,7 @@ class SecondFactors:
         users: Users,
         sessions: Sessions,
         passwords: Passwords,
-        vault: Seals,
+        vault: Vault,
         tries: Tries,
         messages: Messages,
         audit: Audit,

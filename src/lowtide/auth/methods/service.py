@@ -12,7 +12,7 @@ from lowtide.auth.methods.blocklist import Blocklist
 from lowtide.auth.methods.codes import Codes
 from lowtide.auth.methods.email import Email
 from lowtide.auth.methods.hashing import Hasher
-from lowtide.auth.methods.messages import Carrier, Channel, Messages, Seals
+from lowtide.auth.methods.messages import Carrier, Channel, Messages
 from lowtide.auth.methods.password_routes import password_routes
 from lowtide.auth.methods.passwords import Passwords
 from lowtide.auth.methods.secondfactor import SecondFactors
@@ -28,6 +28,7 @@ from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Database
 from lowtide.storage.jobs import Jobs
 from lowtide.storage.rates import SharedRates
+from lowtide.storage.vault import Vault
 
 
 class Methods:
@@ -37,7 +38,7 @@ class Methods:
         self,
         database: Database,
         jobs: Jobs,
-        vault: Seals,
+        vault: Vault,
         rates: SharedRates,
         audit: Audit,
         clock: Clock,

@@ -14,6 +14,7 @@ from lowtide.storage.bus import Bus
 from lowtide.storage.db import Database, Tx
 from lowtide.storage.jobs import store
 from lowtide.storage.jobs.model import Count, Handler, Job, check_key, check_name, encode
+from lowtide.storage.purge import purge
 
 P = TypeVar("P")
 
@@ -21,7 +22,6 @@ TOPIC = "lowtide.jobs"
 """Of the hint that some queue has something new."""
 
 PURGE = "lowtide.purge_jobs"
-PURGE_AT_ONCE = 1_000
 HOUR, DAY = 3_600.0, 86_400.0
 
 
@@ -164,20 +164,16 @@ class Jobs:
     def keep(self, *, done: float = DAY, dead: float = 30 * DAY) -> None:
         """Forget jobs an hour at most after they have been done or dead for so many seconds."""
 
-        async def purge() -> None:
+        async def forget() -> None:
             now = self._clock.now()
             await self.purge("done", now - int(done * 1000))
             await self.purge("dead", now - int(dead * 1000))
 
-        self.every(HOUR, PURGE, purge, deadline=HOUR / 2)
+        self.every(HOUR, PURGE, forget, deadline=HOUR / 2)
 
     async def purge(self, status: Literal["done", "dead"], before: int) -> int:
         """Forget the jobs that ended with ``status`` before ``before``; how many. Short transactions."""
-        total, removed = 0, PURGE_AT_ONCE
-        while removed == PURGE_AT_ONCE:
-            removed = await self._database.write(lambda tx: store.purge(tx, status, before, PURGE_AT_ONCE))
-            total += removed
-        return total
+        return await purge(self._database, store.FORGET_ENDED, status, before)
 
     @property
     def kinds(self) -> list[str]:

@@ -14,6 +14,8 @@ Held = tuple[str, int]
 """A job's id and the fence that its lease was given."""
 
 _SQL = load_queries("lowtide.storage.jobs")
+FORGET_ENDED = _SQL["purge"]
+"""Of a status, before a time; for ``storage.purge``."""
 _STATUSES = get_args(Status)
 
 VANISHED = "The worker of the last attempt vanished: its lease ran out and no outcome was recorded."
@@ -128,11 +130,6 @@ async def counts(tx: Tx) -> list[Count]:
         Count(queue=queue, kind=kind, status=status, count=count, due_at=due_at)
         for queue, kind, status, count, due_at in rows
     ]
-
-
-async def purge(tx: Tx, status: Status, before: int, limit: int) -> int:
-    """Forget up to ``limit`` jobs that ended with ``status`` before ``before``; how many."""
-    return len(await tx.fetch(_SQL["purge"], status, before, limit))
 
 
 async def begin_period(tx: Tx, kind: str, started: int, doubtful: int) -> bool:
