@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 from urllib.parse import quote
 
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 
 from lowtide.api.contract import matches
 from lowtide.api.origins import Hosts, Origins
+from lowtide.api.repeats import LEAST_UNKNOWN, read_key
 from lowtide.api.table import Query, Table
-from lowtide.kernel.errors import Malformed, MethodNotAllowed, NotFound, UnknownParameter
+from lowtide.api.versions import read_versions
+from lowtide.kernel.errors import AppTooOld, Malformed, MethodNotAllowed, NotFound, UnknownParameter
 from lowtide.kernel.http import Request, Route
 from lowtide.records.tags import etag, is_known, wanted_ops
 from tests.fuzz.bounds import answers, is_linear, thorough
@@ -101,7 +104,47 @@ tags = st.lists(
 )
 
 
+letters = [
+    b"example.com",
+    b"localhost",
+    b"http://",
+    b"https://",
+    b".",
+    b":",
+    b"80",
+    b"evil",
+    b"@",
+    b" ",
+    b",",
+]
+names = st.lists(st.sampled_from(letters), max_size=6).map(b"".join)
+keys = st.binary(max_size=300) | st.text('k"\\, ;=é', max_size=300).map(str.encode)
+versions = st.text("ios/.0129v-+() ", max_size=80).map(lambda version: f"ios/{version}".encode())
+VERSIONS = read_versions(["ios 2.1"])
+
+
 class TestHeaders:
+    @thorough
+    @given(keys, st.booleans())
+    def test_idempotency_keys(self, header: bytes, known: bool) -> None:
+        """Any key is visible characters within its bound, or malformed; quotes around it mean nothing."""
+        found = answers(lambda: read_key(header, needed=False, known=known), Malformed)
+        if isinstance(found, str):
+            assert re.fullmatch(r"[!-~]{1,255}", found)
+            assert known or len(found) >= LEAST_UNKNOWN
+            if "\\" not in found:
+                assert read_key(f'"{found}"'.encode(), needed=True, known=known) == found
+
+    @thorough
+    @given(versions | st.binary(max_size=80))
+    def test_versions_of_apps(self, header: bytes) -> None:
+        """Any version passes or is too old; what is refused is of this platform, and below the oldest."""
+        found = answers(lambda: VERSIONS.check(header), AppTooOld)
+        if isinstance(found, AppTooOld):
+            refused = re.match(rb"ios/v?(\d+)(?:\.(\d+))?", header.lower())
+            assert refused is not None
+            assert (int(refused[1]), int(refused[2] or 0)) < (2, 1)
+
     @thorough
     @given(tokens | tags.map("".join))
     def test_entity_tags(self, header: str) -> None:
@@ -127,13 +170,14 @@ class TestHeaders:
         assert request.accepts_encoding("zstd", "gzip") in ("zstd", "gzip", None)
 
     @thorough
-    @given(st.binary(max_size=60), st.none() | st.binary(max_size=60))
+    @given(st.binary(max_size=60) | names, st.none() | st.binary(max_size=60))
     def test_hosts_and_origins(self, name: bytes, wanted: bytes | None) -> None:
         """Any Host is ours or not; an origin is let in only as it was listed; no header gets a line break."""
-        assert not Hosts(["example.com"]).allow(name) or name.lower().startswith(b"example.com")
-        origins = Origins(["https://app.example.com", "http://localhost:*"])
+        if Hosts(["example.com"]).allow(name):
+            assert re.fullmatch(rb"example\.com\.*(:\d{1,5})?", name)
+        origins = Origins(["https://example.com", "http://localhost:*"])
         if origins.allow(name):
-            assert name.startswith((b"https://app.example.com", b"http://localhost"))
+            assert re.fullmatch(rb"https://example\.com|http://localhost(:\d*)?", name)
         for _, value in [*origins.headers(name), *Origins(["*"]).preflight(b"x", wanted, ["GET"])]:
             assert b"\n" not in value
             assert b"\r" not in value
