@@ -69,7 +69,8 @@ def open_blobs(settings: Settings, address: str, ids: Ids) -> Blobs:
 def open_vault(settings: Settings, database: Database, clock: Clock, ids: Ids, *, make: bool = True) -> Vault:
     """What seals and opens the secrets in ``database``, not loaded.
 
-    ``make``: on SQLite, write a new secret key beside the database if there is none. Raises ``SetupError``.
+    ``make``: on SQLite, write a new secret key beside a new database; for one that is there it would open
+    nothing. Raises ``SetupError``.
     """
     if settings.secret_key:
         return Vault(database, clock, ids, read_master(settings.secret_key, "LOWTIDE_SECRET_KEY"))
@@ -81,7 +82,7 @@ def open_vault(settings: Settings, database: Database, clock: Clock, ids: Ids, *
         )
     path = Path(settings.secret_key_file or f"{settings.database}.key")
     master = load_master(path)
-    if master is None and make and not settings.secret_key_file:
+    if master is None and make and not settings.secret_key_file and not Path(settings.database).exists():
         master = make_master(path, ids)
     if master is None:
         raise SetupError(

@@ -16,12 +16,13 @@ import apsw
 import pytest
 
 from lowtide.kernel.clock import ManualClock, SystemClock
-from lowtide.kernel.errors import AlreadyRunning, Busy, StatementFailed, StorageFull, StorageLost
+from lowtide.kernel.errors import AlreadyRunning, Busy, SetupError, StatementFailed, StorageFull, StorageLost
 from lowtide.storage.db import Tx, parse_queries, sqlite
 from lowtide.storage.db import sqlite_thread as thread_module
 from lowtide.storage.db import sqlite_writer as writer_module
 from lowtide.storage.db.sqlite import SqliteDatabase
 from lowtide.storage.db.sqlite_files import RESERVE_BYTES
+from lowtide.storage.db.sqlite_tx import cannot_open, check_writable
 from tests.conftest import MakeDatabase
 from tests.storage.disks import can_mount, small_disk
 
@@ -399,18 +400,46 @@ class TestFailingDisk:
         assert await ids(again) == [1, 5]
         await again.close()
 
-    @pytest.mark.parametrize("statement", ["COMMIT", "INSERT", "BEGIN"])
+    @pytest.mark.parametrize(
+        ("statement", "code"),
+        [
+            ("COMMIT", apsw.SQLITE_IOERR_WRITE),
+            ("INSERT", apsw.SQLITE_IOERR_WRITE),
+            ("BEGIN", apsw.SQLITE_IOERR_WRITE),
+            ("BEGIN", apsw.SQLITE_READONLY),
+            ("COMMIT", apsw.SQLITE_READONLY),
+            ("INSERT", apsw.SQLITE_READONLY_DIRECTORY),
+        ],
+    )
     async def test_a_failed_write_of_the_disk_is_told_to_all(
-        self, database: SqliteDatabase, fault: Callable[[str, int], None], statement: str
+        self, database: SqliteDatabase, fault: Callable[[str, int], None], statement: str, code: int
     ) -> None:
-        """While the disk fails, every write is refused and leaves nothing; later ones work."""
-        fault(statement, apsw.SQLITE_IOERR_WRITE)
+        """While the disk fails, or may only be read, writes fail and leave nothing; later ones work."""
+        fault(statement, code)
         results = await asyncio.gather(*(add(database, id) for id in range(5)), return_exceptions=True)
         assert {type(result) for result in results} == {StorageLost}
         assert await ids(database) == []
         database._writer._connection.exec_trace = None
         await add(database, 1)
         assert await ids(database) == [1]
+
+    async def test_what_does_not_open_is_told_with_whose_fault_it_is(self, tmp_path: Path) -> None:
+        """A folder is no database; to try again would not help."""
+        folder = SqliteDatabase(tmp_path, clock=SystemClock())
+        with pytest.raises(SetupError, match="it is a folder"):
+            await folder.start()
+
+    def test_what_may_only_be_read_is_told_with_its_path(self, tmp_path: Path) -> None:
+        """SQLite opens it without a word; the error says which file, and who must own it."""
+        path = tmp_path / "data.db"
+        apsw.Connection(str(path)).execute("CREATE TABLE t (x)")
+        read = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        with pytest.raises(apsw.ReadOnlyError) as caught:
+            check_writable(read)
+        error = cannot_open(caught.value, path)
+        assert isinstance(error, SetupError)
+        assert str(path) in error.message
+        assert "own the folder" in error.hint
 
     async def test_a_damaged_file_is_not_written_to(
         self, database: SqliteDatabase, fault: Callable[[str, int], None]

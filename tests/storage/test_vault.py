@@ -233,6 +233,17 @@ class TestSecretKeyFile:
             open_vault(settings, None, clock, ids)  # type: ignore[arg-type]
         assert not (tmp_path / "kye").exists()
 
+    def test_a_lost_key_is_not_replaced(self, tmp_path: Path, clock: ManualClock, ids: SeededIds) -> None:
+        """Beside a database that is there no key is made: it would open nothing."""
+        settings = load(tmp_path, {"LOWTIDE_DATABASE": "data.db"})
+        (tmp_path / "data.db").write_bytes(b"SQLite format 3\0")
+        with pytest.raises(SetupError, match="no secret key"):
+            open_vault(settings, None, clock, ids)  # type: ignore[arg-type]
+        assert not (tmp_path / "data.db.key").exists()
+        (tmp_path / "data.db").unlink()
+        open_vault(settings, None, clock, ids)  # type: ignore[arg-type]
+        assert (tmp_path / "data.db.key").exists()
+
     def test_the_key_itself_is_read_from_the_environment_only(self, tmp_path: Path) -> None:
         """A key in lowtide.toml would end in a repository."""
         (tmp_path / "lowtide.toml").write_text('secret_key = "x"')

@@ -29,7 +29,8 @@ def read_master(text: str, place: str) -> bytes:
     if len(key) != BYTES:
         raise SetupError(
             f"{place} does not hold a secret key.",
-            hint="A key is one line of 43 characters; make a new one with 'lowtide secrets new FILE'.",
+            hint="A key is one line of 43 characters. Put back the one that belongs to this database, or, "
+            "for a new database, make one: lowtide secrets new FILE",
         )
     return key
 

@@ -12,7 +12,15 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import SetupError
 from lowtide.storage.db import Tx
 from lowtide.storage.db.sqlite_thread import BUSY_MILLISECONDS
-from lowtide.storage.db.sqlite_tx import STEPS, Deadline, SqliteTx, run, translate
+from lowtide.storage.db.sqlite_tx import (
+    STEPS,
+    Deadline,
+    SqliteTx,
+    cannot_open,
+    check_writable,
+    run,
+    translate,
+)
 
 T = TypeVar("T")
 
@@ -40,7 +48,7 @@ class SqliteBeside:
             self._connection.set_busy_timeout(BUSY_MILLISECONDS)
             self._connection.execute("PRAGMA query_only=ON; PRAGMA trusted_schema=OFF")
         except Exception as error:
-            raise translate(error, "open") from error
+            raise cannot_open(error, self._path) from error
         self._connection.set_progress_handler(self._deadline, STEPS)
 
     async def close(self) -> None:
@@ -66,8 +74,9 @@ class SqliteBeside:
         check_exists(self._path)
         try:
             connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
+            check_writable(connection)
         except apsw.Error as error:
-            raise translate(error, "open") from error
+            raise cannot_open(error, self._path) from error
         try:
             connection.set_busy_timeout(BUSY_MILLISECONDS)
             # The server copies its log into the file by itself.

@@ -20,7 +20,7 @@ import apsw
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Busy, StorageLost
 from lowtide.storage.db import Tx
-from lowtide.storage.db.sqlite_tx import STEPS, Deadline, SqliteTx, run, translate
+from lowtide.storage.db.sqlite_tx import STEPS, Deadline, SqliteTx, cannot_open, run
 
 Work = Callable[[Tx], Awaitable[Any]]
 Item = tuple[Work, "asyncio.Future[Any]"]
@@ -69,7 +69,7 @@ class SqliteThread(threading.Thread, ABC):
         try:
             self.open()
         except Exception as error:
-            self.tell([(self.opened, translate(error, "open"), None)])
+            self.tell([(self.opened, cannot_open(error, self._path), None)])
             return
         self.tell([(self.opened, None, None)])
         failure: BaseException | None = None

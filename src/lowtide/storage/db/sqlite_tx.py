@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 import apsw
@@ -13,6 +14,7 @@ from lowtide.kernel.errors import (
     LowtideError,
     Malformed,
     NotUnique,
+    SetupError,
     StatementFailed,
     StorageFull,
     StorageLost,
@@ -158,6 +160,14 @@ def run(work: Callable[[SqliteTx], Awaitable[T]], tx: SqliteTx) -> T:
         tx.end()
 
 
+_OWN = ("BEGIN", "COMMIT")
+"""Statements that no store function says."""
+_OWNED = (
+    "The account that runs it must own the folder and everything in it, '-wal' and '-shm' too, on a disk "
+    "that is not read-only."
+)
+
+
 def translate(error: Exception, name: str) -> LowtideError:
     """The error of Lowtide's tree for one that came out of a statement called ``name``."""
     match error:
@@ -171,6 +181,9 @@ def translate(error: Exception, name: str) -> LowtideError:
             return StorageTimeout(f"The statement {name!r} ran past its deadline.")
         case apsw.BusyError() | apsw.LockedError():
             return Busy("Another program holds the database's lock.")
+        case apsw.ReadOnlyError() if name in _OWN or _extended(error) != apsw.SQLITE_READONLY:
+            # What is left is a store function that writes while it reads.
+            return StorageLost("The database can be read, but not written.", hint=_OWNED)
         case apsw.IOError() | apsw.CantOpenError() | apsw.ProtocolError() | apsw.NoMemError():
             return StorageLost(f"The database's disk failed: {error}.")
         case apsw.CorruptError() | apsw.NotADBError():
@@ -183,6 +196,24 @@ def translate(error: Exception, name: str) -> LowtideError:
             return Malformed("A value does not fit the database: whole numbers have 64 bits, text is UTF-8.")
         case _:
             return _defect(error, name)
+
+
+def check_writable(connection: apsw.Connection) -> None:
+    """Raise ``apsw.ReadOnlyError``: SQLite opens for reading, without a word, what it may not write."""
+    if connection.readonly("main"):
+        raise apsw.ReadOnlyError
+
+
+def cannot_open(error: Exception, path: Path) -> LowtideError:
+    """As ``translate``, for the database at ``path`` that does not open: mostly its permissions."""
+    match error:
+        case apsw.CantOpenError() | apsw.ReadOnlyError() | apsw.PermissionsError() | apsw.AuthError():
+            reason = "it is a folder" if path.is_dir() else "this account may not read and write it"
+        case OSError():
+            reason = error.strerror or type(error).__name__
+        case _:
+            return translate(error, "open")
+    return SetupError(f"The database {path} cannot be opened: {reason}.", hint=_OWNED)
 
 
 def _defect(error: Exception, name: str) -> LowtideError:

@@ -29,7 +29,7 @@ from lowtide.kernel.errors import Busy, LowtideError, StorageFull, StorageLost, 
 from lowtide.storage.db import sqlite_thread
 from lowtide.storage.db.sqlite_files import ProcessLock, Reserve, sync_folder
 from lowtide.storage.db.sqlite_thread import Item, Outcome, SqliteThread, log
-from lowtide.storage.db.sqlite_tx import is_poison, translate
+from lowtide.storage.db.sqlite_tx import check_writable, is_poison, translate
 
 Durability = Literal["full", "normal"]
 
@@ -76,6 +76,7 @@ class Writer(SqliteThread):
             # SQLite gives its own files the mode of this one; it holds secrets.
             self._path.touch(mode=0o600)
             super().open()
+            check_writable(self._connection)
             mode = self._connection.pragma("journal_mode", "wal")
             if mode != "wal":
                 raise StorageLost(f"The database's disk does not support its log (journal mode {mode}).")
