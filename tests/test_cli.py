@@ -50,6 +50,18 @@ class TestParsing:
         assert "--help" in told.err
         assert told.out == ""
 
+    @pytest.mark.parametrize(("words", "meant"), [(["srve"], "serve"), (["audit", "lst"], "list")])
+    def test_an_unknown_command_is_told_with_what_was_meant(
+        self, words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Without the list of all, in which there are some of Lowtide's own."""
+        with pytest.raises(SystemExit):
+            main(words)
+        told = capsys.readouterr().err
+        assert f"There is no command '{words[-1]}'." in told
+        assert f"Did you mean '{meant}'?" in told
+        assert "dev-child" not in told
+
     def test_every_command_is_explained(self) -> None:
         """Each listed command has a text, and so has each of its options."""
         help_text = build_parser().format_help()
@@ -193,6 +205,33 @@ class TestCheck:
         told = capsys.readouterr()
         assert "error: " in told.out + told.err
         assert "--debug" not in told.err
+
+    def test_a_setting_that_cannot_be_is_a_mistake(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What would end the start is told before it; to look makes neither a key nor a folder."""
+        monkeypatch.setenv("LOWTIDE_SMTP_URL", "mail.example.com")
+        assert main(["check"]) == 1
+        told = capsys.readouterr()
+        assert "'smtp_url'" in told.err
+        assert "can start" not in told.out
+        monkeypatch.setenv("LOWTIDE_SMTP_URL", "smtp://mail.example.com")
+        monkeypatch.setenv("LOWTIDE_MAIL_FROM", "Notes <no-reply@example.com>")
+        assert main(["check"]) == 0
+        assert not (project / "data").exists()
+
+
+class TestServe:
+    def test_an_address_of_another_machine_is_told(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The hint is about the host, where the port is not what is wrong."""
+        monkeypatch.setenv("LOWTIDE_HOST", "192.0.2.1")
+        assert main(["serve"]) == 1
+        told = capsys.readouterr().err
+        assert "192.0.2.1" in told
+        assert "'host'" in told
+        assert "another 'port'" not in told
 
 
 class TestSchema:

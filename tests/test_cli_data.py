@@ -103,6 +103,20 @@ class TestToken:
 
         assert in_backend(beside) == 0
 
+    @pytest.mark.parametrize("words", [["token", "--user", "ann"], ["jobs"], ["keys"], ["export", "todo"]])
+    def test_an_empty_postgres_is_told_as_a_missing_file_is(
+        self, told: Told, monkeypatch: pytest.MonkeyPatch, postgres_dsn: str, words: list[str]
+    ) -> None:
+        """Not with the name of a statement that finds no table; and a check has nothing to compare with."""
+        monkeypatch.setenv("LOWTIDE_DATABASE", postgres_dsn)
+        monkeypatch.setenv("LOWTIDE_SECRET_KEY", "A" * 43)
+        code, out, err = told(*words)
+        assert (code, out) == (1, "")
+        assert "Start the app once" in err
+        code, out, _ = told("check")
+        assert code == 0
+        assert "No version is deployed yet" in out
+
     def test_before_the_first_start_it_says_what_to_do(self, project: Path, told: Told) -> None:
         """Without a database there are no keys; none is made on the way."""
         for file in (project / "data").iterdir():
@@ -253,6 +267,13 @@ class TestBackup:
         assert in_backend(beside) == 0
         assert told("restore", "copy.db")[0] == 0
         assert len(told("export", "todo")[1].splitlines()) == 1
+
+    def test_a_place_that_cannot_be_written_is_told(self, told: Told) -> None:
+        """Even one that may not be looked at."""
+        code, _, err = told("backup", "x" * 300)
+        assert code == 1
+        assert "cannot be written" in err
+        assert "--debug" not in err
 
     def test_a_backup_does_not_replace_a_file(self, project: Path, told: Told) -> None:
         """The only backup is not overwritten by a command typed twice."""

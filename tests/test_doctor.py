@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from lowtide.cli import main
-from lowtide.cli.checks import CHECKS, DAY, GIB, HOUR, Facts, Mode, look
+from lowtide.cli.checks import CHECKS, DAY, GIB, HOUR, SEVERITIES, Facts, Mode, look
 from lowtide.cli.probes import PROBES, STRANGER, Got, asker, probe
 from lowtide.settings import Settings
 from tests.acceptance import scenarios
@@ -179,10 +179,12 @@ class TestProbes:
         names = {finding.check for finding in probe("https://x", loose)}
         assert names == {"headers", "other_host", "other_origin"}
 
-    def test_a_server_that_is_not_there_is_a_finding(self) -> None:
-        """What cannot be asked is told, and nothing raises."""
-        found = probe("https://127.0.0.1:1", asker("https://127.0.0.1:1"))
-        assert {finding.check for finding in found} == {question.name for question in PROBES} - {"tls"}
+    def test_a_server_that_is_not_there_is_one_finding(self) -> None:
+        """What cannot be asked is told once, with what to look at, and nothing raises."""
+        [found] = probe("https://127.0.0.1:1", asker("https://127.0.0.1:1"))
+        assert found.check == "ready"
+        assert "could not be asked" in found.message
+        assert "certificate" in found.fix
 
 
 @pytest.fixture
@@ -215,6 +217,18 @@ class TestCommand:
         assert "secret_key_mode" not in told
         assert "docs/security/playbook.md#secrets" in told
         assert main(["doctor", "--url", "ftp://x"]) == 1
+
+    def test_a_place_that_may_not_be_looked_at_is_a_finding(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Neither it nor a server that does not answer ends the doctor; the worst comes first."""
+        monkeypatch.setenv("LOWTIDE_AUDIT_CHECKPOINTS", "x" * 300)
+        capsys.readouterr()
+        assert main(["doctor", "--json", "--url", "http://127.0.0.1:1"]) == 2
+        found = json.loads(capsys.readouterr().out)
+        assert {"audit_checkpoint_age", "ready", "tls"} <= {finding["check"] for finding in found}
+        order = [SEVERITIES.index(finding["severity"]) for finding in found]
+        assert order == sorted(order)
 
 
 def test_a_served_app_is_sound_from_outside(tmp_path: Path) -> None:

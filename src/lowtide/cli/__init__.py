@@ -9,8 +9,10 @@ raises ``LowtideError`` for what the caller can mend: that becomes two lines on 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -242,8 +244,15 @@ def _told(message: str, hint: str) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        hint = f"'{self.prog} --help' lists what can be said here."
+        wrong = re.match(r"argument command: invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL)
+        if wrong is not None:
+            # The list is in the help, without what is for Lowtide itself.
+            message = f"There is no command '{wrong[1]}'."
+            near = get_close_matches(wrong[1], set(re.findall(r"[\w-]+", wrong[2])) - {"dev-child"}, 1)
+            hint = f"Did you mean '{near[0]}'? {hint}" if near else hint
         print(f"error: {message}", file=sys.stderr)
-        print(f"hint:  '{self.prog} --help' lists what can be said here.", file=sys.stderr)
+        print(f"hint:  {hint}", file=sys.stderr)
         sys.exit(2)
 
 

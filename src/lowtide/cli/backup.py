@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def backup(arguments: argparse.Namespace) -> None:
             "PostgreSQL has its own tools for backups.",
             hint="pg_dump --format=custom --file=app.dump <database>",
         )
-    if target.exists():
+    if os.path.lexists(target):
         raise SetupError(f"{target} is there already.", hint="Choose another name.")
 
     async def nothing(_: Database) -> None:

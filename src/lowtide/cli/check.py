@@ -9,35 +9,41 @@ from pathlib import Path
 
 import msgspec
 
+from lowtide.app import build
 from lowtide.cli.opened import with_reader
 from lowtide.cli.project import open_settings
 from lowtide.declare.app import App
 from lowtide.declare.evolve import compare
 from lowtide.declare.load import check_path, load_app
+from lowtide.kernel.errors import NoDatabase
 from lowtide.settings import Settings
 from lowtide.sync.deploy import read_deployed
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what is found in this folder's settings and app; 1 if it cannot start."""
+    """Print what is found in this folder's settings and app; 1 if it cannot start. Raises ``SetupError``."""
     settings = open_settings()
     findings = check_path(Path.cwd(), settings.app)
     for finding in findings:
         print(msgspec.structs.replace(finding, file=os.path.relpath(finding.file)))
+    app = None
+    if not any(finding.severity == "error" for finding in findings):
+        app = load_app(Path.cwd(), settings.app)
+        # A key of nobody's: to look makes none, and it may well not be on the machine that checks.
+        build(msgspec.structs.replace(settings, secret_key="A" * 43), app)
     found = Counter(finding.severity for finding in findings)
     errors, warnings = _count(found["error"], "error"), _count(found["warning"], "warning")
     print(f"{errors}, {warnings}: the app {'cannot' if found['error'] else 'can'} start.")
-    if found["error"]:
-        return 1
-    return _compare(settings, load_app(Path.cwd(), settings.app))
+    return 1 if app is None else _compare(settings, app)
 
 
 def _compare(settings: Settings, app: App) -> int:
     """Print what changed since the app was deployed last; 1 if a device in the field would break."""
-    if not settings.postgres and not Path(settings.database).exists():
+    try:
+        old = with_reader(settings, read_deployed)
+    except NoDatabase:
         print("No version is deployed yet: there is nothing to compare with.")
         return 0
-    old = with_reader(settings, read_deployed)
     changes = [] if old is None else compare(old, app.compile())
     for change in changes:
         print(change)

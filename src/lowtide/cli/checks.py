@@ -12,6 +12,8 @@ import msgspec
 from lowtide.settings import Settings
 
 Severity = Literal["critical", "warning", "notice"]
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "notice")
+"""The worst first."""
 HOUR, DAY = 3_600_000, 86_400_000
 GIB = 1024**3
 LOCAL = ("localhost", "127.0.0.1", "[::1]", "::1")
@@ -89,9 +91,8 @@ class Check(msgspec.Struct, frozen=True):
 
 def look(facts: Facts) -> list[Finding]:
     """Every finding, the worst first."""
-    order = ("critical", "warning", "notice")
     found = [finding for check in CHECKS if (finding := check.find(facts)) is not None]
-    return sorted(found, key=lambda finding: order.index(finding.severity))
+    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def _when(wrong: bool, message: str) -> str | None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from lowtide.audit.checkpoints import last_at
-from lowtide.cli.checks import Facts, Finding, Mode, look
+from lowtide.cli.checks import SEVERITIES, Facts, Finding, Mode, look
 from lowtide.cli.opened import with_reader
 from lowtide.cli.probes import asker, probe
 from lowtide.cli.project import open_settings
@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         if urlsplit(arguments.url).scheme not in ("http", "https"):
             raise SetupError(f"'{arguments.url}' is no address.", hint="Write https://api.example.com.")
         found += probe(arguments.url, asker(arguments.url))
+        found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     if arguments.json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     else:
@@ -46,7 +47,7 @@ def _tell(found: list[Finding]) -> None:
     for finding in found:
         print(f"{finding.severity:8}  {finding.check}: {finding.message}\n          {finding.fix}")
         print(f"          {finding.docs}")
-    counts = [f"{sum(f.severity == s for f in found)} {s}" for s in ("critical", "warning", "notice")]
+    counts = [f"{sum(f.severity == s for f in found)} {s}" for s in SEVERITIES]
     print(f"{', '.join(counts)}." if found else "Nothing is open that a machine can see.")
 
 
@@ -148,7 +149,8 @@ def _here(settings: Settings) -> bool:
 
 
 def _disk(path: Path) -> int:
-    while not path.exists():
+    # Not ``Path.exists``, which raises for a place that may not be looked into.
+    while not os.path.exists(path):
         path = path.parent
     return path.stat().st_dev
 

@@ -37,8 +37,9 @@ def show(arguments: argparse.Namespace) -> None:
     async def look(database: Database) -> list[SigningKey]:
         return (await open_keys(settings, database)).all()
 
-    print(f"{'key':43}  {'state':8} {'made (UTC)':19}  {'goes (UTC)':19}")
-    for key in with_reader(settings, look):
+    found = with_reader(settings, look)
+    print(f"{'key':43}  {'state':8} {'made (UTC)':19}  goes (UTC)")
+    for key in found:
         goes = moment(key.retires_at) if key.retires_at else ""
         print(f"{key.kid:43}  {key.state:8} {moment(key.created_at)}  {goes}".rstrip())
 

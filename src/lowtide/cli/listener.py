@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from lowtide.kernel.errors import SetupError
+
+HINTS = {
+    errno.EADDRINUSE: "Stop what listens there, or choose another 'port'.",
+    errno.EACCES: "Choose a 'port' above 1023, and let the proxy in front have the lower one.",
+}
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -18,7 +24,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise SetupError(
             f"Cannot listen on {host}, port {port}: {error.strerror or error}.",
-            hint="Stop what listens there, or choose another 'port'.",
+            hint=HINTS.get(
+                error.errno or 0, "Set 'host' to an address of this machine, or to 0.0.0.0 for all."
+            ),
             errno=error.errno,
         ) from error
     return listener

@@ -15,10 +15,12 @@ from lowtide.app import Lowtide, build
 from lowtide.audit import Audit, Entry
 from lowtide.declare.app import App
 from lowtide.kernel.clock import SystemClock
+from lowtide.kernel.errors import NoDatabase
 from lowtide.kernel.ids import SystemIds
 from lowtide.opening import open_database
 from lowtide.settings import Settings
 from lowtide.storage.db import Database
+from lowtide.storage.db.migrate import is_empty
 from lowtide.storage.db.sqlite_beside import SqliteBeside
 
 T = TypeVar("T")
@@ -27,7 +29,7 @@ T = TypeVar("T")
 def with_reader(
     settings: Settings, work: Callable[[Database], Awaitable[T]], entry: Entry | None = None
 ) -> T:
-    """Run ``work`` on a database that may be served meanwhile. Raises ``SetupError``, ``StorageLost``.
+    """Run ``work`` on a database that may be served meanwhile. Raises ``NoDatabase``, ``StorageLost``.
 
     ``entry`` is written into the audit log before: without it, no work.
     """
@@ -46,6 +48,8 @@ def with_reader(
             await database.append(lambda tx: audit.write(tx, entry))
         await database.start()
         try:
+            if await is_empty(database):
+                raise NoDatabase("Nothing is in the database yet.")
             if entry is not None and settings.postgres:
                 await database.write(lambda tx: audit.write(tx, entry))
             return await work(database)

@@ -14,6 +14,10 @@ from lowtide.cli.checks import EDGE, PLAYBOOK, SECRETS, SETTINGS, Finding, Sever
 
 SECONDS = 10.0
 MOST = 1024 * 1024
+READY = "ready"
+UNREACHABLE = (
+    "See that server and proxy run, and that the name, its certificate and the port are right from here."
+)
 STRANGER = "https://stranger.example"
 
 
@@ -62,17 +66,23 @@ def asker(url: str) -> Ask:
 
 
 def probe(url: str, ask: Ask) -> list[Finding]:
-    """Every finding at ``url``. One that cannot be asked is a finding of its own."""
+    """Every finding at ``url``. A server that does not answer at all is one finding, and no more is asked."""
     found = []
     for question in PROBES:
         try:
             message = question.look(url, ask)
         except (OSError, http.client.HTTPException) as error:
             message = f"The server could not be asked: {type(error).__name__}: {error}"
+            if question.name == READY:
+                found.append(_finding(question, message, UNREACHABLE))
+                return found
         if message is not None:
-            docs = f"{PLAYBOOK}#{question.section}"
-            found.append(Finding(question.name, question.severity, message, question.fix, docs))
+            found.append(_finding(question, message, question.fix))
     return found
+
+
+def _finding(question: Probe, message: str, fix: str) -> Finding:
+    return Finding(question.name, question.severity, message, fix, f"{PLAYBOOK}#{question.section}")
 
 
 def _tls(url: str, _: Ask) -> str | None:
@@ -140,7 +150,7 @@ def _keys(_: str, ask: Ask) -> str | None:
 
 PROBES = (
     Probe("tls", "critical", _tls, "Put a proxy with TLS in front.", EDGE),
-    Probe("ready", "critical", _ready, "Look into the server's log.", SETTINGS),
+    Probe(READY, "critical", _ready, "Look into the server's log.", SETTINGS),
     Probe("admin_closed", "critical", _closed, "Look for a proxy that adds a token.", EDGE),
     Probe("jwks", "critical", _keys, "Let the proxy pass /.well-known/ on.", SECRETS),
     Probe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from lowtide.app import Lowtide
@@ -17,7 +18,7 @@ from lowtide.storage.master import load_master, make_master
 def new(arguments: argparse.Namespace) -> None:
     """Write a new secret key, readable by its owner only. Raises ``SetupError`` if the file is there."""
     path = Path(arguments.file)
-    if path.exists():
+    if os.path.lexists(path):
         raise SetupError(f"{path} is there already.", hint="Choose another name: a key is never overwritten.")
     make_master(path, SystemIds(SystemClock()))
     print(f"Wrote {path}. Keep a copy where no backup of the database is.")

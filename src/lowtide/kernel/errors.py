@@ -64,6 +64,7 @@ The tree::
         ├── DeclarationError      an app declaration that cannot work
         ├── NewerDatabase         the database was written by a newer Lowtide
         ├── MigrationChanged      a migration was edited after it was applied
+        ├── NoDatabase            the app was never started on this database
         └── AlreadyRunning        another process holds these files
 
 A class has a stable ``code`` (machines match on it; it is never renamed), an HTTP ``status`` and a
@@ -530,6 +531,13 @@ class MigrationChanged(SetupError):
 
     code = "migration_changed"
     hint = "Restore the file as it was released, and put the change into a new migration."
+
+
+class NoDatabase(SetupError):
+    """There is no database yet."""
+
+    code = "no_database"
+    hint = "Start the app once, with 'lowtide dev' or 'lowtide serve': that makes it."
 
 
 class AlreadyRunning(SetupError):

@@ -71,6 +71,11 @@ async def status(db: Database, components: Sequence[Component]) -> list[State]:
     return [State(m.component, m.number, m.name, times.get((m.component, m.number))) for m in migrations]
 
 
+async def is_empty(db: Database) -> bool:
+    """Was nothing ever migrated here?"""
+    return not await db.read(lambda tx: tx.fetch(_QUERIES["has_migrations"]))
+
+
 def load(components: Sequence[Component], dialect: Dialect) -> list[Migration]:
     """The files of ``components``. Raises ``DeclarationError`` for a name or number out of place."""
     found: list[Migration] = []

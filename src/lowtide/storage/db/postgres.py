@@ -74,7 +74,11 @@ class PostgresDatabase:
         except LowtideError:
             raise
         except Exception as error:
-            raise StorageLost("PostgreSQL cannot be reached.") from error
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise StorageLost(
+                f"PostgreSQL cannot be reached: {reason}.",
+                hint="See that it runs, that 'database' names it, and that this machine may connect to it.",
+            ) from error
 
     async def close(self) -> None:
         self._closed = True

@@ -9,7 +9,7 @@ from typing import Literal, NoReturn, TypeVar
 import apsw
 
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.errors import SetupError
+from lowtide.kernel.errors import NoDatabase, SetupError
 from lowtide.storage.db import Tx
 from lowtide.storage.db.sqlite_thread import BUSY_MILLISECONDS
 from lowtide.storage.db.sqlite_tx import (
@@ -41,7 +41,7 @@ class SqliteBeside:
         return "sqlite"
 
     async def start(self) -> None:
-        """Open. Raises ``SetupError`` when there is no database yet, ``StorageLost``."""
+        """Open. Raises ``NoDatabase``, ``SetupError`` for one that may not be read, ``StorageLost``."""
         check_exists(self._path)
         try:
             self._connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READONLY)
@@ -103,9 +103,6 @@ class SqliteBeside:
 
 
 def check_exists(path: Path) -> None:
-    """Raise ``SetupError`` when there is no database at ``path``."""
+    """Raise ``NoDatabase`` when there is no database at ``path``."""
     if not path.is_file():
-        raise SetupError(
-            f"There is no database at {path}.",
-            hint="Start the app once, with 'lowtide dev' or 'lowtide serve': that makes it.",
-        )
+        raise NoDatabase(f"There is no database at {path}.")
