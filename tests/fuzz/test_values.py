@@ -18,9 +18,9 @@ from lowtide.api.bodies import INFLATERS, Body, check_head
 from lowtide.api.limits import Deadline, Limits, Load
 from lowtide.kernel.codec import canonical_json, decode_as, decode_bson, decode_json, encode_bson
 from lowtide.kernel.errors import BadRequest, Busy, Malformed, TooLarge, UnsupportedMedia
-from lowtide.sync.download import StreamRequest
 from lowtide.sync.pull import PullRequest, _read_cursor, _write_cursor
 from lowtide.sync.uploads import SentBatch
+from lowtide.sync.view import StreamRequest
 from tests.fuzz.bounds import answers, is_linear, thorough
 
 MOST = 4096

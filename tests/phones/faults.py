@@ -14,7 +14,7 @@ from unittest import mock
 import msgspec
 
 from lowtide.storage.db import Query
-from lowtide.sync import attempt, download, fields, hub, merge, receipts, store, streams, writer
+from lowtide.sync import attempt, download, fields, hub, merge, receipts, store, streams, view, writer
 from lowtide.sync.buckets import Place
 from lowtide.sync.fields import Merged
 
@@ -59,25 +59,25 @@ def dropped_tombstone() -> Iterator[None]:
 def baseline_in_server_state() -> Iterator[None]:
     """The server goes on where it stopped sending, whatever the device says that it received."""
     sent: dict[tuple[str, str], Place] = {}
-    settle, send_data = download.Download._settle, download.Download._send_data
+    settle, send_data = view.Views._settle, download.Download._send_data
 
     async def remember(self: Any, outlet: Any, changed: Any, alone: bool) -> bool:
         try:
             return await send_data(self, outlet, changed, alone)
         finally:
-            for topic, place in self._places.items():
+            for topic, place in self._view.places.items():
                 sent[(self._request.client_id, topic)] = place
 
-    async def recall(self: Any, tx: Any, view: Any, first: bool) -> Any:
-        places = await settle(self, tx, view, first)
-        if first:
+    async def recall(self: Any, tx: Any, view: Any, before: Any) -> Any:
+        places = await settle(self, tx, view, before)
+        if before is None:
             for topic in places:
                 place = sent.get((self._request.client_id, topic))
                 places[topic] = place if place is not None and place.last else places[topic]
         return places
 
     with (
-        mock.patch.object(download.Download, "_settle", recall),
+        mock.patch.object(view.Views, "_settle", recall),
         mock.patch.object(download.Download, "_send_data", remember),
     ):
         yield
@@ -117,9 +117,9 @@ def early_checkpoint() -> Iterator[None]:
     send_data = download.Download._send_data
 
     async def hasty(self: Any, outlet: Any, changed: Any, alone: bool) -> bool:
-        view = self._view
-        behind = [t for t in view.held if t in self._places and self._places[t].last != view.buckets[t].last]
-        only = {topic: view.buckets[topic] for topic in behind[:1]}
+        now = self._view
+        behind = [t for t in now.held if t in now.places and now.places[t].last != now.buckets[t].last]
+        only = {topic: now.buckets[topic] for topic in behind[:1]}
         return await send_data(self, outlet, only, alone)
 
     with mock.patch.object(download.Download, "_send_data", hasty):

@@ -19,9 +19,9 @@ from lowtide.storage.db import Database
 from lowtide.storage.db.migrate import Component, migrate
 from lowtide.storage.jobs import Jobs, Worker
 from lowtide.sync import COMPONENT, Sync
-from lowtide.sync.download import StreamRequest
 from lowtide.sync.pull import PullAnswer, PullRequest
 from lowtide.sync.uploads import SentBatch, UploadAnswer
+from lowtide.sync.view import StreamRequest
 
 
 class Engine:

@@ -11,7 +11,7 @@ import pytest
 from lowtide.declare.clientschema import client_schema
 from lowtide.kernel.http import Outlet
 from lowtide.sync.devices import AuditRequest
-from lowtide.sync.download import StreamRequest
+from lowtide.sync.view import StreamRequest
 from tests.phones.audit import audit_request
 from tests.phones.phone import Phone
 from tests.sync.conftest import Engine, Open

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lowtide.kernel.http import Outlet
-from lowtide.sync.download import StreamRequest
 from lowtide.sync.model import Bucket
+from lowtide.sync.view import StreamRequest
 from tests.sync.conftest import Open
 from tests.sync.test_engine import SCHEMA, crew, task
 

@@ -17,7 +17,7 @@ from lowtide.storage.db.migrate import Component, migrate
 from lowtide.storage.db.postgres import PostgresDatabase
 from lowtide.storage.jobs import Jobs, Worker
 from lowtide.sync import COMPONENT, Sync
-from lowtide.sync.download import StreamRequest
+from lowtide.sync.view import StreamRequest
 from tests.sync.conftest import Engine
 from tests.sync.test_engine import SCHEMA, crew, task
 

@@ -20,10 +20,10 @@ from lowtide.storage.bus import MemoryBus
 from lowtide.storage.db import Database, Query, Row
 from lowtide.storage.jobs import Jobs
 from lowtide.sync import Sync, buckets, segments, store
-from lowtide.sync.download import StreamRequest
 from lowtide.sync.routes import routes
 from lowtide.sync.store import queries
 from lowtide.sync.streams import MAX_BUCKETS
+from lowtide.sync.view import StreamRequest
 from tests.sync.conftest import Engine, Open
 
 pytestmark = pytest.mark.anyio

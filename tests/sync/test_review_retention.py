@@ -11,8 +11,8 @@ import pytest
 from lowtide import App, Text, anyone, everyone
 from lowtide.kernel.http import Outlet
 from lowtide.storage.db import Query
-from lowtide.sync.download import StreamRequest
 from lowtide.sync.retention import Retention
+from lowtide.sync.view import StreamRequest
 from tests.sync.conftest import Engine, Open
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
@@ -21,7 +21,7 @@ from lowtide.kernel.errors import LowtideError, TooManyBuckets, Unavailable
 from lowtide.kernel.http import Outlet
 from lowtide.kernel.schema import Principal, Schema
 from lowtide.storage.db import Database, Tx
-from lowtide.sync import buckets, store
+from lowtide.sync import buckets
 from lowtide.sync.buckets import Place
 from lowtide.sync.hub import Hub, Listener
 from lowtide.sync.lines import (
@@ -36,14 +36,11 @@ from lowtide.sync.lines import (
     line,
 )
 from lowtide.sync.model import Bucket
-from lowtide.sync.segments import Segments, Want, read_segment, want
-from lowtide.sync.store import Device, queries
-from lowtide.sync.streams import MAX_BUCKETS, Held, Streams, Subscription, device_topic, lookup_topic
+from lowtide.sync.segments import Segment, Segments, Want, read_segment, want
+from lowtide.sync.streams import Held, Streams, device_topic, lookup_topic
+from lowtide.sync.view import StreamRequest, View, Views
 
 log = logging.getLogger("lowtide.sync")
-
-MAX_EVIDENCE = 10 * MAX_BUCKETS
-"""Buckets that a device may say it holds: more than it may hold, after a change of what it holds."""
 
 KEEP_ALIVE = 20.0
 """Seconds between signs of life on a quiet stream."""
@@ -57,53 +54,6 @@ SHARED_DELIVERIES = 64
 
 PREFETCH_SEGMENTS = 4
 """Segments read in the same snapshot as the view: enough that a device which follows never chases."""
-
-
-class HeldBucket(msgspec.Struct, frozen=True):
-    """A bucket that the device says it holds, and up to which op."""
-
-    name: str
-    after: str = "0"
-
-
-class WantedStream(msgspec.Struct, frozen=True):
-    stream: str
-    parameters: dict[str, Any] | None = None
-    override_priority: int | None = None
-
-
-class WantedStreams(msgspec.Struct, frozen=True):
-    include_defaults: bool = True
-    subscriptions: Annotated[list[WantedStream], msgspec.Meta(max_length=MAX_BUCKETS)] = []
-
-
-class StreamRequest(msgspec.Struct, frozen=True):
-    """The body of ``POST /sync/stream``: written by the client core, all evidence of what it holds."""
-
-    buckets: Annotated[list[HeldBucket], msgspec.Meta(max_length=MAX_EVIDENCE)] = []
-    client_id: str = ""
-    parameters: dict[str, Any] | None = None
-    app_metadata: dict[str, Any] | None = None
-    """What the app says of itself in the SDK's ``appMetadata``: ``app_version``, such as ``ios/2.0.3``."""
-    streams: WantedStreams = WantedStreams()
-    raw_data: bool = False
-    binary_data: bool = False
-
-
-class View(msgspec.Struct):
-    """What one device is to hold at one head. Commits move it on in place."""
-
-    group: int
-    epoch: str
-    held: dict[str, Held]
-    """By topic, in the order of priorities."""
-    buckets: dict[str, Bucket]
-    device: Device
-
-    @property
-    def op(self) -> int:
-        """The head as an op id."""
-        return store.last_op_of(self.group)
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -161,14 +111,7 @@ class Download:
         self._request = request
         self._format = format
         self._coder = Coder(coding)
-        self._subscriptions = tuple(
-            Subscription(s.stream, s.parameters or {}, _priority(s.override_priority))
-            for s in request.streams.subscriptions
-        )
-        parameters = request.parameters or {}
-        self._metered = parameters.get("metered") is True
-        self._evidence = {held.name: _op(held.after) for held in request.buckets}
-        self._places: dict[str, Place] = {}
+        self._views = Views(service.schema, service.streams, principal, request)
         self._announced: dict[str, BucketState] = {}
         self._announced_op = -1
         self._announced_write: str | None = None
@@ -188,13 +131,10 @@ class Download:
         """Take a new view, in one snapshot, with the first segments that it asks for."""
         service = self._service
         self._listener.take()
-        first = self._view is None
-        view, places, segments = await service.database.read(lambda tx: self._read(tx, first))
-        if len(view.held) > MAX_BUCKETS:
-            raise TooManyBuckets(f"this user holds {len(view.held)} buckets; {MAX_BUCKETS} are allowed")
+        view, segments = await service.database.read(self._read)
         for wanted, segment in segments:
             service.segments.keep(wanted, segment)
-        self._view, self._places = view, places
+        self._view = view
         user = self._principal.user
         service.hub.listen(
             self._listener,
@@ -208,78 +148,17 @@ class Download:
             # A commit came between the snapshot and the listening.
             self._listener.poke(service.hub.group, None, None)
 
-    async def _read(self, tx: Tx, first: bool) -> tuple[View, dict[str, Place], list[tuple[Want, Any]]]:
-        service, principal = self._service, self._principal
-        head = await store.read_head(tx)
-        who = (principal.space, principal.user)
-        lookups = service.streams.lookups
-        holdings = await store.read_holdings(tx, service.schema, lookups, [who])
-        held = service.streams.held(
-            principal,
-            self._request.client_id,
-            holdings[who],
-            self._request.streams.include_defaults,
-            self._subscriptions,
-        )
-        found = await store.read_buckets(tx, [h.topic for h in held[: MAX_BUCKETS + 1]])
-        device = await store.read_device(tx, *who, self._request.client_id) or Device()
-        view = View(head.group, head.epoch, {one.topic: one for one in held}, found, device)
-        places = await self._settle(tx, view, first)
+    async def _read(self, tx: Tx) -> tuple[View, list[tuple[Want, Segment]]]:
+        view = await self._views.read(tx, self._view)
         segments = []
         for topic in view.held:
-            place = places.get(topic)
+            place = view.places.get(topic)
             if place is not None and place.last != view.buckets[topic].last:
                 wanted = self._want(topic, view.buckets[topic], place)
                 segments.append((wanted, await read_segment(tx, wanted)))
                 if len(segments) == PREFETCH_SEGMENTS:
                     break
-        return view, places, segments
-
-    async def _settle(self, tx: Tx, view: View, first: bool) -> dict[str, Place]:
-        """Where the device stands in each bucket that it is to hold."""
-        evidence = self._evidence if first else {}
-        by_stem: dict[str, list[str]] = {}
-        for name in evidence:
-            by_stem.setdefault(name.rpartition("@")[0], []).append(name)
-        places = {}
-        for held in view.held.values():
-            bucket = view.buckets.get(held.topic)
-            if bucket is None:
-                continue
-            generation = view.device.generation
-            place = self._places.get(held.topic)
-            if place is not None:
-                after = max(place.cursor, place.forget, self._read_up_to(held.topic, place))
-                if buckets.keeps(place.name, after, held.topic, bucket, view.epoch, generation, view.op):
-                    places[held.topic] = place
-                    continue
-            kept = [
-                (evidence[name], name)
-                for name in by_stem.get(held.topic.partition("/")[2], ())
-                if evidence[name]
-                and buckets.keeps(name, evidence[name], held.topic, bucket, view.epoch, generation, view.op)
-            ]
-            if kept:
-                after, name = max(kept)
-                places[held.topic] = await self._resume(tx, name, after, bucket)
-            elif not (self._metered and held.defer):
-                places[held.topic] = buckets.start(held.topic, bucket, view.epoch, generation, view.op)
-        return places
-
-    def _read_up_to(self, topic: str, place: Place) -> int:
-        """The head up to which the device has had everything of the bucket; 0: still on its way."""
-        before = self._view
-        if before is None or topic not in before.buckets:
-            return 0
-        return before.op if place.last == before.buckets[topic].last else 0
-
-    async def _resume(self, tx: Tx, name: str, after: int, bucket: Bucket) -> Place:
-        if not buckets.at_checkpoint(after):
-            return Place(name, after, after)
-        last = bucket.last
-        if last > after:
-            last = (await tx.fetch(queries["history_at"], bucket.id, after))[0][0] or 0
-        return Place(name, last, last)
+        return view, segments
 
     def _want(self, topic: str, bucket: Bucket, place: Place) -> Want:
         return want(topic, bucket, place, self._format, self._request.raw_data)
@@ -342,10 +221,8 @@ class Download:
         view.group = group
         known.update(changed)
         for topic, bucket in changed.items():
-            if topic not in self._places and not (self._metered and view.held[topic].defer):
-                self._places[topic] = buckets.start(
-                    topic, bucket, view.epoch, view.device.generation, view.op
-                )
+            if topic not in view.places:
+                self._views.begin(view, view.held[topic], bucket, view.places)
         await self._deliver(outlet, view, changed)
 
     async def _deliver(self, outlet: Outlet, view: View, changed: Mapping[str, Bucket]) -> None:
@@ -356,11 +233,11 @@ class Download:
             return
         kept = self._service.deliveries
         write = self._write_checkpoint(view)
-        news = tuple((self._places.get(topic), view.held[topic], b.last) for topic, b in changed.items())
+        news = tuple((view.places.get(topic), view.held[topic], b.last) for topic, b in changed.items())
         key = (view.op, write, self._kind, news)
         known = kept.get(key)
         if known is not None:
-            self._places.update(known.places)
+            view.places.update(known.places)
             self._announced.update(known.states)
             self._announced_op, self._announced_write = view.op, write
             await outlet.write(self._coder.add(known.piece))
@@ -368,7 +245,7 @@ class Download:
             return
         piece = await self._send(outlet, changed)
         if piece is not None:
-            places = {topic: self._places[topic] for topic in changed if topic in self._places}
+            places = {topic: view.places[topic] for topic in changed if topic in view.places}
             states = {place.name: self._announced[place.name] for place in places.values()}
             kept[key] = Delivery(piece, places, states)
             if len(kept) > SHARED_DELIVERIES:
@@ -406,12 +283,12 @@ class Download:
         behind = [
             held
             for held in self._concerned(view, changed)
-            if held.topic in self._places and self._places[held.topic].last != view.buckets[held.topic].last
+            if held.topic in view.places and view.places[held.topic].last != view.buckets[held.topic].last
         ]
         current = True
         for i, held in enumerate(behind):
             bucket = view.buckets[held.topic]
-            place = self._places[held.topic]
+            place = view.places[held.topic]
             while place.last != bucket.last:
                 wanted = self._want(held.topic, bucket, place)
                 segment = await self._service.segments.get(wanted, alone=alone)
@@ -421,7 +298,7 @@ class Download:
                     break
                 if segment.piece.raw:
                     await self._write(outlet, segment.piece)
-                self._places[held.topic] = place = segment.end
+                view.places[held.topic] = place = segment.end
                 if segment.last != bucket.last:
                     current = False
                     if segment.done:
@@ -461,7 +338,7 @@ class Download:
     def _states(self, view: View, changed: Mapping[str, Bucket] | None) -> dict[str, BucketState]:
         states = {}
         for held in self._concerned(view, changed):
-            place = self._places.get(held.topic)
+            place = view.places.get(held.topic)
             if place is None:
                 continue
             bucket = view.buckets[held.topic]
@@ -484,14 +361,14 @@ class Download:
 
     def _stream_names(self) -> list[str]:
         streams = self._service.streams
-        asked = {wanted.stream for wanted in self._subscriptions}
+        asked = {wanted.stream for wanted in self._views.subscriptions}
         defaults = self._request.streams.include_defaults
         return [name for name in streams.names() if (defaults and streams.default(name)) or name in asked]
 
     def _stream_states(self) -> list[StreamState]:
         streams = self._service.streams
         states = [StreamState(name, streams.default(name), []) for name in self._names]
-        for index, wanted in enumerate(self._subscriptions):
+        for index, wanted in enumerate(self._views.subscriptions):
             if streams.named(wanted.stream) is None:
                 error = {"subscription": index, "message": f"this app has no stream {wanted.stream!r}"}
                 states.append(StreamState(wanted.stream, False, [error]))
@@ -533,12 +410,3 @@ class Download:
             return piece
         await outlet.write(b"".join([self._coder.add(piece) for piece in unsent]))
         return None
-
-
-def _priority(asked: int | None) -> int | None:
-    return None if asked is None else min(max(asked, 0), 3)
-
-
-def _op(text: str) -> int:
-    """An op id as a client sends it; what no client sends is "nothing"."""
-    return int(text) if text.isdecimal() and len(text) < 20 else 0

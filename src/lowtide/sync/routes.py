@@ -24,12 +24,12 @@ from lowtide.kernel.errors import (
 )
 from lowtide.kernel.http import Answer, Arguments, Header, Request, Result, Route, Stream
 from lowtide.sync.devices import AuditAnswer, AuditRequest, DeviceState
-from lowtide.sync.download import StreamRequest
 from lowtide.sync.journal import MAX_PAGE, Lost
 from lowtide.sync.lines import BSON_TYPE, JSON_TYPE, Coding, Format
 from lowtide.sync.pull import MAX_CURSOR, PullAnswer, PullRequest
 from lowtide.sync.service import Sync, check_client_id
 from lowtide.sync.uploads import MAX_BODY, SentBatch, UploadAnswer
+from lowtide.sync.view import StreamRequest
 
 
 class ClientQuery(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from lowtide.storage.db import Database, Tx
 from lowtide.storage.jobs import Jobs
 from lowtide.sync import store
 from lowtide.sync.devices import Devices
-from lowtide.sync.download import Download, Downloads, StreamRequest
+from lowtide.sync.download import Download, Downloads
 from lowtide.sync.functions import Functions
 from lowtide.sync.hub import Hub
 from lowtide.sync.journal import Journal
@@ -30,6 +30,7 @@ from lowtide.sync.store import queries
 from lowtide.sync.streams import Streams
 from lowtide.sync.system import with_system
 from lowtide.sync.uploads import SentBatch, UploadAnswer, batch_of
+from lowtide.sync.view import StreamRequest
 from lowtide.sync.writer import Bar, Writer
 
 log = logging.getLogger("lowtide.sync")
