@@ -284,8 +284,7 @@ async def test_a_feed_keeps_nothing_of_what_it_has_sent(rest: Rest) -> None:
     held: list[int] = []
 
     async def send(message: Any) -> None:
-        lists = (value for value in vars(feed).values() if isinstance(value, list))
-        held.append(sum(len(part) for value in lists for part in value))
+        held.append(sum(len(value) for value in vars(feed).values() if isinstance(value, bytes)))
         rest.engine.clock.advance(2)
 
     await feed.run(Outlet(send))
@@ -294,7 +293,7 @@ async def test_a_feed_keeps_nothing_of_what_it_has_sent(rest: Rest) -> None:
 
 async def test_a_quiet_feed_says_that_it_lives(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comment, which clients skip; a server that stops says when to come back."""
-    monkeypatch.setattr(module, "HEARTBEAT", 0.0)
+    monkeypatch.setattr("lowtide.sync.events.HEARTBEAT", 0.0)
     async with rest.client.open("GET", "/v1/changes?models=task", token="ann") as call:
         await call.next()
         assert b"event: ready" in await call.line()

@@ -7,26 +7,19 @@ event may carry it ends: the client comes back and pulls.
 
 from __future__ import annotations
 
-import logging
-
 import msgspec
 
 from lowtide.bridges.rxdb import Pulled, Rxdb, checkpoint_of
 from lowtide.bridges.walk import Cursor
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.errors import Busy, LowtideError, ResyncRequired, TooManyBuckets, Unavailable
 from lowtide.kernel.http import Outlet
 from lowtide.kernel.schema import Principal
+from lowtide.sync.events import QUIET, tell
 from lowtide.sync.hub import Listener
 from lowtide.sync.streams import lookup_topic
 
-log = logging.getLogger("lowtide.bridges")
-
 MAX_EVENT = 200
 """Documents of one event."""
-
-HEARTBEAT = 20.0
-"""Seconds between signs of life on a quiet stream."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -59,29 +52,9 @@ class PullStream:
 
     async def run(self, outlet: Outlet) -> None:
         """Write events until the token expires, the server stops, the client leaves or is to pull."""
-        listener = self._listener
         try:
-            outlet.on_drain(listener.close)
-            await outlet.write(b":\n\n")
-            while not listener.closed:
-                rest = self._token_rest()
-                if rest <= 0:
-                    break
-                if not listener.waiting:
-                    await listener.wait(min(HEARTBEAT, rest))
-                if listener.closed:
-                    break
-                news = await self._look() if listener.waiting else b":\n\n"
-                if news is None:
-                    break
-                if news:
-                    await outlet.write(news)
-            if outlet.retry_after is not None:
-                await outlet.write(b"retry: %d\n\n" % (outlet.retry_after * 1000))
-        except LowtideError as error:
-            log.warning("a pull stream ended: %s", error.message)
-            if not isinstance(error, Busy | Unavailable | ResyncRequired | TooManyBuckets):
-                raise
+            await outlet.write(QUIET)
+            await tell(outlet, self._listener, self._clock, self._principal, self._look)
         finally:
             self.forget()
 
@@ -103,7 +76,3 @@ class PullStream:
         documents = self._rxdb.documents(self._model)
         found = [documents.document(id, row) for (_, id), row in page.rows.items()]
         return b"data: %b\n\n" % _encode(Pulled(found, checkpoint_of(page)))
-
-    def _token_rest(self) -> float:
-        expires = self._principal.expires_at
-        return float("inf") if expires is None else (expires - self._clock.now()) / 1000

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.errors import LowtideError, Malformed, TooManyBuckets, Unavailable
+from lowtide.kernel.errors import Malformed, TooManyBuckets
 from lowtide.kernel.http import Outlet
 from lowtide.kernel.schema import Principal
 from lowtide.records.service import Holdings, Records
@@ -24,21 +23,17 @@ from lowtide.records.shape import AnyRecord
 from lowtide.records.store import queries
 from lowtide.storage.db import Tx
 from lowtide.sync import store
+from lowtide.sync.events import tell
 from lowtide.sync.hub import Listener
 from lowtide.sync.model import Bucket
 from lowtide.sync.segments import PAGE_BYTES, read_page
 from lowtide.sync.streams import MAX_BUCKETS, lookup_topic
-
-log = logging.getLogger("lowtide.records")
 
 MAX_EVENTS = 500
 """Changes that are read at once."""
 
 MAX_CHANGES_CURSOR = 200
 """Characters of a feed's cursor."""
-
-HEARTBEAT = 20.0
-"""Seconds between signs of life on a quiet feed."""
 
 _encode = msgspec.json.Encoder().encode
 _Key = tuple[str, str, str]
@@ -91,7 +86,7 @@ class Feed:
         self._models = frozenset(models)
         self._from = None if cursor is None else _read_cursor(cursor)
         self._state = _State({}, {}, 0)
-        self._first: list[bytes] = []
+        self._first = b""
         self._listener = Listener()
         self._sync.hub.add(self._listener)
 
@@ -112,43 +107,20 @@ class Feed:
 
     async def run(self, outlet: Outlet) -> None:
         """Write events until the token expires, the server stops or the client leaves."""
-        listener = self._listener
         try:
-            outlet.on_drain(listener.close)
             await outlet.write(self._take_first())
-            while not listener.closed:
-                rest = self._token_rest()
-                if rest <= 0:
-                    break
-                if not listener.waiting:
-                    await listener.wait(min(HEARTBEAT, rest))
-                if listener.closed:
-                    break
-                if listener.waiting:
-                    await outlet.write(b"".join(await self._look()))
-                else:
-                    await outlet.write(b":\n\n")
-            if outlet.retry_after is not None:
-                await outlet.write(b"retry: %d\n\n" % (outlet.retry_after * 1000))
-        except LowtideError as error:
-            log.warning("a feed of changes ended: %s", error.message)
-            if not isinstance(error, Unavailable | TooManyBuckets):
-                raise
+            await tell(outlet, self._listener, self._clock, self._principal, self._look)
         finally:
             self.forget()
 
     def _take_first(self) -> bytes:
         # A page may be a megabyte, and a feed wait for days: it is not kept.
-        first, self._first = self._first, []
-        return b"".join(first)
-
-    def _token_rest(self) -> float:
-        expires = self._principal.expires_at
-        return float("inf") if expires is None else (expires - self._clock.now()) / 1000
+        first, self._first = self._first, b""
+        return first
 
     # Look.
 
-    async def _look(self) -> list[bytes]:
+    async def _look(self) -> bytes:
         """What is new, as events. Pokes its own listener where more is to be read."""
         self._listener.take()
         group, topics, events, state, done = await self._sync.database.read(self._read)
@@ -159,7 +131,7 @@ class Feed:
         if not done or self._sync.hub.group > group:
             # There is more, or a commit came between the snapshot and the listening.
             self._listener.poke(self._sync.hub.group, None, None)
-        return events
+        return b"".join(events)
 
     async def _read(self, tx: Tx) -> tuple[int, list[str], list[bytes], _State, bool]:
         """(group, the buckets held, events, where the client then stands, whether that is all)"""
