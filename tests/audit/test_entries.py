@@ -45,6 +45,31 @@ class TestWriting:
         assert row[:2] == (id, None)
         assert row[3:9] == ("main", "user.update", "user:ann", "session:s1", "user:bob", "r1")
 
+    async def test_many_entries_cost_no_more_statements_than_one(
+        self, audit: Audit, database: Database
+    ) -> None:
+        """A thousand grants of one group do not hold every writer up with a round trip each."""
+        plain = Entry(action="a", actor="b", target="c")
+        said: list[str] = []
+
+        class Counting:
+            def __init__(self, tx: Tx):
+                self._tx = tx
+
+            def __getattr__(self, name: str) -> Any:
+                said.append(name)
+                return getattr(self._tx, name)
+
+        async def write(tx: Tx) -> list[str]:
+            counting: Any = Counting(tx)
+            return await audit.write_all(counting, [DONE, plain, DONE])
+
+        ids = await database.write(write)
+        assert said == ["execute_many", "execute_many"]
+        found = {row[0]: row[4] for row in await rows(database, ENTRIES)}
+        assert [found[id] for id in ids] == ["user.update", "a", "user.update"]
+        assert {row[0] for row in await rows(database, DETAILS)} == {ids[0], ids[2]}
+
     async def test_no_entry_without_its_change(self, audit: Audit, database: Database) -> None:
         """A transaction that fails leaves no entry and no personal data."""
 

@@ -151,7 +151,7 @@ async def test_what_cannot_be_written_down_is_not_done(
         async def full(*_: object) -> str:
             raise StorageFull
 
-        monkeypatch.setattr(lowtide.audit, "write", full)
+        monkeypatch.setattr(lowtide.audit, "write_all", full)
         pull = next(
             route
             for route in sync_routes(lowtide.sync, trail_of(lowtide), lambda _: None)
@@ -230,6 +230,6 @@ async def test_a_grant_that_cannot_be_written_down_is_not_given(
         server = Client(lowtide.asgi, {"authorization": f"Bearer {lowtide.tokens.sign('app', server=True)}"})
         made = {"id": "m1", "data": {"user_id": "ann", "team_id": "red"}}
         with monkeypatch.context() as patch:
-            patch.setattr(lowtide.audit, "write", full)
+            patch.setattr(lowtide.audit, "write_all", full)
             assert (await server.post("/v1/records/membership", json=made)).code == "storage_full"
         assert (await server.get("/v1/records/membership/m1")).status == 404

@@ -56,8 +56,7 @@ class GrantTrail:
 
     async def told(self, tx: Tx, grants: Sequence[Grant]) -> None:
         """An entry each: who gave it or took it, and whose it is. The key stands where it can be erased."""
-        for grant in grants:
-            await self._audit.write(tx, _entry(grant))
+        await self._audit.write_all(tx, [_entry(grant) for grant in grants])
 
 
 def _entry(grant: Grant) -> Entry:

@@ -234,16 +234,14 @@ class Webhooks:
 
     # -- messages --------------------------------------------------------------------------------------
 
-    async def heard(self, tx: Tx, entry: Entry) -> None:
-        """Enqueue a message of ``entry`` for each endpoint that wants it, in the entry's transaction."""
-        wanting = [
-            id
-            for id, events in await tx.fetch(_SQL["enabled"])
-            if any(_wants(pattern, entry.action) for pattern in msgspec.json.decode(events))
-        ]
-        if wanting:
-            data = {"target": entry.target, "actor": entry.actor, "space": entry.space}
-            await self._enqueue(tx, wanting, entry.action, data)
+    async def heard(self, tx: Tx, entries: Sequence[Entry]) -> None:
+        """Enqueue a message of each entry for each endpoint that wants it, in the entries' transaction."""
+        enabled = [(id, msgspec.json.decode(events)) for id, events in await tx.fetch(_SQL["enabled"])]
+        for entry in entries:
+            wanting = [id for id, events in enabled if any(_wants(one, entry.action) for one in events)]
+            if wanting:
+                data = {"target": entry.target, "actor": entry.actor, "space": entry.space}
+                await self._enqueue(tx, wanting, entry.action, data)
 
     async def test(self, tx: Tx, id: str) -> str:
         """Enqueue a message ``webhook.test`` for one endpoint; its id. Raises ``NotFound``."""
