@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 
 from lowtide import App, Boolean, Integer, Json, Model, Number, Set, Text, Timestamp, anyone, me, removed
 from lowtide.kernel.clock import ManualClock
-from lowtide.kernel.errors import DeclarationError
+from lowtide.kernel.errors import DeclarationError, SetupError
 from lowtide.kernel.schema import Schema
 from lowtide.storage.db import Database, Query
 from lowtide.sync import renewal
@@ -227,6 +228,36 @@ async def test_a_deployment_that_failed_is_taken_back_by_the_version_before(
     assert await deploy(database, V1, clock, crash) == []
     engine = await started(open_engine, database, clock, V2)
     assert len(await engine.rows("bob")) == 11
+
+
+class Interrupted:
+    """A database where something else happens before the third write."""
+
+    def __init__(self, inner: Database, meanwhile: Callable[[], Awaitable[object]]):
+        self._inner = inner
+        self._meanwhile = meanwhile
+        self._writes = 0
+        self.read = inner.read
+
+    async def write(self, work: Any) -> Any:
+        self._writes += 1
+        if self._writes == 3:
+            await self._meanwhile()
+        return await self._inner.write(work)
+
+
+async def test_of_two_versions_that_are_deployed_at_once_one_is_deployed_whole(
+    open_engine: Open, database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old node starts in the middle of a deployment: the new one hears of it, and is whole next time."""
+    await cut_off(open_engine, database, clock, monkeypatch)
+    between: Any = Interrupted(database, lambda: deploy(database, V1, clock, lambda model, records: None))
+    with pytest.raises(SetupError):
+        await deploy(between, V2, clock, lambda model, records: None)
+    assert await counted(database) == {('main/mine["ann"]', 10, 10), ("main/all[]", 0, 0)}
+    same: Any = Interrupted(database, lambda: deploy(database, V2, clock, lambda model, records: None))
+    await deploy(same, V2, clock, lambda model, records: None)
+    assert await counted(database) == {('main/mine["ann"]', 0, 0), ("main/all[]", 10, 10)}
 
 
 async def counted(database: Database) -> set[tuple[Any, ...]]:

@@ -15,7 +15,7 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import DeclarationError
 from lowtide.kernel.schema import Field, Model, Schema
 from lowtide.storage.db import Database, Dialect, Tx
-from lowtide.sync.renewal import Progress, renew
+from lowtide.sync.renewal import Progress, check_turn, renew
 from lowtide.sync.store import queries
 
 
@@ -33,7 +33,8 @@ async def deploy(
     Returns what changed since the one before. Raises ``DeclarationError`` with all changes that would
     break a device; then nothing has changed. Run it before anybody writes under ``schema``; a crash
     on the way is made good by running it again, with this schema or another, the one before among them.
-    ``audit`` is told in the same transaction.
+    ``audit`` is told in the same transaction. Raises ``SetupError`` when another version is deployed at the
+    same time.
     """
     fresh = snapshot(schema)
     old = await read_deployed(database)
@@ -64,6 +65,10 @@ async def deploy(
     )
 
     async def work(tx: Tx) -> None:
+        if old is not None:
+            # There is no head yet where no server ever got beyond its first deployment.
+            await tx.fetch(queries["lock_head"])
+            await check_turn(tx, fresh)
         if audit is not None:
             await audit.write(tx, entry)
         await tx.execute(queries["set_deployed_schema"], fresh.decode(), clock.now())

@@ -308,7 +308,12 @@ ON CONFLICT (one) DO UPDATE SET snapshot = excluded.snapshot, at = excluded.at
 SELECT snapshot FROM begun_schema ORDER BY digest
 
 -- name: begin_schema
-INSERT INTO begun_schema (digest, snapshot) VALUES ($1, $2) ON CONFLICT DO NOTHING
+INSERT INTO begun_schema (digest, snapshot, no)
+VALUES ($1, $2, (SELECT coalesce(max(b.no), 0) + 1 FROM begun_schema b))
+ON CONFLICT (digest) DO UPDATE SET no = excluded.no
+
+-- name: latest_begun
+SELECT snapshot FROM begun_schema ORDER BY no DESC LIMIT 1
 
 -- name: end_schemas
 DELETE FROM begun_schema

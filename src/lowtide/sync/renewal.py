@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from lowtide.declare.evolve import stale_models
+from lowtide.declare.evolve import snapshot, stale_models
 from lowtide.declare.snapshot import ModelState, Snapshot, read_snapshot
 from lowtide.kernel.clock import Clock
+from lowtide.kernel.errors import SetupError
 from lowtide.kernel.schema import Model, Schema
 from lowtide.storage.db import Database, Row, Tx
 from lowtide.sync import store
@@ -40,8 +41,10 @@ async def renew(
     """Renew the records of every model that ``schema`` changed since one of ``olds``; how many were entered.
 
     ``olds``: the deployed schema, and those of renewals that were cut off since. Safe to run again from its
-    beginning after a crash. No other node may write meanwhile. About 30,000 records a second.
+    beginning after a crash. No other node may write meanwhile. About 30,000 records a second. Raises
+    ``SetupError`` as ``check_turn``.
     """
+    fresh = snapshot(schema)
     before = [read_snapshot(old) for old in olds]
     streams = Streams(schema)
     total = 0
@@ -51,7 +54,7 @@ async def renew(
         for (space,) in spaces:
             after = ""
             while True:
-                work = _Chunk(before, schema, streams, name, space, after, clock)
+                work = _Chunk(fresh, before, schema, streams, name, space, after, clock)
                 rows, entered = await database.write(work)
                 total += entered
                 done += len(rows)
@@ -60,6 +63,17 @@ async def renew(
                     break
                 after = rows[-1][0]
     return total
+
+
+async def check_turn(tx: Tx, fresh: bytes) -> None:
+    """Raise ``SetupError`` if another version of the app has begun to be deployed since ``fresh`` was, or has
+    been deployed. Under the head's lock: of two, one is deployed whole, and the other hears of it."""
+    begun = await tx.fetch(queries["latest_begun"]) or await tx.fetch(queries["deployed_schema"])
+    if begun and begun[0][0].encode() != fresh:
+        raise SetupError(
+            "Another version of this app is being deployed to the same database.",
+            hint="Stop the nodes that run the other version, and start this one again.",
+        )
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -83,6 +97,7 @@ class _Chunk:
 
     def __init__(
         self,
+        fresh: bytes,
         olds: Sequence[Snapshot],
         schema: Schema,
         streams: Streams,
@@ -91,6 +106,7 @@ class _Chunk:
         after: str,
         clock: Clock,
     ):
+        self._fresh = fresh
         self._olds = olds
         self._schema = schema
         self._streams = streams
@@ -101,6 +117,7 @@ class _Chunk:
 
     async def __call__(self, tx: Tx) -> tuple[Sequence[Row], int]:
         head = await store.lock_head(tx)
+        await check_turn(tx, self._fresh)
         now = self._clock.now()
         group = head.group + 1
         rows = await tx.fetch(queries["records_to_renew"], self._space, self._model, self._after, CHUNK)
