@@ -73,12 +73,16 @@ class TestProblem:
             (TooManyRequests(retry_after=7), "7"),
             (TooManyRequests(retry_after=0.2), "1"),
             (TooManyRequests(retry_after=1.2), "2"),
+            (TooManyRequests(retry_after=89.7839999999), "90"),
             (TooManyRequests(retry_after=0), "1"),
         ],
     )
     def test_who_is_sent_away_is_told_for_how_long(self, error: LowtideError, seconds: str) -> None:
         """429 and 503 have Retry-After, in whole seconds, never none."""
-        assert problem(error, "r1", retry_after=3).headers["retry-after"] == seconds
+        answer = problem(error, "r1", retry_after=3)
+        assert answer.headers["retry-after"] == seconds
+        told = answer.body.get("retry_after", 0)
+        assert told == round(told, 3), "milliseconds are exact enough, and the rest is noise"
 
     def test_others_are_not_told_to_retry(self) -> None:
         """An error that stays has no Retry-After."""

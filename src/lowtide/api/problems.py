@@ -66,6 +66,8 @@ def problem(error: BaseException, request_id: str, retry_after: int = 1) -> Resp
     own = Problem(f"/problems/{code}", title, status, code, error.message, error.hint, request_id)
     members = msgspec.to_builtins(own)
     members |= {name: value for name, value in error.details.items() if name not in OWN}
+    if isinstance(after := members.get("retry_after"), float):
+        members["retry_after"] = round(after, 3)
     return Response(status=status, media_type=MEDIA_TYPE, body=members, headers=_headers(error, retry_after))
 
 
