@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from lowtide.auth.jws import encode
+from lowtide.kernel.base64url import encode
 
 NOW = 1_790_000_000
 KEY = rsa.generate_private_key(65537, 2048)

@@ -30,6 +30,7 @@ from lowtide.auth.attestation.service import KEPT
 from lowtide.auth.challenges import LIFE, Challenges
 from lowtide.auth.wellknown import AndroidApp
 from lowtide.declare.app import App
+from lowtide.kernel import base64url
 from lowtide.kernel.clock import ManualClock, SystemClock
 from lowtide.kernel.errors import AttestationRequired, InvalidGrant, NotFound, SetupError
 from lowtide.kernel.http import Request, Route
@@ -146,7 +147,7 @@ class TestAppAttest:
         phone = Phone()
         key = attest(phone, phone.attest("c"))
         assert (key.app, key.environment, key.counter) == (APP, "production", 0)
-        assert jws.decode(key.key_id) == phone.digest
+        assert base64url.decode(key.key_id) == phone.digest
 
     def test_apples_own_root_is_in_the_program(self) -> None:
         """It signs itself, and nothing that was made here leads to it."""
@@ -253,7 +254,7 @@ def verdict(challenge: str = "c", **changes: Any) -> dict[str, Any]:
         "appIntegrity": {
             "appRecognitionVerdict": "PLAY_RECOGNIZED",
             "packageName": "com.example.app",
-            "certificateSha256Digest": [jws.encode(CERTIFICATE)],
+            "certificateSha256Digest": [base64url.encode(CERTIFICATE)],
             "versionCode": "42",
         },
         "deviceIntegrity": {"deviceRecognitionVerdict": ["MEETS_DEVICE_INTEGRITY"]},
@@ -277,11 +278,11 @@ def sealed(
 ) -> str:
     """A token as Google makes it: a JWE around a JWS."""
     token = inner(jws.write({"alg": "ES256"}, claims, key))
-    head = jws.encode(json.dumps(header or {"alg": "A256KW", "enc": "A256GCM"}).encode())
+    head = base64url.encode(json.dumps(header or {"alg": "A256KW", "enc": "A256GCM"}).encode())
     content, nonce = os.urandom(32), os.urandom(12)
     text = AESGCM(content).encrypt(nonce, token.encode(), head.encode())
     parts = [aes_key_wrap(secret, content), nonce, text[:-16], text[-16:]]
-    return ".".join([head, *map(jws.encode, parts)])
+    return ".".join([head, *map(base64url.encode, parts)])
 
 
 def check(token: str, **options: Any) -> Any:
@@ -311,7 +312,7 @@ class TestPlayIntegrity:
             {"appIntegrity__packageName": "com.evil"},
             {"appIntegrity__appRecognitionVerdict": "UNRECOGNIZED_VERSION"},
             {"appIntegrity__appRecognitionVerdict": "UNEVALUATED"},
-            {"appIntegrity__certificateSha256Digest": [jws.encode(bytes(32))]},
+            {"appIntegrity__certificateSha256Digest": [base64url.encode(bytes(32))]},
             {"appIntegrity__certificateSha256Digest": []},
             {"appIntegrity__certificateSha256Digest": None},
             {"deviceIntegrity__deviceRecognitionVerdict": []},
@@ -332,7 +333,7 @@ class TestPlayIntegrity:
         other = ec.generate_private_key(P256)
         good = sealed(verdict())
         parts = good.split(".")
-        unsigned = jws.encode(b'{"alg":"none"}')
+        unsigned = base64url.encode(b'{"alg":"none"}')
         for token in (
             sealed(verdict(), secret=os.urandom(32)),
             sealed(verdict(), key=other),
@@ -343,7 +344,7 @@ class TestPlayIntegrity:
             sealed(verdict(), inner=lambda token: token.rpartition(".")[0] + "."),
             sealed(verdict(), inner=lambda _: "no token"),
             ".".join([*parts[:3], parts[3][:-2] + "AA", parts[4]]),
-            ".".join([*parts[:4], jws.encode(bytes(16))]),
+            ".".join([*parts[:4], base64url.encode(bytes(16))]),
             ".".join(parts[:4]),
             jws.write({"alg": "ES256"}, verdict(), GOOGLE),
             "",

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from lowtide.auth.jws import encode
 from lowtide.auth.passkeys.ceremony import (
     Assertion,
     AssertionCredential,
@@ -22,6 +21,7 @@ from lowtide.auth.passkeys.ceremony import (
     request_options,
     user_handle,
 )
+from lowtide.kernel.base64url import encode
 from lowtide.kernel.errors import InvalidGrant, Malformed
 from tests.auth.authenticator import BACKED_UP, ELIGIBLE, PRESENT, VERIFIED, Authenticator
 

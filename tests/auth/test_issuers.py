@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from lowtide.auth.jws import encode
 from lowtide.auth.outside.issuers import (
     AGAIN,
     FRESH,
@@ -27,6 +26,7 @@ from lowtide.auth.outside.issuers import (
     read_key_set,
 )
 from lowtide.egress import Egress
+from lowtide.kernel.base64url import encode
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import InvalidGrant, Malformed, Unavailable
 from tests.auth.issuer import KEY, NOW, OTHER_KEY, IssuerServer, good_claims, jwk, signed

@@ -14,13 +14,13 @@ import pytest
 from lowtide.app import Lowtide
 from lowtide.auth import COMPONENT as AUTH
 from lowtide.auth.challenges import LIFE, Challenges
-from lowtide.auth.jws import encode
 from lowtide.auth.model import Proof
 from lowtide.auth.outside.discovery import read_metadata
 from lowtide.auth.outside.issuers import IdTokens
 from lowtide.auth.outside.upstream import GOOGLE, WAY, Upstreams, read_proof, s256
 from lowtide.declare.app import App
 from lowtide.egress import Egress
+from lowtide.kernel.base64url import encode
 from lowtide.kernel.clock import Clock, ManualClock, SystemClock
 from lowtide.kernel.errors import BadRequest, InvalidGrant, Malformed, NotFound, Unavailable
 from lowtide.kernel.ids import SystemIds

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from lowtide.auth import jws
+from lowtide.kernel import base64url
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import NonceNeeded, ProofInvalid
 from lowtide.kernel.http import Request
@@ -123,7 +124,7 @@ class Proofs:
         if isinstance(made, bool) or not isinstance(made, int | float) or not 0 <= made < 2**40:
             raise ValueError("its iat is not a time")
         if token is not None:
-            digest = jws.encode(hashlib.sha256(token.encode()).digest())
+            digest = base64url.encode(hashlib.sha256(token.encode()).digest())
             given = claims.get("ath")
             if not isinstance(given, str) or not hmac.compare_digest(given.encode(), digest.encode()):
                 raise ValueError("its ath is not of this token")
@@ -171,7 +172,7 @@ class Proofs:
 
 
 def _nonce(secret: bytes, slot: int) -> str:
-    return jws.encode(hmac.digest(secret, b"dpop nonce %d" % slot, "sha256")[:18])
+    return base64url.encode(hmac.digest(secret, b"dpop nonce %d" % slot, "sha256")[:18])
 
 
 def _path(path: str) -> str:

@@ -6,10 +6,8 @@ nobody asked for are refused, so that two readers never see two tokens.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,12 +17,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
+from lowtide.kernel.base64url import decode, encode
 from lowtide.kernel.codec import decode_json
 from lowtide.kernel.errors import Malformed
 
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
-_SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 _ECDSA = ec.ECDSA(hashes.SHA256())
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
@@ -108,21 +106,6 @@ def _coordinate(jwk: Mapping[str, Any], name: str) -> bytes:
 
 def _thumbprint(**members: str) -> str:
     return encode(hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest())
-
-
-def encode(data: bytes) -> str:
-    """base64url without padding (RFC 7515 section 2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def decode(segment: str) -> bytes:
-    """The bytes of strict base64url: no padding, no other alphabet, no bits left over; or ``ValueError``."""
-    if _SEGMENT.fullmatch(segment) is None or len(segment) % 4 == 1:
-        raise ValueError("it is not base64url")
-    data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
-    if encode(data) != segment:
-        raise ValueError("it is not base64url")
-    return data
 
 
 def read_object(segment: str, most: int) -> dict[str, Any]:

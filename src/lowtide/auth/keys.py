@@ -11,7 +11,6 @@ Verifying reads memory only. Another node's rotation arrives with ``refresh``.
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from lowtide.audit import Audit, Entry
+from lowtide.kernel.base64url import encode
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, NotFound, Unavailable
 from lowtide.kernel.ids import Ids
@@ -341,15 +341,11 @@ def _derived(private: ec.EllipticCurvePrivateKey, purpose: str) -> bytes:
 
 def _jwk(public: ec.EllipticCurvePublicKey) -> dict[str, str]:
     numbers = public.public_numbers()
-    x, y = (_base64url(number.to_bytes(32, "big")) for number in (numbers.x, numbers.y))
+    x, y = (encode(number.to_bytes(32, "big")) for number in (numbers.x, numbers.y))
     return {"crv": "P-256", "kty": "EC", "x": x, "y": y}
 
 
 def thumbprint(public: ec.EllipticCurvePublicKey) -> str:
     """The key's name: RFC 7638 with SHA-256, 43 characters."""
     # The members that count, in the order of their names, without spaces.
-    return _base64url(hashlib.sha256(msgspec.json.encode(_jwk(public))).digest())
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return encode(hashlib.sha256(msgspec.json.encode(_jwk(public))).digest())

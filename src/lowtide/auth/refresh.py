@@ -12,7 +12,6 @@ the token (RFC 9700, section 4.14.2; FAPI 2.0, section 5.3.2.1, item 10).
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import re
@@ -20,6 +19,7 @@ from typing import Literal
 
 import msgspec
 
+from lowtide.kernel.base64url import encode
 from lowtide.kernel.errors import InvalidGrant, Malformed
 
 MAX_REFRESH_TOKEN = 128
@@ -101,4 +101,4 @@ def judge(kept: Rotation, counter: int, rotation: str | None, now: int) -> Verdi
 
 def _mac(key: bytes, session: str, counter: int) -> str:
     digest = hmac.digest(key, f"lowtide refresh\n{session}.{counter}".encode(), "sha256")
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return encode(digest)

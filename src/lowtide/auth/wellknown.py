@@ -6,13 +6,13 @@ fetched without a token, from the host that is the passkeys' ``rp_id``, as JSON 
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
+from lowtide.kernel.base64url import encode
 from lowtide.kernel.errors import SetupError
 from lowtide.kernel.http import Request, Response, Route
 
@@ -34,7 +34,7 @@ class AndroidApp(msgspec.Struct, frozen=True):
     def origin(self) -> str:
         """What Android's Credential Manager gives as the origin of this app's passkeys."""
         digest = bytes.fromhex(self.certificate.replace(":", ""))
-        return f"android:apk-key-hash:{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+        return f"android:apk-key-hash:{encode(digest)}"
 
 
 def read_android_apps(texts: Iterable[str]) -> tuple[AndroidApp, ...]:

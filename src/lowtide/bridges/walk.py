@@ -12,13 +12,13 @@ client stands at that head exactly.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Collection, Mapping
 
 import msgspec
 
 from lowtide.bridges import store
 from lowtide.bridges.store import VIEW_NUMBERS, View, queries
+from lowtide.kernel.base64url import decode, encode
 from lowtide.kernel.errors import Busy, Malformed, TooManyBuckets
 from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Tx
@@ -114,7 +114,7 @@ class Page(msgspec.Struct, frozen=True):
 
 def token_of(place: Place) -> str:
     """A place as text."""
-    return base64.urlsafe_b64encode(_encode(place)).rstrip(b"=").decode()
+    return encode(_encode(place))
 
 
 def place_of(token: str) -> Place:
@@ -122,8 +122,7 @@ def place_of(token: str) -> Place:
     try:
         if len(token) > MAX_TOKEN:
             raise ValueError
-        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
-        place = _decode(base64.b64decode(padded, altchars=b"-_", validate=True))
+        place = _decode(decode(token))
     except (ValueError, msgspec.DecodeError):
         raise Malformed("This is no place that was given out.") from None
     cursors = [*place.cut, *([place.told] if place.told else [])]

@@ -8,12 +8,12 @@ news, whatever happens; a client that is slow is told the latest, not everything
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from lowtide.kernel.base64url import decode, encode
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Malformed, TooManyBuckets
 from lowtide.kernel.http import Outlet
@@ -165,7 +165,7 @@ class Feed:
         told, newest = await self._told(tx, holdings, changed)
         events += told
         if done:
-            cursor = _write_cursor(_Cursor(head.epoch, head.op, mark))
+            cursor = encode(_encode(_Cursor(head.epoch, head.op, mark))).encode()
             places = dict.fromkeys(held, (head.op, 0))
             events.append(b'id: %b\nevent: ready\ndata: {"cursor":"%b"}\n\n' % (cursor, cursor))
         # Another node's clock may be ahead of this one's.
@@ -266,19 +266,14 @@ def _has_forgotten(bucket: Bucket | None, place: int) -> bool:
 
 def _mark(models: frozenset[str], held: Sequence[str]) -> str:
     text = _encode([sorted(models), sorted(held)])
-    return base64.urlsafe_b64encode(hashlib.blake2b(text, digest_size=9).digest()).decode()
-
-
-def _write_cursor(cursor: _Cursor) -> bytes:
-    return base64.urlsafe_b64encode(_encode(cursor)).rstrip(b"=")
+    return encode(hashlib.blake2b(text, digest_size=9).digest())
 
 
 def _read_cursor(text: str) -> _Cursor:
     if len(text) > MAX_CHANGES_CURSOR:
         raise Malformed("The cursor is longer than any that was given out.")
     try:
-        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        found = _decode(base64.b64decode(padded, altchars=b"-_", validate=True))
+        found = _decode(decode(text))
     except (ValueError, msgspec.DecodeError):
         raise Malformed("This is no cursor that was given out.") from None
     if not 0 <= found.op < 2**63:

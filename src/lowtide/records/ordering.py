@@ -7,7 +7,6 @@ what does not fit the list that it is given to is refused.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from lowtide.kernel.base64url import decode, encode
 from lowtide.kernel.errors import Malformed
 from lowtide.kernel.values import MAX_ID_LENGTH
 from lowtide.records.conditions import Add, Column
@@ -119,13 +119,12 @@ def after_sql(keys: Sequence[Key], nulls: Sequence[bool], dialect: Dialect, add:
 def fingerprint(model: str, filter: str | None, sort: str | None) -> str:
     """What a cursor belongs to."""
     text = _encode([model, filter, sort])
-    return base64.urlsafe_b64encode(hashlib.blake2b(text, digest_size=9).digest()).decode()
+    return encode(hashlib.blake2b(text, digest_size=9).digest())
 
 
 def cursor_text(mark: str, values: Sequence[Any]) -> str:
     """The cursor behind a record with these sort values."""
-    raw = _encode(_Cursor(mark, [*values]))
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return encode(_encode(_Cursor(mark, [*values])))
 
 
 def cursor_values(cursor: str, mark: str, keys: Sequence[Key]) -> list[Any]:
@@ -133,8 +132,7 @@ def cursor_values(cursor: str, mark: str, keys: Sequence[Key]) -> list[Any]:
     if len(cursor) > MAX_CURSOR_LENGTH:
         raise Malformed("The cursor is longer than any that was given out.")
     try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        found = _decode(base64.b64decode(padded, altchars=b"-_", validate=True))
+        found = _decode(decode(cursor))
     except (ValueError, msgspec.DecodeError):
         raise Malformed("This is no cursor that was given out.") from None
     fits = len(found.values) == len(keys) and all(map(_fits, keys, found.values))

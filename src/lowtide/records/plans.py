@@ -64,8 +64,7 @@ class Plan(msgspec.Struct, frozen=True):
 class Remembered:
     """A bounded memory of what is dear to make; the least recently used leaves. For every thread."""
 
-    def __init__(self, most: int = MAX_REMEMBERED_LISTS):
-        self._most = most
+    def __init__(self) -> None:
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -78,7 +77,7 @@ class Remembered:
         made = make()
         with self._lock:
             self._kept[key] = made
-            if len(self._kept) > self._most:
+            if len(self._kept) > MAX_REMEMBERED_LISTS:
                 self._kept.popitem(last=False)
         return made
 

@@ -9,7 +9,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from lowtide.auth.jws import encode
+from lowtide.kernel.base64url import encode
 from tests.auth.provider.world import AUTHORIZE, FIRST, ISSUER, THIRD, TOKEN, Flow, Form, House
 
 pytestmark = pytest.mark.anyio

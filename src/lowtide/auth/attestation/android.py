@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from lowtide.auth.jws import decode, encode, read, read_object, verified
+from lowtide.auth.jws import read, read_object, verified
 from lowtide.auth.wellknown import AndroidApp
+from lowtide.kernel.base64url import decode, encode
 from lowtide.kernel.errors import InvalidGrant, SetupError
 
 MAX_TOKEN = 16_384

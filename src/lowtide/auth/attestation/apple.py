@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from lowtide.auth.jws import decode, encode
+from lowtide.kernel.base64url import decode, encode
 from lowtide.kernel.errors import InvalidGrant
 
 if TYPE_CHECKING:

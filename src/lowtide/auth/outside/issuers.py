@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from lowtide.auth.jws import Signed, decode, read
+from lowtide.auth.jws import Signed, read
 from lowtide.egress import Egress
+from lowtide.kernel.base64url import decode
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.codec import decode_json
 from lowtide.kernel.errors import InvalidGrant, LowtideError, Unavailable

@@ -17,11 +17,11 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 import msgspec
 
 from lowtide.auth.challenges import MAX_CHALLENGE, Challenges
-from lowtide.auth.jws import encode
 from lowtide.auth.model import MAX_EMAIL, MAX_PERSON, Proof, normal_email
 from lowtide.auth.outside.discovery import Discovery, Metadata
 from lowtide.auth.outside.issuers import LEEWAY, MAX_DOCUMENT, PATIENCE, IdTokens, Issuer
 from lowtide.egress import Egress
+from lowtide.kernel.base64url import encode
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.codec import decode_json
 from lowtide.kernel.errors import BadRequest, InvalidGrant, LowtideError, NotFound, OutsideFailed, Unavailable

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from lowtide.auth.jws import decode, encode
+from lowtide.kernel.base64url import decode, encode
 from lowtide.kernel.errors import InvalidGrant, Malformed
 
 MAX_RESPONSE = 16_384

@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from lowtide.auth.jws import encode
 from lowtide.auth.provider.model import BROWSER_SECONDS, Browser, secret
 from lowtide.auth.provider.store import ProviderStore
+from lowtide.kernel.base64url import encode
 from lowtide.kernel.errors import Forbidden
 from lowtide.kernel.http import Request
 from lowtide.storage.db import Database

@@ -18,6 +18,7 @@ from lowtide.auth.provider.model import ID_TOKEN_SECONDS, Code, OAuthError
 from lowtide.auth.provider.store import ProviderStore
 from lowtide.auth.sessions import Sessions
 from lowtide.auth.users import Users
+from lowtide.kernel import base64url
 from lowtide.kernel.clients import Client
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import AccountDisabled, Forbidden, InvalidGrant, ProofMismatch, SessionRevoked
@@ -153,7 +154,7 @@ class Grants:
         if fields.get("redirect_uri") != code.details.redirect_uri:
             return "The redirect_uri is not the one that the code was sent to."
         verifier = fields.get("code_verifier", "")
-        challenge = jws.encode(hashlib.sha256(verifier.encode("utf-8", "surrogatepass")).digest())
+        challenge = base64url.encode(hashlib.sha256(verifier.encode("utf-8", "surrogatepass")).digest())
         if _VERIFIER.fullmatch(verifier) is None or not hmac.compare_digest(
             challenge, code.details.challenge
         ):
@@ -244,7 +245,7 @@ class Grants:
             "iat": now,
             "exp": now + ID_TOKEN_SECONDS,
             "sid": signed.session_id,
-            "at_hash": jws.encode(half),
+            "at_hash": base64url.encode(half),
         }
         if auth_time:
             payload["auth_time"] = auth_time // 1000

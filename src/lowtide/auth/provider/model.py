@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from lowtide.auth.jws import encode
+from lowtide.kernel.base64url import encode
 
 OWN = "lowtide-account"
 """The client that this server is for its own pages. No app can be registered with this id."""
