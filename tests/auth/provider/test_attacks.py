@@ -600,6 +600,29 @@ class TestAdmin:
         listed = (await house.http.get("/v1/admin/clients", token=admin)).json()["clients"]
         assert "new" not in [client["id"] for client in listed]
 
+    async def test_a_client_that_may_do_less_keeps_nothing(self, house: House) -> None:
+        """Neither a refresh nor a code brings what was taken away since; a new sign-in brings the rest."""
+        admin = house.world.tokens.sign("backend", server=True)
+        body = {"id": "new", "name": "New", "redirect_uris": ["com.example.new:/cb"], "first_party": True}
+        wide, browser = ["openid", "offline_access", "api"], house.browser()
+
+        async def put(scopes: list[str]) -> None:
+            sent = body | {"scopes": scopes}
+            answer = await house.http.request("PUT", "/v1/admin/clients/new", json=sent, token=admin)
+            assert answer.status == 200, answer.body
+
+        await put(wide)
+        flow = Flow(redirect_uri="com.example.new:/cb", client_id="new", scope=" ".join(wide))
+        first = flow.redeem(await house.sign_in(flow, browser=browser), client_id="new")
+        tokens = (await house.post(TOKEN, first)).json()
+        late = flow.redeem(flow.code(await browser.get(f"{AUTHORIZE}?{flow.query()}")), client_id="new")
+        await put(wide[:2])
+        form = refresh_form(tokens["refresh_token"], "new")
+        assert [await error_of(house, form), await error_of(house, late)] == ["invalid_grant"] * 2
+        code = flow.code(await browser.get(f"{AUTHORIZE}?{flow.query()}"))
+        again = (await house.post(TOKEN, flow.redeem(code, client_id="new"))).json()
+        assert again["scope"] == "openid offline_access"
+
     async def test_the_settings_clients_are_not_changed_here(self, house: House) -> None:
         """And nobody but admins sees this address."""
         admin = house.world.tokens.sign("backend", server=True)

@@ -24,6 +24,8 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import AccountDisabled, Forbidden, InvalidGrant, ProofMismatch, SessionRevoked
 from lowtide.storage.db import Database, Tx
 
+NARROWED = "The client may ask for less than before: its user signs in anew."
+
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 
 
@@ -112,7 +114,7 @@ class Grants:
                 if code.session is not None:
                     await self._withdraw(tx, code.session, sender)
                 return "The code was used before; what it gave is withdrawn."
-            wrong = self._wrong(code, fields, sender)
+            wrong = self._wrong(client, code, fields, sender)
             user = await self._users.find(tx, code.user)
             if wrong is None and (user is None or user.status != "active"):
                 wrong = "The user cannot sign in any more."
@@ -147,8 +149,10 @@ class Grants:
         signed = self._sessions.signed(opened)
         return self._answer(client, opened.session.scope, signed, code=code)
 
-    def _wrong(self, code: Code, fields: Mapping[str, str], sender: From) -> str | None:
+    def _wrong(self, client: Client, code: Code, fields: Mapping[str, str], sender: From) -> str | None:
         """Why ``fields`` do not fit the code; None when they do."""
+        if not set(code.details.scope) <= set(client.scopes):
+            return NARROWED
         if code.expires_at <= self._clock.now():
             return "The code has expired."
         if fields.get("redirect_uri") != code.details.redirect_uri:
@@ -183,6 +187,8 @@ class Grants:
                 raise OAuthError("invalid_scope", f"This was never granted: {' '.join(sorted(extra))[:200]}.")
             if "offline_access" not in scope.split():
                 raise InvalidGrant
+            if not set(scope.split()) <= set(client.scopes):
+                raise InvalidGrant(NARROWED)
         signed = await self._sessions.refresh(
             token,
             rotation_id=fields.get("rotation_id"),
