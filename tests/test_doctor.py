@@ -57,6 +57,7 @@ TRIPS: dict[str, dict[str, Any]] = {
     "allowed_hosts": {"settings": {"allowed_hosts": ("localhost",)}},
     "rate_limits": {"settings": {"rate_limits": 0.0}},
     "trusted_proxies": {"settings": {"trusted_proxies": ("10.0.0.1", "::/0")}},
+    "secret_key": {"secret_key_problem": "There is no secret key at key."},
     "secret_key_mode": {"secret_key": Mode("key", 0o640)},
     "backup_age": {"backup_at": NOW - 26 * HOUR},
     "database": {"reached": False},
@@ -209,7 +210,7 @@ class TestCommand:
         found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)}
         assert {"public_url", "secret_key_mode", "audit_checkpoints", "secret_key_place"} <= found.keys()
         assert found["secret_key_mode"]["severity"] == "critical"
-        whole = {"database", "backups", "backup_age", "key_age", "outbox", "file_modes"}
+        whole = {"database", "secret_key", "backups", "backup_age", "key_age", "outbox", "file_modes"}
         assert not whole & found.keys(), "what Lowtide made by itself is as the doctor wants it"
         key.chmod(0o600)
         main(["doctor"])
@@ -217,6 +218,19 @@ class TestCommand:
         assert "secret_key_mode" not in told
         assert "docs/security/playbook.md#secrets" in told
         assert main(["doctor", "--url", "ftp://x"]) == 1
+
+    @pytest.mark.parametrize("content", [None, "x", "A" * 43], ids=["gone", "no key", "another"])
+    def test_a_secret_key_that_does_not_open_the_database_is_critical(
+        self, project: Path, capsys: pytest.CaptureFixture[str], content: str | None
+    ) -> None:
+        """The server that runs has read it long ago; the next start would fail."""
+        key = project / "data/data.db.key"
+        key.unlink() if content is None else key.write_text(content)
+        capsys.readouterr()
+        assert main(["doctor", "--json"]) == 2
+        found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)}
+        assert found["secret_key"]["severity"] == "critical"
+        assert key.exists() == (content is not None)
 
     def test_a_place_that_may_not_be_looked_at_is_a_finding(
         self, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -35,6 +35,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     now: int = 0
     secret_key: Mode | None = None
+    secret_key_problem: str = ""
+    """Why it does not open what is in the database."""
     files: tuple[Mode, ...] = ()
     """The database's files and their folder."""
     disk_free: int | None = None
@@ -172,6 +174,10 @@ def _outbox(facts: Facts) -> str | None:
     return _when(facts.outbox > 0, f"{facts.outbox} messages of 'lowtide dev' are in the database.")
 
 
+def _key(facts: Facts) -> str | None:
+    return facts.secret_key_problem or None
+
+
 def _key_mode(facts: Facts) -> str | None:
     key = facts.secret_key
     if key is None:
@@ -298,6 +304,13 @@ CHECKS = (
     Check("allowed_hosts", "critical", _host, "Add the name to 'allowed_hosts'.", EDGE),
     Check("rate_limits", "critical", _rates, "Remove it, or set a factor above 0.", EDGE),
     Check("trusted_proxies", "critical", _proxies, "Name the addresses of your proxies only.", EDGE),
+    Check(
+        "secret_key",
+        "critical",
+        _key,
+        "Put back the one that belongs to this database, before anything is started again.",
+        SECRETS,
+    ),
     Check(
         "secret_key_mode", "critical", _key_mode, "chown it to the server's account, and chmod 600.", SECRETS
     ),

@@ -19,7 +19,7 @@ from lowtide.cli.project import open_settings
 from lowtide.kernel.clock import SystemClock
 from lowtide.kernel.errors import LowtideError, SetupError
 from lowtide.kernel.ids import SystemIds
-from lowtide.opening import open_blobs
+from lowtide.opening import open_blobs, open_vault
 from lowtide.settings import Settings
 from lowtide.storage.db import Database, Row, Tx, load_queries
 
@@ -88,14 +88,14 @@ def _with_files(facts: Facts, database: Path) -> Facts:
 
 
 def _with_database(facts: Facts) -> Facts:
-    async def read(database: Database) -> tuple[Row, Row]:
+    async def read(database: Database) -> tuple[Row, Row, str]:
         async def work(tx: Tx) -> tuple[Row, Row]:
             return (await tx.fetch(_SQL["server"]))[0], (await tx.fetch(_SQL["state"]))[0]
 
-        return await database.read(work)
+        return *await database.read(work), await _key_problem(facts.settings, database)
 
     try:
-        server, state = with_reader(facts.settings, read)
+        server, state, problem = with_reader(facts.settings, read)
     except LowtideError:
         return msgspec.structs.replace(facts, reached=False)
     superuser, encrypted, now = server
@@ -104,6 +104,7 @@ def _with_database(facts: Facts) -> Facts:
         facts,
         # The moment at which the database was asked.
         now=SystemClock().now(),
+        secret_key_problem=problem,
         superuser=bool(superuser),
         encrypted=bool(encrypted),
         database_now=now,
@@ -112,6 +113,16 @@ def _with_database(facts: Facts) -> Facts:
         key_made_at=key,
         outbox=outbox,
     )
+
+
+async def _key_problem(settings: Settings, database: Database) -> str:
+    """Why the secret key does not open what is in the database; empty if it does."""
+    clock = SystemClock()
+    try:
+        await open_vault(settings, database, clock, SystemIds(clock), make=False).refresh()
+    except SetupError as error:
+        return error.message
+    return ""
 
 
 def _secret_key(settings: Settings) -> Mode | None:
