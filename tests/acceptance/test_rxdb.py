@@ -39,3 +39,8 @@ def test_a_phone_that_was_away_too_long_begins_anew_and_keeps_what_it_wrote(own_
     """After a restored backup what is not there leaves the phone; what was not pushed reaches the server."""
     seen = own_scenario("rx_restored")
     assert seen == {"before": ["kept", "lost"], "after": ["kept", "mine"], "server": ["kept", "mine"]}
+
+
+def test_an_event_that_is_late_takes_no_edit_back(scenario: Scenario) -> None:
+    """Sent before the answer to a push, it is old after it: the next edit builds on the user's own."""
+    assert scenario("rx_late") == {"shown": 13, "end": 14, "errors": 0}

@@ -6,6 +6,14 @@ export function replicate(collection, { url, clientId, getToken, retryTime = 5_0
   const address = `${url}/v1/bridges/rxdb/${collection.name}/${collection.schema.version}`;
   const news = new Subject();
   const left = new AbortController();
+  const answered = new Map(); // id -> the version that a push was answered with
+  // What was sent before such an answer, and comes after it, is old by then: it would take the user's next edit back.
+  const inOrder = (documents) =>
+    documents.map((one) => {
+      if (one._deleted) answered.delete(one.id);
+      const late = Number(one.lowtide_version) <= (answered.get(one.id) ?? 0);
+      return late ? { id: '\u200blowtide', _deleted: true } : one;
+    });
   const ask = async (path, options) => {
     const headers = { authorization: `Bearer ${await getToken()}`, 'x-lowtide-client': clientId };
     if (options?.body) headers['content-type'] = 'application/json';
@@ -13,10 +21,13 @@ export function replicate(collection, { url, clientId, getToken, retryTime = 5_0
     if (!answer.ok) throw Object.assign(new Error(await answer.text()), { status: answer.status });
     return answer;
   };
-  const pull = async (checkpoint, limit) =>
-    (await ask(`/pull?lwt=${checkpoint?.lwt ?? 0}&id=${checkpoint?.id ?? ''}&limit=${limit}`)).json();
+  const pull = async (checkpoint, limit) => {
+    const page = await (await ask(`/pull?lwt=${checkpoint?.lwt ?? 0}&id=${checkpoint?.id ?? ''}&limit=${limit}`)).json();
+    return { ...page, documents: inOrder(page.documents) };
+  };
   const pullAnew = async () => {
     // Everything, and the end of what is not there any more.
+    answered.clear();
     const documents = [];
     let page = {};
     do {
@@ -42,7 +53,11 @@ export function replicate(collection, { url, clientId, getToken, retryTime = 5_0
         })
     },
     push: {
-      handler: async (rows) => (await ask('/push', { method: 'POST', body: JSON.stringify(rows) })).json()
+      handler: async (rows) => {
+        const conflicts = await (await ask('/push', { method: 'POST', body: JSON.stringify(rows) })).json();
+        for (const { id, lowtide_version } of conflicts) answered.set(id, Number(lowtide_version ?? 0));
+        return conflicts;
+      }
     }
   });
   const listen = async () => {
@@ -53,7 +68,10 @@ export function replicate(collection, { url, clientId, getToken, retryTime = 5_0
       const events = (text + part).split('\n\n');
       text = events.pop();
       for (const event of events)
-        if (event.startsWith('data: ')) news.next(JSON.parse(event.slice('data: '.length)));
+        if (event.startsWith('data: ')) {
+          const { documents, checkpoint } = JSON.parse(event.slice('data: '.length));
+          news.next({ documents: inOrder(documents), checkpoint });
+        }
     }
   };
   const follow = async () => {
