@@ -165,7 +165,7 @@ def test_two_tabs_share_one_session(tmp_path: Path) -> None:
         "storm": {"none": 0, "alive": True, "devices": 1},
         "passkey": "Phone",
         "named": True,
-        "twice": "InvalidStateError",
+        "twice": "not_retryable",
         "kept": None,
         "again": ["signed_in", True],
         "offline": ["network", True, "authenticated_offline", True],

@@ -65,7 +65,7 @@ try {
   await two.waitForFunction(() => session.user?.anonymous === false);
   report.named = await two.evaluate(() => session.user.id);
   report.named = report.named === user;
-  report.twice = await one.evaluate(() => session.account.addPasskey('Again').catch((error) => error.name));
+  report.twice = await one.evaluate(() => session.account.addPasskey('Again').catch((error) => error.code));
 
   // Signed out in one, signed out in both; and in again with the passkey.
   await two.evaluate(() => session.signOut());
