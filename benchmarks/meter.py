@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import psutil
@@ -83,9 +82,7 @@ class Meter:
         self._began = time.perf_counter()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.wall = time.perf_counter() - self._began
         # A child that was born meanwhile counts from its birth; one that ended is lost.
         self.cpu = sum(cpu_seconds(p) - self._before.get(p.pid, 0.0) for p in tree(self._pid))

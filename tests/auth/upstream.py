@@ -9,7 +9,6 @@ import urllib.request
 from http.client import HTTPMessage, HTTPResponse
 from http.cookiejar import CookieJar
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
@@ -39,9 +38,7 @@ class ProviderProcess:
         assert self.url, "the provider did not start"
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._process.kill()

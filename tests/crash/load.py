@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Coroutine
 from random import Random
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx2
@@ -71,9 +70,7 @@ class Load:
         self.do(self._open())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             self.do(self._close())
         finally:

@@ -10,6 +10,8 @@ from lowtide.storage.db import Row, Tx, load_queries
 from lowtide.storage.vault import Vault
 
 _SQL = load_queries("lowtide.auth", "sessions.sql")
+FORGET_UNSEEN = _SQL["trim_sessions"]
+"""Deletes those that were last seen before a time; for ``storage.purge``."""
 
 PURPOSE = "auth.session:{}"
 """Under which the vault seals a session's key."""
@@ -100,10 +102,6 @@ class SessionStore:
     async def scrub(self, tx: Tx, user: str) -> None:
         """Forget the devices and addresses of ``user``."""
         await tx.execute(_SQL["scrub_sessions"], user)
-
-    async def trim(self, tx: Tx, before: int, limit: int) -> int:
-        """Delete at most ``limit`` sessions that were last seen before; how many."""
-        return len(await tx.fetch(_SQL["trim_sessions"], before, limit))
 
 
 def facts(device: DeviceFacts) -> DeviceFacts:

@@ -17,7 +17,7 @@ from lowtide.auth import refresh as refreshing
 from lowtide.auth.model import MAX_FACT, Ask, Opened, Session, Signed, User
 from lowtide.auth.refresh import Presented, Rotation, Verdict, parse, rotation_digest, token_of
 from lowtide.auth.revocations import Revocations
-from lowtide.auth.session_store import SessionStore, Stored, cut, facts
+from lowtide.auth.session_store import FORGET_UNSEEN, SessionStore, Stored, cut, facts
 from lowtide.auth.tokens import Tokens
 from lowtide.auth.users import Users
 from lowtide.kernel.clock import Clock
@@ -25,6 +25,7 @@ from lowtide.kernel.errors import AccountDisabled, InvalidGrant, NotFound, Proof
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Database, Tx
+from lowtide.storage.purge import purge
 from lowtide.storage.vault import Vault
 
 ACCESS = 600
@@ -315,10 +316,9 @@ class Sessions:
         """Forget the person behind ended sessions: what stays only tells a device that it was signed out."""
         await self._store.scrub(tx, user)
 
-    async def trim(self, limit: int = 1000) -> int:
-        """Forget sessions that nobody can refresh any more; how many. One short transaction."""
-        before = self._clock.now() - (IDLE_ANONYMOUS + IDLE) * DAY
-        return await self._database.write(lambda tx: self._store.trim(tx, before, limit))
+    async def trim(self) -> int:
+        """Forget sessions that nobody can refresh any more; how many. Short transactions."""
+        return await purge(self._database, FORGET_UNSEEN, self._clock.now() - (IDLE_ANONYMOUS + IDLE) * DAY)
 
     # -- inside -----------------------------------------------------------------------------------
 

@@ -351,7 +351,6 @@ async def housed(
     database: Database,
     clock: ManualClock,
     ids: SeededIds,
-    clients: Iterable[App] = (FIRST, THIRD, SERVER, BOUND),
 ) -> AsyncIterator[House]:
     """A provider at work."""
     world = World(database, clock, ids)
@@ -359,6 +358,6 @@ async def housed(
     keys = Keys(database, clock, world.vault, Audit(clock, ids))
     await keys.load()
     try:
-        yield House(world, keys, clients)
+        yield House(world, keys, (FIRST, THIRD, SERVER, BOUND))
     finally:
         await world.bus.close()
