@@ -37,7 +37,9 @@ class TestParsing:
         assert main([]) == 0
         assert "lowtide new app" in capsys.readouterr().out
 
-    @pytest.mark.parametrize("words", [["srve"], ["new"], ["dev", "--port", "x"], ["check", "--loud"]])
+    @pytest.mark.parametrize(
+        "words", [["srve"], ["new"], ["dev", "--port", "x"], ["dev", "--port", "65536"], ["check", "--loud"]]
+    )
     def test_a_wrong_command_line_exits_with_2(
         self, words: list[str], capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -182,6 +182,14 @@ class TestRecords:
         assert err.endswith("1 records imported, 4 lines refused.\n")
         assert len(told("export", "todo")[1].splitlines()) == 1
 
+    @pytest.mark.parametrize("words", [[], ["--csv"]])
+    def test_a_file_that_is_no_text_is_told(self, told: Told, words: list[str]) -> None:
+        """Such as one of a spreadsheet in UTF-16: its name and what it must be."""
+        Path("notes.csv").write_bytes("id,text\n".encode("utf-16"))
+        code, _, err = told("import", "todo", "notes.csv", *words)
+        assert code == 1
+        assert "notes.csv is not UTF-8 text" in err
+
     def test_an_export_does_not_replace_a_file(self, project: Path, told: Told) -> None:
         """A file that is there stays as it is; half an export leaves none."""
         Path("mine.csv").write_text("dear diary")
@@ -325,6 +333,23 @@ class TestOperation:
         code, out, _ = told("db", "status")
         assert code == 1
         assert "to do" in out
+
+    @pytest.mark.parametrize(
+        ("words", "hint"),
+        [
+            (["keys", "revoke", "zzz"], "'lowtide keys' lists"),
+            (["webhooks", "test", "zzz"], "'lowtide webhooks' lists"),
+            (["jobs", "requeue", "zzz"], "retention"),
+            (["users", "admin", "zzz"], "'lowtide users --help'"),
+        ],
+    )
+    def test_what_is_not_there_is_told_to_who_types(self, told: Told, words: list[str], hint: str) -> None:
+        """The hint is for a terminal: it speaks of no address, no token and no API."""
+        code, out, err = told(*words)
+        assert (code, out) == (1, "")
+        assert hint in err
+        assert "API" not in err
+        assert "token" not in err
 
     def test_a_dead_job_is_told_with_its_error_and_can_run_again(self, told: Told) -> None:
         """The list names the job, why it died, and the command that lets it run again."""

@@ -17,9 +17,11 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from lowtide import __version__
-from lowtide.kernel.errors import LowtideError
+from lowtide.kernel.errors import LowtideError, NotFound, SetupError, Unavailable
 
 DESCRIPTION = "A mobile backend that keeps working when the network does not."
+LISTS = ("jobs", "keys", "webhooks")
+"""Commands that print, alone, what their others name."""
 FIRST_STEPS = """first steps:
   lowtide new app && cd app && lowtide dev
 """
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LowtideError as error:
         if arguments.debug:
             raise
-        return _told(error.message, error.hint)
+        return _told(error.message, _hint(error, module))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
@@ -75,7 +77,7 @@ def _add_development(commands: Any) -> None:
     dev = _command(
         commands, "dev", "dev:run", "Serve this folder's app, and start again when a file changes."
     )
-    dev.add_argument("--port", type=int, metavar="N", help="default: the setting, or the next free port")
+    dev.add_argument("--port", type=_port, metavar="N", help="default: the setting, or the next free port")
     dev.add_argument("--lan", action="store_true", help="listen for phones on this network, too")
 
     child = _command(commands, "dev-child", "dev:run_child", "")
@@ -233,6 +235,27 @@ def _command(commands: Any, name: str, run: str | None, text: str) -> argparse.A
     if run is not None:
         sub.set_defaults(command=run)
     return sub
+
+
+def _hint(error: LowtideError, module: str) -> str:
+    """What to do next: not what the error tells every client of the API, but where it says so itself."""
+    if isinstance(error, SetupError) or error.hint != type(error).hint:
+        return error.hint
+    match error:
+        case NotFound() if module in LISTS:
+            return f"'lowtide {module}' lists what there is."
+        case Unavailable():
+            return "Try again in a moment."
+        case _ if error.status >= 500:
+            return "Run it again with --debug for the whole story."
+        case _:
+            return f"'lowtide {module} --help' says what it takes."
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is no port: they go from 0 to 65535")
+    return int(text)
 
 
 def _told(message: str, hint: str) -> int:

@@ -71,8 +71,14 @@ def import_records(arguments: argparse.Namespace) -> int:
             _progress("imported"),
         )
 
-    with _input(arguments.file) as source:
-        done = with_backend(settings, app, write)
+    try:
+        with _input(arguments.file) as source:
+            done = with_backend(settings, app, write)
+    except UnicodeDecodeError as error:
+        raise SetupError(
+            f"{arguments.file} is not UTF-8 text: {error.reason}.",
+            hint="Write it as UTF-8, and import it again.",
+        ) from error
     for refused in done.refused[:SHOWN]:
         print(f"line {refused.line}: {refused.message} [{refused.code}]", file=sys.stderr)
     if len(done.refused) > SHOWN:
