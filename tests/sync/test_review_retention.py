@@ -118,6 +118,24 @@ async def test_a_floor_that_rises_under_a_download_loses_no_removal(open_engine:
     assert all(rows == {"2", "3", "4"} for rows in device.rows.values())
 
 
+@pytest.mark.parametrize("years", [-50, 50], ids=["1976", "2076"])
+async def test_a_clock_that_was_wrong_for_a_moment_forgets_nothing_and_keeps_nothing_for_ever(
+    open_engine: Open, years: int
+) -> None:
+    """A machine without a battery starts in another time: what is young stays, what is old goes."""
+    engine = await open_engine(SCHEMA)
+    await engine.upload("ann", city("1"), city("2"))
+    await engine.upload("ann", gone("1"))
+    engine.clock.advance(years * 365 * DAY)
+    await engine.upload("ann", city("3"))
+    engine.clock.advance(-years * 365 * DAY)
+    await engine.upload("ann", city("4"))
+    assert await of(engine).trim() == 0
+    engine.clock.advance(40 * DAY)
+    await engine.upload("ann", city("5"))
+    assert await of(engine).trim() == 6
+
+
 async def test_a_first_download_goes_on_under_a_rising_floor(open_engine: Open) -> None:
     """It needs no removals of the time before it began, so it does not begin anew every hour."""
     engine = await open_engine(SCHEMA)

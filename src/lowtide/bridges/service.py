@@ -41,8 +41,8 @@ class Bridges:
 
     async def trim(self) -> int:
         """Forget pushes from before removals are kept: a cursor so old begins anew. How many."""
-        before = self._clock.now() - self._kept
-        group = await self._database.read(lambda tx: group_before(tx, before))
+        now = self._clock.now()
+        group = await self._database.read(lambda tx: group_before(tx, now - self._kept, now))
         if group is None:
             return 0
         return await purge(self._database, queries["trim_pushes"], group)

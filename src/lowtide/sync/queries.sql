@@ -34,6 +34,13 @@ INSERT INTO head_log (group_no, at, topics) VALUES ($1, $2, $3)
 -- name: topics_since
 SELECT group_no, topics FROM head_log WHERE group_no > $1 ORDER BY group_no LIMIT $2
 
+-- In the order of the groups, which the plus keeps: what is old is few, because it goes.
+-- name: first_group_since
+SELECT group_no FROM head_log WHERE +at >= $1 AND +at <= $2 ORDER BY group_no LIMIT 1
+
+-- name: group_below
+SELECT max(group_no) FROM head_log WHERE group_no < $1
+
 -- name: group_before
 SELECT max(group_no) FROM head_log WHERE at < $1
 

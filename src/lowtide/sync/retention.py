@@ -36,7 +36,7 @@ class Retention:
         """Forget; the number of buckets whose floor rose. Many short transactions, safe to run twice."""
         now = self._clock.now()
         await purge(self._database, queries["trim_journal"], now - self._journal)
-        group = await self._database.read(lambda tx: store.group_before(tx, now - self._removals))
+        group = await self._database.read(lambda tx: store.group_before(tx, now - self._removals, now))
         if group is None:
             return 0
         floor = store.last_op_of(group)

@@ -93,9 +93,15 @@ async def lock_head(tx: Tx) -> Head:
     return Head(*rows[0])
 
 
-async def group_before(tx: Tx, at: int) -> int | None:
-    """The last group of which it is known that it was committed before ``at``."""
-    rows = await tx.fetch(queries["group_before"], at)
+async def group_before(tx: Tx, at: int, now: int) -> int | None:
+    """The last group of which it is known that it was committed before ``at``; None: there is none.
+
+    Groups know their order better than a clock knows the time: what stands behind a group of between ``at``
+    and ``now`` is younger than that, whatever a clock that was wrong for a moment has said of it.
+    """
+    young = await tx.fetch(queries["first_group_since"], at, now)
+    query, bound = ("group_below", young[0][0]) if young else ("group_before", at)
+    rows = await tx.fetch(queries[query], bound)
     return None if rows[0][0] is None else int(rows[0][0])
 
 
