@@ -217,6 +217,12 @@ class TestCheck:
         told = capsys.readouterr()
         assert "'smtp_url'" in told.err
         assert "can start" not in told.out
+        monkeypatch.delenv("LOWTIDE_SMTP_URL")
+        for ca_file in ("nofile.pem", "app.py"):
+            monkeypatch.setenv("LOWTIDE_EGRESS_CA_FILE", ca_file)
+            assert main(["check"]) == 1
+            assert f"certificates {ca_file} cannot be read" in capsys.readouterr().err
+        monkeypatch.delenv("LOWTIDE_EGRESS_CA_FILE")
         monkeypatch.setenv("LOWTIDE_SMTP_URL", "smtp://mail.example.com")
         monkeypatch.setenv("LOWTIDE_MAIL_FROM", "Notes <no-reply@example.com>")
         assert main(["check"]) == 0

@@ -69,7 +69,6 @@ from lowtide.bridges import COMPONENT as BRIDGES
 from lowtide.bridges import Bridges, bridge_routes
 from lowtide.bridges.versions import read_oldest
 from lowtide.declare.app import App
-from lowtide.egress import Egress
 from lowtide.kernel.clock import Clock, SystemClock
 from lowtide.kernel.errors import SetupError
 from lowtide.kernel.http import Route
@@ -81,6 +80,7 @@ from lowtide.opening import (
     open_bus,
     open_carriers,
     open_database,
+    open_egress,
     open_tokens,
     open_vault,
 )
@@ -153,7 +153,7 @@ class Lowtide:
         self.audit = Audit(clock, ids)
         self.chain = Chain(self.audit, self.database, ids)
         self.vault = open_vault(settings, self.database, clock, ids)
-        self.egress = Egress(allowed=settings.egress_allowed, ca_file=settings.egress_ca_file)
+        self.egress = open_egress(settings)
         self.audit_keys = AuditKeys(self.database, self.vault, clock, ids, audit_origin(app.name))
         self.blobs = open_blobs(settings, settings.blobs, ids)
         notes = settings.audit_checkpoints

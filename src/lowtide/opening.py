@@ -5,6 +5,7 @@ Commands that need one of them need no whole backend.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def open_database(settings: Settings, clock: Clock, ids: Ids) -> Database:
     from lowtide.storage.db.sqlite import SqliteDatabase
 
     return SqliteDatabase(Path(settings.database), clock=clock)
+
+
+def open_egress(settings: Settings) -> Egress:
+    """What asks other servers. ``SetupError`` for certificates that cannot be read, at the start."""
+    if settings.egress_ca_file:
+        try:
+            ssl.create_default_context(cafile=settings.egress_ca_file)
+        except OSError as error:
+            raise SetupError(
+                f"The certificates {settings.egress_ca_file} cannot be read: {error.strerror or error}.",
+                hint="Setting 'egress_ca_file' names a file with certificates in PEM.",
+            ) from error
+    return Egress(allowed=settings.egress_allowed, ca_file=settings.egress_ca_file)
 
 
 def open_blobs(settings: Settings, address: str, ids: Ids) -> Blobs:
