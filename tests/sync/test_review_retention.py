@@ -136,6 +136,20 @@ async def test_a_clock_that_was_wrong_for_a_moment_forgets_nothing_and_keeps_not
     assert await of(engine).trim() == 6
 
 
+async def test_what_a_clock_that_was_ahead_wrote_first_is_not_old(open_engine: Open) -> None:
+    """A machine starts in another time, writes, and is put right: what it wrote is young all the same."""
+    engine = await open_engine(SCHEMA)
+    engine.clock.advance(50 * 365 * DAY)
+    await engine.upload("ann", city("1"), city("2"))
+    await engine.upload("ann", gone("1"))
+    engine.clock.advance(-50 * 365 * DAY)
+    await engine.upload("ann", city("3"))
+    assert await of(engine).trim() == 0
+    engine.clock.advance(40 * DAY)
+    await engine.upload("ann", city("4"))
+    assert await of(engine).trim() > 0
+
+
 async def test_a_first_download_goes_on_under_a_rising_floor(open_engine: Open) -> None:
     """It needs no removals of the time before it began, so it does not begin anew every hour."""
     engine = await open_engine(SCHEMA)

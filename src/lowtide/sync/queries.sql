@@ -38,11 +38,8 @@ SELECT group_no, topics FROM head_log WHERE group_no > $1 ORDER BY group_no LIMI
 -- name: first_group_since
 SELECT group_no FROM head_log WHERE +at >= $1 AND +at <= $2 ORDER BY group_no LIMIT 1
 
--- name: group_below
-SELECT max(group_no) FROM head_log WHERE group_no < $1
-
 -- name: group_before
-SELECT max(group_no) FROM head_log WHERE at < $1
+SELECT max(group_no) FROM head_log WHERE at < $1 AND group_no < $2
 
 -- name: trim_head_log
 DELETE FROM head_log WHERE group_no IN (

@@ -27,6 +27,9 @@ RESTORE_JUMP = 1 << 20
 """Groups that a restored database skips, and one for each millisecond since the last that it holds: more than
 were committed meanwhile, because a group takes milliseconds."""
 
+NO_GROUP = 1 << 62
+"""Higher than any group."""
+
 MAX_RESTORE_JUMP = 1 << 31
 """And no more than these, 25 days of nothing but groups: bridges' cursors have room for four
 times as many."""
@@ -97,11 +100,11 @@ async def group_before(tx: Tx, at: int, now: int) -> int | None:
     """The last group of which it is known that it was committed before ``at``; None: there is none.
 
     Groups know their order better than a clock knows the time: what stands behind a group of between ``at``
-    and ``now`` is younger than that, whatever a clock that was wrong for a moment has said of it.
+    and ``now`` is younger than that, whatever a clock that was wrong for a moment has said of it. What says
+    that it is of the time after ``now`` is old once something behind it is.
     """
     young = await tx.fetch(queries["first_group_since"], at, now)
-    query, bound = ("group_below", young[0][0]) if young else ("group_before", at)
-    rows = await tx.fetch(queries[query], bound)
+    rows = await tx.fetch(queries["group_before"], at, young[0][0] if young else NO_GROUP)
     return None if rows[0][0] is None else int(rows[0][0])
 
 
