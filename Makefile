@@ -65,9 +65,11 @@ bench: .stamps/python .stamps/client .stamps/node-sqlite ## measure; the numbers
 	$(say) 'benchmarks'
 	@$(PY) -m benchmarks
 
-soak: .stamps/python .stamps/client ## many seeds of simulated phones, and crashes; SEEDS=0:200 ROUNDS=100
+soak: .stamps/python .stamps/client ## many seeds of simulated phones, other hostile input, and crashes; SEEDS=0:200 ROUNDS=100
 	$(say) 'simulated phones, seeds $(SEEDS)'
 	@$(PY) -m tests.phones.simulation --seeds $(SEEDS)
+	$(say) 'what nobody thought of'
+	@$(PY) -m pytest -q -n auto --hypothesis-profile=exploring tests/fuzz
 	$(say) 'crashes'
 	@$(PY) -m tests.crash --rounds $(ROUNDS)
 

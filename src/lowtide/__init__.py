@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lowtide.declare.app import App as App
-    from lowtide.declare.app import Model as Model
     from lowtide.declare.app import parameter as parameter
+    from lowtide.declare.declared import Model as Model
     from lowtide.declare.fields import Attachment as Attachment
     from lowtide.declare.fields import Boolean as Boolean
     from lowtide.declare.fields import Counter as Counter
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "declare.app": "App Model parameter",
+    "declare.app": "App parameter",
+    "declare.declared": "Model",
     "kernel.errors": "Refused",
     "declare.fields": "Attachment Boolean Counter Integer Json List Number Reference Set Text Timestamp "
     "removed",

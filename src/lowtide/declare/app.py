@@ -10,35 +10,26 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
-import msgspec
-
+from lowtide.declare.build import build
+from lowtide.declare.check import check
+from lowtide.declare.declared import (
+    Declared,
+    FunctionDeclaration,
+    HookDeclaration,
+    Keys,
+    LookupDeclaration,
+    Model,
+    ModelDeclaration,
+    ParameterDeclaration,
+    StreamDeclaration,
+)
 from lowtide.declare.findings import refusal
 from lowtide.declare.place import Place, caller
 from lowtide.declare.rules import everyone
-from lowtide.kernel.schema import Claim, Everyone, Me, Parameter, Schema
+from lowtide.kernel.schema import Claim, Everyone, Me, Schema
 
 C = TypeVar("C")
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
-
-
-class LookupDeclaration(msgspec.Struct, frozen=True):
-    """``Membership.where(user_id=me).team_id`` as it was written."""
-
-    model: type
-    matches: dict[str, Any]
-    take: str
-    place: Place
-
-
-class ParameterDeclaration(msgspec.Struct, frozen=True):
-    """``parameter("room_id", within=...)`` as it was written."""
-
-    name: str
-    within: Any
-    place: Place
-
-
-Keys = Me | Everyone | Claim | Parameter | LookupDeclaration | ParameterDeclaration
 
 
 def parameter(
@@ -51,83 +42,11 @@ def parameter(
     return ParameterDeclaration(name, within, caller())
 
 
-class Where:
-    """Records of a model, chosen by a field that holds the user's id; an attribute takes a field of them."""
-
-    def __init__(self, model: type, matches: dict[str, Any], place: Place):
-        self._model = model
-        self._matches = matches
-        self._place = place
-
-    def __getattr__(self, field: str) -> LookupDeclaration:
-        if field.startswith("__"):  # asked by Python's own machinery, such as copy
-            raise AttributeError(field)
-        return LookupDeclaration(self._model, self._matches, field, self._place)
-
-
-class Model:
-    """A base that tells type checkers what every model has. Deriving from it is a matter of taste."""
-
-    id: str
-    """The record's id, chosen by the device that made it."""
-
-    @classmethod
-    def where(cls, **matches: Me) -> Where:
-        """The records whose given field is the user's id: ``Membership.where(user_id=me).team_id``."""
-        return Where(cls, matches, caller())
-
-
-class ModelDeclaration(msgspec.Struct, frozen=True):
-    """One model as it was written."""
-
-    cls: type
-    name: str
-    unique: Any
-    indexes: Any
-    on_delete: Any
-    removed: bool
-    place: Place
-
-
-class StreamDeclaration(msgspec.Struct, frozen=True):
-    """One stream as it was written."""
-
-    name: Any
-    carries: Any
-    keys: Any
-    priority: Any
-    default: Any
-    on_metered: Any
-    space: Any
-    place: Place
-
-
-class FunctionDeclaration(msgspec.Struct, frozen=True):
-    """One function as it was written."""
-
-    name: Any
-    call: Callable[..., Any]
-    place: Place
-
-
-class HookDeclaration(msgspec.Struct, frozen=True):
-    """One hook of signing in as it was written."""
-
-    moment: str
-    call: Callable[..., Any]
-    place: Place
-
-
-class App:
+class App(Declared):
     """What one backend serves. ``name`` is a short identifier, such as ``"tasks"``."""
 
     def __init__(self, name: str):
-        self.name = name
-        self.place = caller()
-        self.models: list[ModelDeclaration] = []
-        self.streams: list[StreamDeclaration] = []
-        self.functions: list[FunctionDeclaration] = []
-        self.hooks: list[HookDeclaration] = []
+        super().__init__(name, caller())
 
     @overload
     def model(self, cls: type[C], /) -> type[C]: ...
@@ -247,9 +166,6 @@ class App:
 
     def compile(self) -> Schema:
         """The schema. Raises ``DeclarationError`` whose ``details["findings"]`` are all mistakes."""
-        from lowtide.declare.build import build  # both read these declarations
-        from lowtide.declare.check import check
-
         findings = check(self)
         if any(finding.severity == "error" for finding in findings):
             raise refusal(findings)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from lowtide.declare.app import (
-    App,
+from lowtide.declare.declared import (
+    Declared,
     FunctionDeclaration,
     LookupDeclaration,
     ModelDeclaration,
@@ -20,7 +20,7 @@ from lowtide.declare.fields import declared_fields
 from lowtide.kernel.schema import Function, Keys, Lookup, Model, Parameter, Schema, Stream
 
 
-def build(app: App) -> Schema:
+def build(app: Declared) -> Schema:
     """The schema of a declaration in which ``check`` finds no error."""
     streams = {stream.name: _stream(app, stream) for stream in app.streams}
     looked_up: dict[str, set[str]] = {}
@@ -37,7 +37,7 @@ def build(app: App) -> Schema:
     )
 
 
-def model_named(app: App, target: object) -> ModelDeclaration | None:
+def model_named(app: Declared, target: object) -> ModelDeclaration | None:
     """The model that a class, a class's name or a wire name stands for."""
     for model in app.models:
         if target is model.cls or target == model.name or target == model.cls.__name__:
@@ -58,7 +58,7 @@ def parameter_type(call: Callable[..., Any], parameter: inspect.Parameter) -> An
     return typing.get_type_hints(holder, names, include_extras=True)["it"]
 
 
-def _model(app: App, declared: ModelDeclaration, looked_up: set[str]) -> Model:
+def _model(app: Declared, declared: ModelDeclaration, looked_up: set[str]) -> Model:
     fields = {}
     for name, field in declared_fields(declared.cls).items():
         target = model_named(app, field.options.get("model"))
@@ -77,7 +77,7 @@ def _model(app: App, declared: ModelDeclaration, looked_up: set[str]) -> Model:
     )
 
 
-def _stream(app: App, declared: StreamDeclaration) -> Stream:
+def _stream(app: Declared, declared: StreamDeclaration) -> Stream:
     carried = declared.carries
     pairs = carried.items() if isinstance(carried, Mapping) else ((cls, None) for cls in carried)
     return Stream(
@@ -91,7 +91,7 @@ def _stream(app: App, declared: StreamDeclaration) -> Stream:
     )
 
 
-def _keys(app: App, declared: Any) -> Keys:
+def _keys(app: Declared, declared: Any) -> Keys:
     if isinstance(declared, LookupDeclaration):
         return Lookup(_name(app, declared.model), next(iter(declared.matches)), declared.take)
     if isinstance(declared, ParameterDeclaration):
@@ -100,7 +100,7 @@ def _keys(app: App, declared: Any) -> Keys:
     return declared  # type: ignore[no-any-return]
 
 
-def _name(app: App, cls: type) -> str:
+def _name(app: Declared, cls: type) -> str:
     model = model_named(app, cls)
     return cls.__name__ if model is None else model.name
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from lowtide.declare.app import App
 from lowtide.declare.check_functions import check_functions, check_hooks
 from lowtide.declare.check_models import check_models
 from lowtide.declare.check_streams import check_streams
+from lowtide.declare.declared import Declared
 from lowtide.declare.findings import Finding, Findings
 
 
-def check(app: App) -> list[Finding]:
+def check(app: Declared) -> list[Finding]:
     """Everything found in ``app``, all at once, by file and line. No error among them: it compiles.
 
     It reads the declaration and the app's source files, and calls none of the app's functions.

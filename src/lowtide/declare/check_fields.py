@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lowtide.declare import place as places
-from lowtide.declare.app import App
 from lowtide.declare.build import model_named
 from lowtide.declare.check_calls import check_call
+from lowtide.declare.declared import Declared
 from lowtide.declare.fields import FieldDeclaration
 from lowtide.declare.findings import Findings, check_name, suggestion
 from lowtide.declare.place import Place
@@ -43,7 +43,9 @@ _OTHER_WORDS = {
 }
 
 
-def check_field(found: Findings, app: App, name: str, field: FieldDeclaration[object], at: Place) -> None:
+def check_field(
+    found: Findings, app: Declared, name: str, field: FieldDeclaration[object], at: Place
+) -> None:
     """Report everything that is wrong with the field ``name``, whose line is ``at``."""
     check_name(found, at, "field", name)
     known = _OPTIONS.get(field.maker, _COMMON)
@@ -121,7 +123,9 @@ def _check_merge(found: Findings, field: FieldDeclaration[object]) -> bool:
     return False
 
 
-def _check_reference(found: Findings, app: App, field: FieldDeclaration[object], at: Place) -> str | None:
+def _check_reference(
+    found: Findings, app: Declared, field: FieldDeclaration[object], at: Place
+) -> str | None:
     target = field.options["model"]
     model = model_named(app, target)
     if model is None:

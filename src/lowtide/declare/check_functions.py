@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 
 from lowtide.declare import place as places
-from lowtide.declare.app import App, FunctionDeclaration, HookDeclaration
 from lowtide.declare.build import parameter_type
+from lowtide.declare.declared import Declared, FunctionDeclaration, HookDeclaration
 from lowtide.declare.findings import Findings, check_name
 from lowtide.declare.place import Place
 
 
-def check_functions(found: Findings, app: App) -> None:
+def check_functions(found: Findings, app: Declared) -> None:
     """Report everything that is wrong with the functions of ``app``."""
     names: dict[str, FunctionDeclaration] = {}
     for function in app.functions:
@@ -35,7 +35,7 @@ def check_functions(found: Findings, app: App) -> None:
             _check_parameters(found, function)
 
 
-def check_hooks(found: Findings, app: App) -> None:
+def check_hooks(found: Findings, app: Declared) -> None:
     """Report everything that is wrong with the hooks of signing in."""
     moments: dict[str, HookDeclaration] = {}
     for hook in app.hooks:

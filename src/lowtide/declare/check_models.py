@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from lowtide.declare import place as places
-from lowtide.declare.app import App, Model, ModelDeclaration
 from lowtide.declare.build import hook
 from lowtide.declare.check_calls import check_call
 from lowtide.declare.check_fields import check_field
+from lowtide.declare.declared import Declared, Model, ModelDeclaration
 from lowtide.declare.fields import FieldDeclaration, Maker, declared_fields
 from lowtide.declare.findings import Findings, check_name, suggestion
 from lowtide.declare.place import Place
@@ -25,7 +25,7 @@ _LONGEST = 50
 """Of a model's name: tables and indexes put words around it, and PostgreSQL keeps 63 characters."""
 
 
-def check_models(found: Findings, app: App) -> None:
+def check_models(found: Findings, app: Declared) -> None:
     """Report everything that is wrong with the models of ``app``."""
     names: dict[str, ModelDeclaration] = {}
     for model in app.models:
@@ -42,7 +42,7 @@ def check_models(found: Findings, app: App) -> None:
 
 
 class _ModelCheck:
-    def __init__(self, found: Findings, app: App, model: ModelDeclaration):
+    def __init__(self, found: Findings, app: Declared, model: ModelDeclaration):
         self._found = found
         self._app = app
         self._model = model

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lowtide.declare import place as places
-from lowtide.declare.app import (
-    App,
+from lowtide.declare.build import hook, model_named
+from lowtide.declare.check_models import KEY_KINDS
+from lowtide.declare.declared import (
+    Declared,
     LookupDeclaration,
     ModelDeclaration,
     ParameterDeclaration,
     StreamDeclaration,
     Where,
 )
-from lowtide.declare.build import hook, model_named
-from lowtide.declare.check_models import KEY_KINDS
 from lowtide.declare.fields import FieldDeclaration, declared_fields
 from lowtide.declare.findings import Findings, check_name, suggestion
 from lowtide.declare.place import Place
@@ -28,7 +28,7 @@ MAX_BUCKETS = 1000
 _KEYS = "Write me, everyone, claim('name'), parameter('name') or Model.where(field=me).field."
 
 
-def check_streams(found: Findings, app: App) -> None:
+def check_streams(found: Findings, app: Declared) -> None:
     """Report everything that is wrong with the streams of ``app``, and models that nobody receives."""
     names: dict[str, StreamDeclaration] = {}
     reached: set[type] = set()
@@ -54,7 +54,7 @@ def check_streams(found: Findings, app: App) -> None:
 
 
 class _StreamCheck:
-    def __init__(self, found: Findings, app: App, stream: StreamDeclaration):
+    def __init__(self, found: Findings, app: Declared, stream: StreamDeclaration):
         self._found = found
         self._app = app
         self._stream = stream
