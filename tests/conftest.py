@@ -24,7 +24,7 @@ from lowtide.storage.db.sqlite import SqliteDatabase
 from tests.postgres_server import PostgresServer
 from tests.s3_server import S3Server
 
-# The same examples every time, however slow the machine: what fails, fails again. 'make soak' looks for others.
+# The same examples every time, on a slow machine too: what fails, fails again. 'make soak' looks for others.
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("exploring", deadline=None)
 settings.load_profile("steady")
