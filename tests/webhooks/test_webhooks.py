@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -168,6 +169,33 @@ async def test_only_what_is_wanted_is_sent(world: World) -> None:
     await world.database.write(lambda tx: world.webhooks.enable(tx, everything.id, False))
     await world.happens("session.end")
     assert await world.deliver() == [True]
+
+
+async def test_many_entries_cost_no_more_statements_than_one(world: World) -> None:
+    """A group that lets a thousand into a team holds the others up as little with webhooks as without."""
+    await world.add("*")
+    await world.add("grant.*")
+    said: list[str] = []
+
+    class Counting:
+        def __init__(self, tx: Tx):
+            self._tx = tx
+
+        def __getattr__(self, name: str) -> Any:
+            said.append(name)
+            return getattr(self._tx, name)
+
+    entries = [Entry(action="grant.give", actor="user:ann", target=f"user:{n}") for n in range(3)]
+
+    async def write(tx: Tx) -> None:
+        counting: Any = Counting(tx)
+        await world.webhooks.heard(counting, [*entries, Entry(action="user.create", actor="user:ann")])
+
+    await world.database.write(write)
+    assert said == ["fetch", "execute_many"]
+    assert await world.deliver() == [True] * 7
+    ids = [re.findall(rb"webhook-id: (\S+)", head)[0] for head, _ in world.outside.requests]
+    assert len(set(ids)) == 4, "a message has one id, whoever hears of it"
 
 
 async def test_what_is_rolled_back_is_not_sent(world: World) -> None:

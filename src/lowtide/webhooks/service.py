@@ -235,26 +235,32 @@ class Webhooks:
     # -- messages --------------------------------------------------------------------------------------
 
     async def heard(self, tx: Tx, entries: Sequence[Entry]) -> None:
-        """Enqueue a message of each entry for each endpoint that wants it, in the entries' transaction."""
+        """Enqueue a message of each entry for each endpoint that wants it, in the entries' transaction. Two
+        statements, however many there are.
+        """
         enabled = [(id, msgspec.json.decode(events)) for id, events in await tx.fetch(_SQL["enabled"])]
+        messages: list[Message] = []
         for entry in entries:
             wanting = [id for id, events in enabled if any(_wants(one, entry.action) for one in events)]
             if wanting:
                 data = {"target": entry.target, "actor": entry.actor, "space": entry.space}
-                await self._enqueue(tx, wanting, entry.action, data)
+                messages += self._messages(wanting, entry.action, data)
+        await self._enqueue(tx, messages)
 
     async def test(self, tx: Tx, id: str) -> str:
         """Enqueue a message ``webhook.test`` for one endpoint; its id. Raises ``NotFound``."""
         await self._row(tx, id)
-        return await self._enqueue(tx, [id], "webhook.test", {"target": f"webhook:{id}"})
+        messages = self._messages([id], "webhook.test", {"target": f"webhook:{id}"})
+        await self._enqueue(tx, messages)
+        return messages[0].id
 
-    async def _enqueue(self, tx: Tx, endpoints: list[str], event: str, data: dict[str, Any]) -> str:
+    def _messages(self, endpoints: Sequence[str], event: str, data: dict[str, Any]) -> list[Message]:
         id = f"msg_{self._ids.token()}"
         body = self._body(event, data)
-        for endpoint in endpoints:
-            message = Message(endpoint, id, event, body)
-            await self._jobs.enqueue(tx, KIND, message, max_attempts=MAX_TRIES, queue=QUEUE)
-        return id
+        return [Message(endpoint, id, event, body) for endpoint in endpoints]
+
+    async def _enqueue(self, tx: Tx, messages: Sequence[Message]) -> None:
+        await self._jobs.enqueue_all(tx, KIND, messages, max_attempts=MAX_TRIES, queue=QUEUE)
 
     async def changed(self, tx: Tx, now: int, changes: Sequence[RecordChange]) -> bool:
         """Write messages about changed records, in the group's transaction; whether there are any."""

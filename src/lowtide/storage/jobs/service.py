@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -63,30 +63,45 @@ class Jobs:
 
         Call ``wake`` after the commit; without it the job waits for a worker's next look.
         """
+        return await store.insert(tx, self._job(kind, payload, run_at, key, max_attempts, queue))
+
+    async def enqueue_all(
+        self,
+        tx: Tx,
+        kind: str,
+        payloads: Sequence[Any],
+        *,
+        max_attempts: int = 20,
+        queue: str = "default",
+    ) -> None:
+        """``enqueue`` for each of ``payloads``, to run now, in one statement."""
+        jobs = [self._job(kind, payload, None, None, max_attempts, queue) for payload in payloads]
+        await store.insert_all(tx, jobs)
+
+    def _job(
+        self, kind: str, payload: Any, run_at: int | None, key: str | None, max_attempts: int, queue: str
+    ) -> Job:
         check_name("kind", kind)
         check_name("queue", queue)
         check_key(key)
         if max_attempts < 1:
             raise ValueError("a job has at least one attempt")
         now = self._clock.now()
-        return await store.insert(
-            tx,
-            Job(
-                id=self._ids.uuid(),
-                queue=queue,
-                kind=kind,
-                key=key,
-                payload=encode(payload),
-                status="waiting",
-                due_at=now if run_at is None else run_at,
-                attempt=0,
-                max_attempts=max_attempts,
-                fence=0,
-                worker=None,
-                error=None,
-                created_at=now,
-                finished_at=None,
-            ),
+        return Job(
+            id=self._ids.uuid(),
+            queue=queue,
+            kind=kind,
+            key=key,
+            payload=encode(payload),
+            status="waiting",
+            due_at=now if run_at is None else run_at,
+            attempt=0,
+            max_attempts=max_attempts,
+            fence=0,
+            worker=None,
+            error=None,
+            created_at=now,
+            finished_at=None,
         )
 
     def wake(self) -> None:

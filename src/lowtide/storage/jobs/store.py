@@ -31,8 +31,18 @@ async def insert(tx: Tx, job: Job) -> str:
         found = await tx.fetch(_SQL["absorb"], job.kind, job.key, job.due_at)
         if found:
             return str(found[0][0])
-    rows = await tx.fetch(
-        _SQL["insert"],
+    rows = await tx.fetch(_SQL["insert"], *_new(job))
+    return str(rows[0][0])
+
+
+async def insert_all(tx: Tx, jobs: Sequence[Job]) -> None:
+    """Keep new jobs without keys, in one statement."""
+    if jobs:
+        await tx.execute_many(_SQL["insert"], [_new(job) for job in jobs])
+
+
+def _new(job: Job) -> tuple[str | int | None, ...]:
+    return (
         job.id,
         job.queue,
         job.kind,
@@ -42,7 +52,6 @@ async def insert(tx: Tx, job: Job) -> str:
         job.max_attempts,
         job.created_at,
     )
-    return str(rows[0][0])
 
 
 async def next_due(tx: Tx, queue: str, kinds: Sequence[str]) -> int | None:
