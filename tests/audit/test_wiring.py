@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from lowtide import App, Text, me, owner
 from lowtide.app import Lowtide
 from lowtide.app import build as build_app
 from lowtide.audit.store import Found, Search, search
@@ -39,10 +40,10 @@ async def entries(lowtide: Lowtide, action: str) -> list[Found]:
 
 
 @asynccontextmanager
-async def running(path: Path, **settings: Any) -> AsyncIterator[Lowtide]:
+async def running(path: Path, app: App = shop, **settings: Any) -> AsyncIterator[Lowtide]:
     """A whole backend on a SQLite file, started and stopped."""
     chosen = Settings(database=str(path), worker=False, **settings)
-    lowtide = await asyncio.to_thread(build_app, chosen, shop)
+    lowtide = await asyncio.to_thread(build_app, chosen, app)
     await lowtide.start()
     try:
         yield lowtide
@@ -196,6 +197,31 @@ async def test_a_grant_is_written_down(tmp_path: Path) -> None:
         assert {(e.actor, e.via, e.target) for e in found} == {("server:app", "token", "user:ann")}
         given = [e for e in found if e.action == "grant.give"]
         assert all(e.before is None and e.after is not None for e in given)
+
+
+async def test_a_record_may_itself_be_the_key_that_it_grants(tmp_path: Path) -> None:
+    """A team is its owner's by its id, where the stream says so: that is a grant, too, and no fault."""
+    app = App("teams")
+
+    @app.model
+    class Team:
+        owner_id = Text()
+        name = Text(default="")
+        write = owner("owner_id")
+
+    mine = Team.where(owner_id=me).id  # type: ignore[attr-defined]
+    app.stream("team", carries={Team: "id"}, keys=mine)
+    async with running(tmp_path / "data.db", app) as lowtide:
+        ann = Client(lowtide.asgi, {"authorization": f"Bearer {lowtide.tokens.sign('ann')}"})
+        at = "/v1/records/team"
+        assert (await ann.post(at, json={"id": "t1", "data": {"owner_id": "ann"}})).status == 201
+        assert (await ann.request("PATCH", f"{at}/t1", json={"data": {"name": "Reds"}})).status == 200
+        assert (await ann.request("DELETE", f"{at}/t1")).status == 204
+        found = await entries(lowtide, "grant.")
+        assert sorted((e.action, e.target, (e.personal or {})["key"]) for e in found) == [
+            ("grant.give", "user:ann", "t1"),
+            ("grant.take", "user:ann", "t1"),
+        ]
 
 
 async def test_a_grant_of_a_device_or_a_function_names_its_user(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from lowtide.kernel.clock import Stamp
-from lowtide.kernel.schema import Data, Field, Lookup, Model, Resolving, Schema, Wire
+from lowtide.kernel.schema import Data, Field, Model, Resolving, Schema, Wire
 from lowtide.kernel.values import (
     MAX_RECORD_BYTES,
     aliased,
@@ -19,7 +19,7 @@ from lowtide.sync.ledger import standing
 from lowtide.sync.model import Key, Loss, Mutation, Record, Refusal, Refused, Result, Status, Transaction
 from lowtide.sync.rules import Author, Refuse, Rules
 from lowtide.sync.state import State
-from lowtide.sync.streams import Streams, key_text
+from lowtide.sync.streams import Streams, key_text, taken
 
 _encode = msgspec.json.Encoder().encode
 
@@ -302,12 +302,12 @@ class Attempt:
             for record, change in ((before, -1), (after, +1)):
                 if record is None or record.deleted:
                     continue
-                user, taken = record.data.get(lookup.match), _taken(lookup, key[2], record.data)
+                user, found = record.data.get(lookup.match), taken(lookup, key[2], record.data)
                 held = None if user is None else self._state.holdings.get((key[0], str(user)))
-                if held is None or taken is None:
+                if held is None or found is None:
                     continue
                 counts = held.setdefault(lookup, {})
-                text = key_text(taken)
+                text = key_text(found)
                 counts[text] = counts.get(text, 0) + change
                 if counts[text] <= 0:
                     del counts[text]
@@ -345,7 +345,3 @@ class Attempt:
 
     def _done(self, mutation: Mutation, status: Status, conflicts: Iterable[str] = ()) -> None:
         self.results.append(Result(n=mutation.n, status=status, conflicts=tuple(conflicts)))
-
-
-def _taken(lookup: Lookup, id: str, data: Data) -> Wire:
-    return id if lookup.take == "id" else data.get(lookup.take)

@@ -12,6 +12,7 @@ from lowtide.audit.model import actor_of, via_of
 from lowtide.kernel.schema import Lookup
 from lowtide.storage.db import Tx
 from lowtide.sync.model import Key, Transaction
+from lowtide.sync.streams import taken
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -35,17 +36,17 @@ def grants_of(
     author: Transaction | None,
 ) -> list[Grant]:
     """What a change of ``record`` takes, and what it gives; nothing where ``lookup`` finds the same in it."""
-    taken, given = _found(lookup, before), _found(lookup, after)
-    if taken == given:
+    old, new = _found(lookup, record[2], before), _found(lookup, record[2], after)
+    if old == new:
         return []
-    pairs = ((taken, False), (given, True))
+    pairs = ((old, False), (new, True))
     return [Grant(record, *found, is_given, author) for found, is_given in pairs if found is not None]
 
 
-def _found(lookup: Lookup, data: dict[str, Any] | None) -> tuple[str, str] | None:
-    if data is None or data[lookup.match] is None or data[lookup.take] is None:
+def _found(lookup: Lookup, id: str, data: dict[str, Any] | None) -> tuple[str, str] | None:
+    if data is None or data[lookup.match] is None or (key := taken(lookup, id, data)) is None:
         return None
-    return str(data[lookup.match]), str(data[lookup.take])
+    return str(data[lookup.match]), str(key)
 
 
 class GrantTrail:

@@ -16,7 +16,7 @@ from lowtide.kernel.values import aliased
 from lowtide.storage.db import Row, Tx, load_queries
 from lowtide.sync.index import IndexKey, lookup_name
 from lowtide.sync.model import Bucket, Key, Loss, Record, Result
-from lowtide.sync.streams import key_text
+from lowtide.sync.streams import key_text, taken
 
 queries = load_queries("lowtide.sync")
 
@@ -235,10 +235,10 @@ def found_holdings(
         model = name.partition(".")[0]
         data = restore(schema.models[model], text)
         for holder, lookup in wanted[(space, name, value, model)]:
-            taken = id if lookup.take == "id" else data[lookup.take]
-            if taken is not None:
+            key = taken(lookup, id, data)
+            if key is not None:
                 counts = holdings[holder].setdefault(lookup, {})
-                counts[key_text(taken)] = counts.get(key_text(taken), 0) + 1
+                counts[key_text(key)] = counts.get(key_text(key), 0) + 1
     return holdings
 
 

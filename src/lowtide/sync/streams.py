@@ -96,6 +96,11 @@ def bucket_topic(space: str, stream: str, key: str) -> str:
     return f"{space}/{stream}[{key}]"
 
 
+def taken(lookup: Lookup, id: str, data: Data) -> Wire:
+    """The key that the record ``id`` gives to the user whom it names; None: none."""
+    return id if lookup.take == "id" else data.get(lookup.take)
+
+
 def lookup_topic(space: str, lookup: Lookup, user: str) -> str:
     """Told when the records that grant keys to ``user`` changed."""
     return f"{space}/?{lookup.model}.{lookup.match}={user}"
