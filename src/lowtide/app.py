@@ -46,6 +46,8 @@ from lowtide.auth.attestation import (
 from lowtide.auth.challenges import Challenges
 from lowtide.auth.deletion import Deletion
 from lowtide.auth.keys import SEALED as SEALED_KEYS
+from lowtide.auth.lost import LostWays
+from lowtide.auth.lost_routes import lost_routes
 from lowtide.auth.merging import Merging
 from lowtide.auth.methods import COMPONENT as METHODS
 from lowtide.auth.methods import SEALED as SEALED_METHODS
@@ -447,6 +449,18 @@ class Lowtide:
                 self.rates,
             ),
             *admin_routes(Admin(self.database, self.accounts), self.deletion, trail),
+            *lost_routes(
+                LostWays(
+                    self.database,
+                    self.accounts,
+                    self.methods.passwords,
+                    self.methods.seconds,
+                    self.passkeys,
+                    self.methods.messages,
+                    self.clock,
+                    app=self._name,
+                )
+            ),
             *attestation_routes(self.attestation),
             *well_known_routes(self._android, self._apple, self.settings.app_paths),
             *sync_routes(self.sync, trail, self._versions.check_said),

@@ -129,6 +129,16 @@ def ones_user(path: str = "", json: Any = None) -> Callable[[People], Awaitable[
     return sample
 
 
+def ones_factor(path: str) -> Callable[[People], Awaitable[Sample]]:
+    """A request about a way in that a user has lost. ``{passkey}`` in ``path``: one of theirs."""
+
+    async def sample(people: People) -> Sample:
+        user, passkey = await people.equipped()
+        return Sample(target=f"/v1/admin/users/{user}{path.format(passkey=passkey)}")
+
+    return sample
+
+
 async def ones_records(people: People) -> Sample:
     await people.note()
     return Sample(target="/v1/records/note?sort=-created&count=true")
@@ -297,6 +307,9 @@ ROWS = [
     Row("POST", "/v1/admin/users/{id}/end-sessions", ones_user("/end-sessions", {}), ADMINS),
     Row("PUT", "/v1/admin/users/{id}/spaces/{space}", ones_user("/spaces/acme", {}), ADMINS_204),
     Row("DELETE", "/v1/admin/users/{id}/spaces/{space}", ones_user("/spaces/acme"), ADMINS_204),
+    Row("GET", "/v1/admin/users/{id}/ways-in", ones_factor("/ways-in"), ADMINS),
+    Row("DELETE", "/v1/admin/users/{id}/second-factor", ones_factor("/second-factor"), ADMINS),
+    Row("DELETE", "/v1/admin/users/{id}/passkeys/{passkey}", ones_factor("/passkeys/{passkey}"), ADMINS),
     Row("POST", "/v1/sync/pull", pulled,                    "200+  200  200  401  401  401  200  200"),
     Row("GET", "/v1/changes", changes,                      "200+  200  200  401  401  401  200  403"),
     Row("POST", "/v1/records", several_records,             "200+! 404  404  401  401  401  404  200+!"),

@@ -5,9 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
+import pyotp
+
 from lowtide.app import Lowtide
+from lowtide.auth.passkeys.ceremony import RegistrationCredential
 from lowtide.kernel.schema import Principal
 from tests.api.client import Answer, Client
+from tests.auth.authenticator import Authenticator
 from tests.auth.ring import forge, good_claims
 
 SECRET = "the tide is low at seven"
@@ -109,6 +114,19 @@ class People:
         """A user with an account: its id."""
         made = await self.expect(201, "POST", "/v1/admin/users", self.token("server"), json={})
         return str(made.json()["id"])
+
+    async def equipped(self) -> tuple[str, str]:
+        """A user with an authenticator app and a passkey: the ids of the user and of the passkey."""
+        user, lowtide = await self.user(), self._lowtide
+        who = Principal(user=user, auth_time=lowtide.clock.now())
+        secret = (await lowtide.methods.seconds.enrol(who)).secret
+        code = pyotp.TOTP(secret).at(lowtide.clock.now() // 1000)
+        await lowtide.methods.seconds.confirm(who, code, ip="", request="")
+        site = lowtide.settings.passkey_rp_id
+        device = Authenticator(rp_id=site, origin=f"https://{site}")
+        answer = device.register(await lowtide.passkeys.begin_registration(who))
+        credential = msgspec.convert(answer, RegistrationCredential)
+        return user, (await lowtide.passkeys.register(who, credential, "Phone", "")).id
 
     async def conflict(self) -> tuple[str, str]:
         """A note of ann's and a value that it lost: two of her devices changed it without knowing."""

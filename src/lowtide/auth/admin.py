@@ -250,17 +250,34 @@ class Admin:
         before: Any = None,
         after: Any = None,
     ) -> None:
-        entry = Entry(
-            action=action,
-            actor=f"server:{by.user}" if by.server else f"user:{by.user}",
-            via=f"session:{by.session}" if by.session else "token",
-            target=f"user:{user}",
-            space=space or by.space,
-            before=before,
-            after=after,
-            request=request,
+        await self._accounts.audit.write(
+            tx, entry_by(by, action, user, request, space=space, before=before, after=after)
         )
-        await self._accounts.audit.write(tx, entry)
+
+
+def entry_by(
+    by: Principal,
+    action: str,
+    user: str,
+    request: str,
+    *,
+    space: str = "",
+    before: Any = None,
+    after: Any = None,
+    personal: Mapping[str, str] | None = None,
+) -> Entry:
+    """What the audit log says of what an admin or a server does to ``user``."""
+    return Entry(
+        action=action,
+        actor=f"server:{by.user}" if by.server else f"user:{by.user}",
+        via=f"session:{by.session}" if by.session else "token",
+        target=f"user:{user}",
+        space=space or by.space,
+        before=before,
+        after=after,
+        request=request,
+        personal=dict(personal or {}),
+    )
 
 
 def checked_email(email: str) -> str:

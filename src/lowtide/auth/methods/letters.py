@@ -65,9 +65,20 @@ def code_text(app: str, to: str, code: str, address: str | None, until: int) -> 
     return Message(channel="sms", to=to, text=text, until=until)
 
 
-def notice(app: str, to: str, what: str, until: int, *, then: str = "set a new one") -> Message:
-    """A mail that tells of something that was done to an account. ``then``: what else to do about it."""
-    calm = f"If that was not you, sign in to {app}, end the sessions that you do not know, and {then}."
+def notice(
+    app: str,
+    to: str,
+    what: str,
+    until: int,
+    *,
+    unless: str = "If that was not you",
+    then: str = "set a new one",
+) -> Message:
+    """A mail that tells of something that was done to an account.
+
+    ``unless``: whom it should alarm. ``then``: what else to do about it.
+    """
+    calm = f"{unless}, sign in to {app}, end the sessions that you do not know, and {then}."
     text = f"{what}\n\n{calm}\n"
     return Message(channel="mail", to=to, subject=f"{app}: {what.rstrip('.')}", text=text, until=until)
 

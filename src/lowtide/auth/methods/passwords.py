@@ -184,6 +184,10 @@ class Passwords:
         self._messages.wake()
         await self._sessions.revocations.committed()
 
+    async def has(self, tx: Tx, user: str) -> bool:
+        """Has ``user`` a password?"""
+        return bool(await tx.fetch(_QUERIES["password"], user))
+
     async def has_short(self, tx: Tx, user: str) -> bool:
         """Has ``user`` a password that may not stand alone?"""
         rows = await tx.fetch(_QUERIES["password"], user)

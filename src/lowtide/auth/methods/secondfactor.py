@@ -64,6 +64,15 @@ class RecoveryCodes(msgspec.Struct, frozen=True):
     recovery_codes: Sequence[str]
 
 
+class SecondFactorKept(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user's second factor consists of."""
+
+    totp: bool
+    """Is an authenticator app set up and confirmed?"""
+    recovery_codes: int
+    """How many are left."""
+
+
 class SecondFactors:
     """Keeps authenticators and recovery codes, and checks what is typed from them."""
 
@@ -105,11 +114,18 @@ class SecondFactors:
 
     async def factors(self, tx: Tx, user: str) -> tuple[str, ...]:
         """``totp`` and ``recovery``, where there are some."""
+        kept = await self.kept(tx, user)
+        if not kept.totp:
+            return ()
+        return ("totp", "recovery") if kept.recovery_codes else ("totp",)
+
+    async def kept(self, tx: Tx, user: str) -> SecondFactorKept:
+        """What ``user`` has set up; an authenticator that is not confirmed is none."""
         rows = await tx.fetch(_QUERIES["totp"], user)
         if not rows or rows[0][1] is None:
-            return ()
+            return SecondFactorKept(totp=False, recovery_codes=0)
         left = await tx.fetch(_QUERIES["count_recovery"], user)
-        return ("totp", "recovery") if left[0][0] else ("totp",)
+        return SecondFactorKept(totp=True, recovery_codes=int(left[0][0]))
 
     async def forget(self, tx: Tx, user: str) -> None:
         """Delete everything that is kept for ``user``."""

@@ -302,15 +302,27 @@ class Passkeys:
             await self._sessions.check(tx, who)
             await self._users.get(tx, who.user)
             ways = await self._users.identities(tx, who.user)
-            if not any((way.provider, way.subject) == ("passkey", id) for way in ways):
-                raise NotFound("The user has no such passkey.")
-            if len(ways) == 1:
+            if len(ways) == 1 and (ways[0].provider, ways[0].subject) == ("passkey", id):
                 raise Conflict("This is the only way in.", hint="Link another one first.")
-            await self._users.unlink(tx, who.user, "passkey", id)
-            await tx.execute(_QUERIES["forget_passkey"], id)
+            await self.take_away(tx, who.user, id)
             await self._audit.write(tx, _entry("passkey.delete", who, id, request))
 
         await self._database.write(work)
+
+    async def take_away(self, tx: Tx, user: str, id: str) -> None:
+        """Forget the passkey and its identity, be it the last way in or not: who may is the caller's to say.
+
+        Raises ``NotFound`` for one that is not ``user``'s.
+        """
+        ways = await self._users.identities(tx, user)
+        if not any((way.provider, way.subject) == ("passkey", id) for way in ways):
+            raise NotFound("The user has no such passkey.")
+        await self._users.unlink(tx, user, "passkey", id)
+        await tx.execute(_QUERIES["forget_passkey"], id)
+
+    async def kept(self, tx: Tx, user: str) -> Sequence[Passkey]:
+        """The user's passkeys, the oldest first, as the transaction sees them."""
+        return [_kept(row).shown for row in await tx.fetch(_QUERIES["passkeys_of"], user)]
 
     # -- what accounts ask of every method ---------------------------------------------------------
 
