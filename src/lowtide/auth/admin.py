@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from lowtide.audit import Entry
+from lowtide.audit.model import actor_of, via_of
 from lowtide.auth.accounts import Accounts
 from lowtide.auth.model import Identity, Session, User, normal_email
 from lowtide.auth.users import check_claims, check_roles, check_space, person_name
@@ -269,8 +270,8 @@ def entry_by(
     """What the audit log says of what an admin or a server does to ``user``."""
     return Entry(
         action=action,
-        actor=f"server:{by.user}" if by.server else f"user:{by.user}",
-        via=f"session:{by.session}" if by.session else "token",
+        actor=actor_of(by),
+        via=via_of(by),
         target=f"user:{user}",
         space=space or by.space,
         before=before,

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import msgspec
 
 from lowtide.audit import Entry
+from lowtide.audit.model import actor_of, via_of
 from lowtide.auth.accounts import Accounts
 from lowtide.auth.answers import account, device, own_session, way_in
 from lowtide.auth.merging import Belongings
@@ -93,8 +94,8 @@ class Deletion:
             await self._accounts.sessions.revoke_all(tx, id, "deleted", wipe=True)
             entry = Entry(
                 action="user.delete",
-                actor=f"server:{by.user}" if by.server else f"user:{by.user}",
-                via=f"session:{by.session}" if by.session else "token",
+                actor=actor_of(by),
+                via=via_of(by),
                 target=f"user:{id}",
                 space=by.space,
                 request=request,
