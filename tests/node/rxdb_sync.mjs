@@ -6,6 +6,8 @@ export function replicate(collection, { url, clientId, getToken, retryTime = 5_0
   const address = `${url}/v1/bridges/rxdb/${collection.name}/${collection.schema.version}`;
   const news = new Subject();
   const left = new AbortController();
+  let turn = Promise.resolve();
+  const alone = (work) => (turn = turn.then(work, work)); // what is pushed meanwhile would look as if it were gone
   const answered = new Map(); // id -> the version that a push was answered with
   // What was sent before such an answer, and comes after it, is old by then: it would take the user's next edit back.
   const inOrder = (documents) =>
@@ -49,15 +51,16 @@ export function replicate(collection, { url, clientId, getToken, retryTime = 5_0
       handler: (checkpoint, limit) =>
         pull(checkpoint, limit).catch((error) => {
           if (error.status !== 410) throw error;
-          return pullAnew();
+          return alone(pullAnew);
         })
     },
     push: {
-      handler: async (rows) => {
-        const conflicts = await (await ask('/push', { method: 'POST', body: JSON.stringify(rows) })).json();
-        for (const { id, lowtide_version } of conflicts) answered.set(id, Number(lowtide_version ?? 0));
-        return conflicts;
-      }
+      handler: (rows) =>
+        alone(async () => {
+          const conflicts = await (await ask('/push', { method: 'POST', body: JSON.stringify(rows) })).json();
+          for (const { id, lowtide_version } of conflicts) answered.set(id, Number(lowtide_version ?? 0));
+          return conflicts;
+        })
     }
   });
   const listen = async () => {

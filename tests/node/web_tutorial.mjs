@@ -60,8 +60,18 @@ async function add(page, title) {
   await page.keyboard.press('Enter');
 }
 
+/** Clicks. A list is drawn anew with each change: what was found may be gone by then, and is looked for again. */
+async function press(page, selector) {
+  for (const end = Date.now() + WAIT; ; )
+    try {
+      return await page.click(selector);
+    } catch (error) {
+      if (!String(error).includes('detached') || Date.now() > end) throw error;
+    }
+}
+
 async function more(page, title) {
-  await page.click(`::-p-aria(one more ${title})`);
+  await press(page, `::-p-aria(one more ${title})`);
 }
 
 async function signIn(page, address) {
@@ -117,7 +127,7 @@ await scenario(async () => {
     for (const page of [first, second]) await sees(page, shows[3]);
     await ask('stop');
     for (const page of [first, second]) await more(page, 'Milk');
-    await second.click('li:first-child input');
+    await press(second, 'li:first-child input');
     await sees(second, '1 × Bread\n1 × Eggs\n3 × Milk\noffline, 2 to send');
     await ask('start');
     for (const page of [first, second]) await sees(page, shows[4]);
@@ -137,11 +147,11 @@ await scenario(async () => {
       asked.push(dialog.message());
       void (answers.shift() ? dialog.accept() : dialog.dismiss());
     });
-    await second.click('#leave');
+    await press(second, '#leave');
     while (asked.length < 1) await sleep(20);
     await sees(second, '1 × Bread\n1 × Eggs\n5 × Milk\nSigned in as ann@example.com');
     const reloaded = second.waitForNavigation();
-    await second.click('#leave');
+    await press(second, '#leave');
     await reloaded;
     await ask('start');
     await second.reload();

@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from lowtide import __version__
-from lowtide.kernel.errors import LowtideError, NotFound, SetupError, Unavailable
+from lowtide.kernel.errors import LowtideError, NotFound, Unavailable
 
 DESCRIPTION = "A mobile backend that keeps working when the network does not."
 LISTS = ("jobs", "keys", "webhooks")
@@ -238,8 +238,9 @@ def _command(commands: Any, name: str, run: str | None, text: str) -> argparse.A
 
 
 def _hint(error: LowtideError, module: str) -> str:
-    """What to do next: not what the error tells every client of the API, but where it says so itself."""
-    if isinstance(error, SetupError) or error.hint != type(error).hint:
+    """What to do next: what is wrong here is for the operator, what a class tells an API's client is not."""
+    ours = error.status >= 500 and error.hint not in (LowtideError.hint, Unavailable.hint)
+    if ours or error.hint != type(error).hint:
         return error.hint
     match error:
         case NotFound() if module in LISTS:
