@@ -560,18 +560,6 @@ def test_a_membership_of_nobody_is_nobodys() -> None:
     assert not merge.holds(who, "lent", "t1")
 
 
-def test_a_device_that_replaces_its_own_record_means_what_it_says() -> None:
-    """INSERT OR REPLACE is a put again: its numbers are not added to what it wrote before."""
-    first = mutation("put", "item", n=1, title="a", votes=5, tags=["a"], notes="one")
-    again = mutation("put", "item", n=2, at=101, title="b", votes=6, tags=["a"], notes="one two")
-    merge, results, after = run(None, first, again)
-    assert after is not None
-    found = {name: after.data[name] for name in ("title", "votes", "tags", "notes")}
-    assert found == {"title": "b", "votes": 6, "tags": '["a"]', "notes": "one two"}
-    assert {result.status for result in results} <= {"applied", "merged"}
-    assert set(losses(merge)) <= {("votes", 5, "mine"), ("notes", "one", "mine")}
-
-
 def test_a_device_does_not_lose_to_its_own_earlier_write() -> None:
     """Its clock was set right in between, or a write came without a time: its order is its numbers'."""
     stored = record("item", at=200, by="mine", title="t", notes="earlier")

@@ -113,13 +113,8 @@ class Attempt:
     def _edit(self, model: Model, key: Key, current: Record, mutation: Mutation) -> None:
         base = mutation.base
         if base is None and mutation.op == "put" and not self._principal.server:
-            # Two made the same record without knowing of each other: each began from the defaults. A device
-            # that wrote a value itself replaces it.
-            base = {
-                name: field.default
-                for name, field in model.fields.items()
-                if current.stamp(name)[1] != self._transaction.client_id
-            }
+            # Two made the same record without knowing of each other: each began from the defaults.
+            base = {name: field.default for name, field in model.fields.items()}
         data, stamps, conflicts, combined = self._merged(model, key, current, mutation, base)
         data = self._rules.hooked(model, key[2], current.data, data)
         unchanged = data == current.data
