@@ -118,6 +118,53 @@ async def test_a_floor_that_rises_under_a_download_loses_no_removal(open_engine:
     assert all(rows == {"2", "3", "4"} for rows in device.rows.values())
 
 
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_floor_that_rises_while_a_device_is_told_loses_no_removal(
+    open_engine: Open, others: int
+) -> None:
+    """Its network takes the last checkpoint for so long that what follows is forgotten meanwhile.
+
+    Also where others listen, to whom the same would be told.
+    """
+    engine = await open_engine(SCHEMA)
+    await engine.upload("ann", city("1"), city("2"), city("3"))
+    asked = StreamRequest(client_id="bob-phone", raw_data=True)
+    lines: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        new = [msgspec.json.decode(line) for line in message["body"].splitlines()]
+        first = not any("checkpoint_complete" in line for line in lines)
+        lines.extend(new)
+        if first and any("checkpoint_complete" in line for line in new):
+            await engine.upload("ann", gone("1"))
+            await engine.upload("ann", city("4"))
+            engine.clock.advance(40 * DAY)
+            assert await of(engine).trim() == 6
+            await engine.upload("ann", city("5"))
+        if any(
+            entry["object_id"] == "5" for line in lines if "data" in line for entry in line["data"]["data"]
+        ):
+            outlet.drain(1)
+
+    opened = [
+        await engine.sync.download(
+            engine.who("eve"), StreamRequest(client_id="eve-phone"), "json", "identity"
+        )
+        for _ in range(others)
+    ]
+    download = await engine.sync.download(engine.who("bob"), asked, "json", "identity")
+    outlet = Outlet(send)
+    async with asyncio.timeout(10):
+        await download.run(outlet)
+    device = Device()
+    device.take(lines)
+    assert {name.partition("[")[0] for name in device.rows} == set("abcdef")
+    assert all(rows == {"2", "3", "4", "5"} for rows in device.rows.values())
+    assert device.after == lines[-1]["checkpoint_complete"]["last_op_id"]
+    for other in opened:
+        other.forget()
+
+
 @pytest.mark.parametrize("years", [-50, 50], ids=["1976", "2076"])
 async def test_a_clock_that_was_wrong_for_a_moment_forgets_nothing_and_keeps_nothing_for_ever(
     open_engine: Open, years: int

@@ -218,12 +218,21 @@ class Download:
         }
         if group <= view.group or not changed:
             return
+        if any(self._forgotten(view, topic, bucket) for topic, bucket in changed.items()):
+            await self.look()
+            await self._send(outlet, None)
+            return
         view.group = group
         known.update(changed)
         for topic, bucket in changed.items():
             if topic not in view.places:
                 self._views.begin(view, view.held[topic], bucket, view.places)
         await self._deliver(outlet, view, changed)
+
+    def _forgotten(self, view: View, topic: str, bucket: Bucket) -> bool:
+        """Was any of what the device has yet to hear of the bucket forgotten since the last look?"""
+        known = view.buckets.get(topic)
+        return known is not None and bucket.floor > known.floor and not view.keeps(topic, view, bucket)
 
     async def _deliver(self, outlet: Outlet, view: View, changed: Mapping[str, Bucket]) -> None:
         """Tell what commits did. Everything before was told, so places and news decide every byte."""

@@ -71,10 +71,15 @@ class View(msgspec.Struct):
         """The head as an op id."""
         return store.last_op_of(self.group)
 
-    def read_up_to(self, topic: str) -> int:
-        """The head up to which the device has had everything of the bucket; 0: still on its way."""
-        bucket, place = self.buckets.get(topic), self.places.get(topic)
-        return self.op if bucket is not None and place is not None and place.last == bucket.last else 0
+    def keeps(self, topic: str, before: View, bucket: Bucket) -> bool:
+        """May the device go on from where it stands in ``before``, with ``bucket`` as it is at this head?"""
+        place, known = before.places.get(topic), before.buckets.get(topic)
+        if place is None or known is None:
+            return False
+        # Who has had the latest has had everything up to that head, whatever op was the bucket's last.
+        after = max(place.cursor, place.forget, before.op if place.last == known.last else 0)
+        generation = self.device.generation
+        return buckets.keeps(place.name, after, topic, bucket, self.epoch, generation, self.op)
 
 
 class Views:
@@ -130,17 +135,14 @@ class Views:
         for name in evidence:
             by_stem.setdefault(name.rpartition("@")[0], []).append(name)
         places = {}
+        generation = view.device.generation
         for held in view.held.values():
             bucket = view.buckets.get(held.topic)
             if bucket is None:
                 continue
-            generation = view.device.generation
-            place = before.places.get(held.topic) if before is not None else None
-            if before is not None and place is not None:
-                after = max(place.cursor, place.forget, before.read_up_to(held.topic))
-                if buckets.keeps(place.name, after, held.topic, bucket, view.epoch, generation, view.op):
-                    places[held.topic] = place
-                    continue
+            if before is not None and view.keeps(held.topic, before, bucket):
+                places[held.topic] = before.places[held.topic]
+                continue
             kept = [
                 (evidence[name], name)
                 for name in by_stem.get(held.topic.partition("/")[2], ())
