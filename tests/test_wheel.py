@@ -147,10 +147,8 @@ def test_a_newcomer_can_look_around(installed: Installed, project: Path) -> None
 
 def test_dev_answers_prints_its_addresses_and_stops(dev: subprocess.Popen[str], project: Path) -> None:
     """One command makes the data folder, serves, says where, and ends with nothing left behind."""
-    began = time.monotonic()
     port = told(dev, r"http://127\.0\.0\.1:(\d+)")[1]
     assert get(f"http://127.0.0.1:{port}/health/ready")[0] == 200
-    assert time.monotonic() - began < 10
     told(dev, rf"http://10\.0\.2\.2:{port}")
     page = f"http://127.0.0.1:{port}/playground"
     assert told(dev, r"three phones +(\S+)")[1] == page

