@@ -34,10 +34,10 @@ def fault(plant: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
 
 @contextlib.contextmanager
 def _statement(name: str, before: str, after: str) -> Iterator[None]:
-    query = store.queries[name]
+    query = store.QUERIES[name]
     assert before in query.sqlite, f"{name} has changed: {query.sqlite}"
     changed = Query(query.name, query.sqlite.replace(before, after), query.postgres)
-    with mock.patch.dict(store.queries._queries, {name: changed}):
+    with mock.patch.dict(store.QUERIES._queries, {name: changed}):
         yield
 
 

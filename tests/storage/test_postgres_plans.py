@@ -10,7 +10,7 @@ from lowtide.kernel.clock import SystemClock
 from lowtide.storage.db import Query, Tx
 from lowtide.storage.db.migrate import migrate
 from lowtide.sync import COMPONENT
-from lowtide.sync.store import queries
+from lowtide.sync.store import QUERIES
 from tests.conftest import MakeDatabase
 
 ENTRIES = Query(
@@ -32,7 +32,7 @@ async def test_a_page_costs_its_rows_in_a_database_that_has_just_grown(make_data
 
     async def page(space: str, bucket: int) -> tuple[int, float]:
         started = time.perf_counter()
-        rows = await database.read(lambda tx: tx.fetch(queries["page"], space, bucket, 0, 1000))
+        rows = await database.read(lambda tx: tx.fetch(QUERIES["page"], space, bucket, 0, 1000))
         assert all(row[4] is not None for row in rows)
         return len(rows), time.perf_counter() - started
 

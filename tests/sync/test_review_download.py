@@ -20,7 +20,7 @@ from lowtide.storage.db import Database, Query, Row
 from lowtide.storage.jobs import Jobs
 from lowtide.sync import Sync, buckets, segments, store, streams
 from lowtide.sync.routes import routes
-from lowtide.sync.store import queries
+from lowtide.sync.store import QUERIES
 from lowtide.sync.streams import MAX_BUCKETS, bucket_topic
 from lowtide.sync.view import StreamRequest
 from tests.sync.conftest import Engine, Open
@@ -304,7 +304,7 @@ class Counting:
 
     async def fetch(self, query: Query, *params: Any) -> list[Row]:
         rows: list[Row] = await self._tx.fetch(query, *params)
-        if query is queries["page"]:
+        if query is QUERIES["page"]:
             self.statements += 1
             self.read += sum(len(row[4] or "") for row in rows)
         return rows

@@ -22,6 +22,7 @@ from lowtide.storage.jobs import store
 from lowtide.webhooks import QUEUE, RECORDS_QUEUE, RecordChange, Tried
 from lowtide.webhooks import records as outbox
 from lowtide.webhooks.records import AGAIN, AT_ONCE, HOLD, MAX_ATTEMPTS, MAX_BODY, WINDOW
+from lowtide.webhooks.sending import QUERIES
 from lowtide.webhooks.service import DISABLE_AFTER, KIND, MAX_TROUBLES, Endpoint, Trouble, Try
 from tests.api.client import Client
 from tests.contract.conftest import running
@@ -558,7 +559,7 @@ class TestFaults:
         messages, database = records.world.webhooks._records, records.world.database
         seen, go = asyncio.Event(), asyncio.Event()
         await database.write(lambda tx: messages._take(tx, "first", endpoint.id, False))
-        hold = messages._sql["hold"]
+        hold = QUERIES["hold"]
         until = records.world.clock.now() + HOLD
         await database.write(lambda tx: tx.execute(hold, endpoint.id, "first", 0, until))
 
@@ -590,7 +591,7 @@ class TestFaults:
     async def test_a_job_that_died_holds_up_nothing_for_long(self, records: Records) -> None:
         """Whoever finds its hold comes back when that is over; and the sweep wakes what has no job at all."""
         endpoint, _ = await records.add()
-        hold = records.world.webhooks._records._sql["hold"]
+        hold = QUERIES["hold"]
         now = records.world.clock.now()
         await records.world.database.write(lambda tx: tx.execute(hold, endpoint.id, "dead", now, now + HOLD))
         await records.happen(change("a", 1))

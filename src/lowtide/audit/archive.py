@@ -26,7 +26,7 @@ from lowtide.storage.blobs import Blobs, put_once
 from lowtide.storage.db import Database, Row, Tx, load_queries
 from lowtide.storage.jobs import Jobs
 
-_SQL = load_queries("lowtide.audit")
+QUERIES = load_queries("lowtide.audit")
 _LOG = logging.getLogger("lowtide.audit")
 
 ARCHIVE = "lowtide.audit_archive"
@@ -119,14 +119,14 @@ class Archive:
 
     async def _record(self, tx: Tx, end: Head, entries: Sequence[Archived], name: str) -> bool:
         """Let the segment count, unless another node was faster."""
-        await tx.fetch(_SQL["lock_head"])
+        await tx.fetch(QUERIES["lock_head"])
         if await read_end(tx) != end:
             return False
         first, last = entries[0].kept.seq, entries[-1].kept.seq
         times = [one.kept.at for one in entries]
         hash = entries[-1].hash
         await tx.execute(
-            _SQL["add_segment"], first, last, hash, min(times), max(times), name, self._clock.now()
+            QUERIES["add_segment"], first, last, hash, min(times), max(times), name, self._clock.now()
         )
         entry = Entry(
             action="audit.archive",
@@ -142,10 +142,10 @@ class Archive:
         """Remove from the table what the archives hold."""
 
         async def remove(tx: Tx) -> int:
-            await tx.fetch(_SQL["lock_head"])
+            await tx.fetch(QUERIES["lock_head"])
             end = await read_end(tx)
-            await tx.execute(_SQL["remove_details"], end.seq, AT_ONCE)
-            return len(await tx.fetch(_SQL["remove_entries"], end.seq, AT_ONCE))
+            await tx.execute(QUERIES["remove_details"], end.seq, AT_ONCE)
+            return len(await tx.fetch(QUERIES["remove_entries"], end.seq, AT_ONCE))
 
         while await self._database.write(remove) == AT_ONCE:
             pass
@@ -157,7 +157,7 @@ async def _old(tx: Tx, before: int) -> tuple[Head, list[Row]]:
     rows: list[Row] = []
     text, at = 0, end.seq
     while len(rows) < MAX_ENTRIES:
-        page = await tx.fetch(_SQL["chained"], at, head.seq, AT_ONCE)
+        page = await tx.fetch(QUERIES["chained"], at, head.seq, AT_ONCE)
         for row in page:
             # The most that JSON makes of a character, and of the hashes.
             text += 6 * sum(map(len, row[3:9])) + 400

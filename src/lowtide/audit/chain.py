@@ -18,7 +18,7 @@ from lowtide.kernel.errors import Unavailable
 from lowtide.kernel.ids import Ids
 from lowtide.storage.db import Database, Tx, load_queries
 
-_SQL = load_queries("lowtide.audit")
+QUERIES = load_queries("lowtide.audit")
 _LOG = logging.getLogger("lowtide.audit")
 
 BATCH = 1_000
@@ -88,18 +88,18 @@ class Chain:
 
 async def read_head(tx: Tx) -> Head:
     """Where the chain ends, in the caller's snapshot."""
-    [(seq, hash)] = await tx.fetch(_SQL["head"])
+    [(seq, hash)] = await tx.fetch(QUERIES["head"])
     return Head(seq, bytes(hash))
 
 
 async def _add(tx: Tx) -> int:
-    [(seq, hash)] = await tx.fetch(_SQL["lock_head"])
+    [(seq, hash)] = await tx.fetch(QUERIES["lock_head"])
     placed = []
-    for row in await tx.fetch(_SQL["unchained"], BATCH):
+    for row in await tx.fetch(QUERIES["unchained"], BATCH):
         seq += 1
         hash = link(bytes(hash), Kept(seq, *row))
         placed.append((row[0], seq, hash))
     if placed:
-        await tx.execute_many(_SQL["chain"], placed)
-        await tx.execute(_SQL["move_head"], seq, hash)
+        await tx.execute_many(QUERIES["chain"], placed)
+        await tx.execute(QUERIES["move_head"], seq, hash)
     return len(placed)

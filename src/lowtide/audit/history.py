@@ -12,7 +12,7 @@ from lowtide.audit.walk import Archives, places, read_end, walk
 from lowtide.kernel.errors import AuditBroken
 from lowtide.storage.db import Database, Tx, load_queries
 
-_SQL = load_queries("lowtide.audit")
+QUERIES = load_queries("lowtide.audit")
 
 PLACES = 100
 """Segments of which one statement tells."""
@@ -57,7 +57,7 @@ async def export(database: Database, archives: Archives, wanted: Search) -> Asyn
     """
 
     async def ends(tx: Tx) -> tuple[int, int]:
-        [(first,)] = await tx.fetch(_SQL["first_since"], wanted.since)
+        [(first,)] = await tx.fetch(QUERIES["first_since"], wanted.since)
         return (await read_end(tx)).seq if first is None else first - 1, (await read_head(tx)).seq
 
     after, last = await database.read(ends)

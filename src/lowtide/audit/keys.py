@@ -19,7 +19,7 @@ from lowtide.kernel.ids import Ids
 from lowtide.storage.db import Database, Row, Tx, load_queries
 from lowtide.storage.vault import Kept, Noted, Vault
 
-_SQL = load_queries("lowtide.audit")
+QUERIES = load_queries("lowtide.audit")
 
 PURPOSE = "audit key {key}"
 SEALED = (Kept("audit_key", "id", "sealed", PURPOSE),)
@@ -87,11 +87,11 @@ class AuditKeys:
             made = [self._made("sign"), self._made("pepper")]
 
             async def work(tx: Tx) -> None:
-                await tx.execute(_SQL["lock_keys"])
+                await tx.execute(QUERIES["lock_keys"])
                 kinds = {row[1] for row in await read_keys(tx)}
                 for row in made:
                     if row[1] not in kinds:
-                        await tx.execute(_SQL["add_key"], *row)
+                        await tx.execute(QUERIES["add_key"], *row)
 
             await self._database.write(work)
             rows = await self._database.read(read_keys)
@@ -105,7 +105,7 @@ class AuditKeys:
         made = self._made("sign")
 
         async def work(tx: Tx) -> None:
-            await tx.execute(_SQL["add_key"], *made)
+            await tx.execute(QUERIES["add_key"], *made)
             if told is not None:
                 await told(tx)
 
@@ -138,7 +138,7 @@ class AuditKeys:
 
 async def read_keys(tx: Tx) -> list[Row]:
     """Every key, the first that was made first."""
-    return await tx.fetch(_SQL["read_keys"])
+    return await tx.fetch(QUERIES["read_keys"])
 
 
 def public_keys(rows: Sequence[Row], origin: str) -> list[PublicKey]:

@@ -13,7 +13,7 @@ from lowtide.kernel.codec import canonical_json
 from lowtide.kernel.ids import Ids
 from lowtide.storage.db import Tx, load_queries
 
-_SQL = load_queries("lowtide.audit")
+QUERIES = load_queries("lowtide.audit")
 
 
 class Audit:
@@ -72,9 +72,9 @@ class Audit:
             )
             if detailed:
                 details.append((id, salt, personal))
-        await tx.execute_many(_SQL["add_entry"], rows)
+        await tx.execute_many(QUERIES["add_entry"], rows)
         if details:
-            await tx.execute_many(_SQL["add_detail"], details)
+            await tx.execute_many(QUERIES["add_detail"], details)
         self.wrote = True
         if self.listener is not None:
             await self.listener(tx, entries)
@@ -85,12 +85,12 @@ class Audit:
 
         For what is looked at every start, such as the settings: only a change is worth an entry.
         """
-        last = await tx.fetch(_SQL["last"], cut(entry.action), cut(entry.target))
+        last = await tx.fetch(QUERIES["last"], cut(entry.action), cut(entry.target))
         if last:
             [(hash, salt)] = last
             if seal_value(self.pepper, salt, entry.after) == bytes(hash):
                 return False
-        await tx.execute(_SQL["keep_last"], await self.write(tx, entry))
+        await tx.execute(QUERIES["keep_last"], await self.write(tx, entry))
         return bool(last)
 
     async def erase(self, tx: Tx, subject: str) -> int:
@@ -101,7 +101,7 @@ class Audit:
         Costs a look at each entry of the subject.
         """
         by = await self.write(tx, Entry(action="audit.erase", actor="system", target=subject))
-        return len(await tx.fetch(_SQL["erase"], cut(subject), by))
+        return len(await tx.fetch(QUERIES["erase"], cut(subject), by))
 
 
 def _personal(entry: Entry) -> str:

@@ -10,7 +10,7 @@ from lowtide.kernel.errors import Malformed
 from lowtide.kernel.ids import uuid7
 from lowtide.storage.db import Query, Row, Tx, load_queries
 
-_SQL = load_queries("lowtide.audit")
+QUERIES = load_queries("lowtide.audit")
 
 MAX_PAGE = 1_000
 """Entries of one answer."""
@@ -25,7 +25,7 @@ LAST = "g"
 
 def _by(name: str, term: str) -> Query:
     """The list with ``term`` first, which one of the indexes answers."""
-    list = _SQL["list"]
+    list = QUERIES["list"]
     sqlite, postgres = (
         sql.replace("WHERE", f"WHERE {said} AND", 1)
         for sql, said in ((list.sqlite, term.replace("$", "?")), (list.postgres, term))
@@ -39,7 +39,7 @@ LISTS = {
     "actor": _by("actor", "e.actor = $4"),
     "action": _by("action", "e.action = $3"),
     "space": _by("space", "e.space = $7"),
-    "": _SQL["list"],
+    "": QUERIES["list"],
 }
 """The statement for each index, by what is looked for: that which finds the fewest first."""
 
@@ -113,7 +113,7 @@ async def search(tx: Tx, wanted: Search) -> Page:
     else:
         rows = await tx.fetch(LISTS[by], *_values(wanted, wanted.action))
     entries = [found(row) for row in rows[: wanted.limit]]
-    [(archived,)] = await tx.fetch(_SQL["archived"])
+    [(archived,)] = await tx.fetch(QUERIES["archived"])
     return Page(
         entries=entries, next=entries[-1].id if len(rows) > wanted.limit else "", archived=archived or 0
     )
@@ -136,7 +136,7 @@ def _values(wanted: Search, action: str) -> tuple[str | int, ...]:
 
 async def _by_action(tx: Tx, wanted: Search) -> list[Row]:
     """The entries of each action that begins so, put together: an index has them by the whole action only."""
-    actions = [action for (action,) in await tx.fetch(_SQL["actions"], wanted.action, MAX_ACTIONS + 1)]
+    actions = [action for (action,) in await tx.fetch(QUERIES["actions"], wanted.action, MAX_ACTIONS + 1)]
     if len(actions) > MAX_ACTIONS:
         return await tx.fetch(LISTS["space" if wanted.space else ""], *_values(wanted, wanted.action))
     rows = [row for action in actions for row in await tx.fetch(LISTS["action"], *_values(wanted, action))]

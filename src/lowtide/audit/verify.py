@@ -21,7 +21,7 @@ from lowtide.audit.walk import Archives, walk
 from lowtide.storage.db import Database, Dialect, Tx, load_queries
 from lowtide.storage.db.migrate import Component, load
 
-_SQL = load_queries("lowtide.audit")
+QUERIES = load_queries("lowtide.audit")
 
 TOLD = 20
 """Faults that are told one by one."""
@@ -213,7 +213,7 @@ def detail_problem(
 
 
 async def _check_triggers(database: Database, verdict: Verdict) -> None:
-    rows = await database.read(lambda tx: tx.fetch(_SQL["triggers"]))
+    rows = await database.read(lambda tx: tx.fetch(QUERIES["triggers"]))
     there = {name: sql for name, sql in rows}  # noqa: C416 - rows are no pairs
     for name, sql in (await asyncio.to_thread(_tripwires, database.dialect)).items():
         # PostgreSQL tells only whether a trigger is there and switched on.
@@ -231,9 +231,9 @@ def _tripwires(dialect: Dialect) -> dict[str, str]:
 
 async def _count_others(database: Database, head: Head, verdict: Verdict) -> None:
     async def work(tx: Tx) -> tuple[Any, int]:
-        [(waiting, _)] = await tx.fetch(_SQL["waiting"])
+        [(waiting, _)] = await tx.fetch(QUERIES["waiting"])
         now = await read_head(tx)
-        [(beyond,)] = await tx.fetch(_SQL["beyond"], now.seq)
+        [(beyond,)] = await tx.fetch(QUERIES["beyond"], now.seq)
         return waiting, beyond
 
     verdict.waiting, beyond = await database.read(work)

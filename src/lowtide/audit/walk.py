@@ -16,7 +16,7 @@ from lowtide.kernel.errors import NotFound
 from lowtide.storage.blobs import Blobs
 from lowtide.storage.db import Database, Row, Tx, load_queries
 
-_SQL = load_queries("lowtide.audit")
+QUERIES = load_queries("lowtide.audit")
 
 PAGE = 5_000
 """Entries read at once."""
@@ -98,20 +98,20 @@ async def walk(
 
 async def read_end(tx: Tx) -> Head:
     """Where the archives end."""
-    rows = await tx.fetch(_SQL["last_segment"])
+    rows = await tx.fetch(QUERIES["last_segment"])
     return Head(rows[0][0], bytes(rows[0][1])) if rows else Head(0, GENESIS)
 
 
 async def places(tx: Tx, before: int, limit: int) -> list[Place]:
     """At most ``limit`` segments that begin before the entry ``before``, the newest first."""
-    return [_place(row) for row in await tx.fetch(_SQL["segments"], before, limit)]
+    return [_place(row) for row in await tx.fetch(QUERIES["segments"], before, limit)]
 
 
 async def _next(tx: Tx, at: int, last: int) -> tuple[Place | None, list[Row]]:
-    found = await tx.fetch(_SQL["segment_behind"], at)
+    found = await tx.fetch(QUERIES["segment_behind"], at)
     if found:
         return _place(found[0]), []
-    return None, await tx.fetch(_SQL["chained"], at, last, PAGE)
+    return None, await tx.fetch(QUERIES["chained"], at, last, PAGE)
 
 
 async def _archived(archives: Archives | None, place: Place, at: int) -> Piece:

@@ -17,7 +17,7 @@ from lowtide.kernel.ids import Ids
 from lowtide.storage.db import Tx, load_queries
 from lowtide.storage.vault import Vault
 
-_QUERIES = load_queries("lowtide.auth", "challenges.sql")
+QUERIES = load_queries("lowtide.auth", "challenges.sql")
 
 LIFE = 300
 """Seconds for which a challenge is good."""
@@ -83,6 +83,6 @@ class Challenges:
 
         What has expired is forgotten meanwhile. Two statements.
         """
-        await tx.execute(_QUERIES["forget_used"], self._clock.now())
+        await tx.execute(QUERIES["forget_used"], self._clock.now())
         digest = hashlib.sha256(name.encode()).hexdigest()
-        return bool(await tx.fetch(_QUERIES["use"], digest, expires_at))
+        return bool(await tx.fetch(QUERIES["use"], digest, expires_at))

@@ -29,7 +29,7 @@ from lowtide.kernel.ids import Ids
 from lowtide.storage.db import Database, Tx, load_queries
 from lowtide.storage.vault import Kept, Vault
 
-_QUERIES = load_queries("lowtide.auth")
+QUERIES = load_queries("lowtide.auth")
 _LOG = logging.getLogger("lowtide.auth")
 
 LONGEST = 24 * 3600
@@ -145,11 +145,11 @@ class Keys:
         if not {"current", "next"} <= {key.state for key in await self._read()}:
 
             async def work(tx: Tx, made: _Made) -> None:
-                states = {state for _, state, *_ in await tx.fetch(_QUERIES["read_keys"])}
+                states = {state for _, state, *_ in await tx.fetch(QUERIES["read_keys"])}
                 if "current" not in states:
-                    await tx.execute(_QUERIES["add_key"], *made.current)
+                    await tx.execute(QUERIES["add_key"], *made.current)
                 if "next" not in states:
-                    await tx.execute(_QUERIES["add_key"], *made.next)
+                    await tx.execute(QUERIES["add_key"], *made.next)
 
             await self._change(work)
         await self._seal()
@@ -158,13 +158,13 @@ class Keys:
         """Seal the private halves that are still plain, as versions before the vault wrote them."""
 
         async def plain(tx: Tx) -> list[tuple[str, str]]:
-            rows = await tx.fetch(_QUERIES["read_keys"])
+            rows = await tx.fetch(QUERIES["read_keys"])
             return [(kid, pem) for kid, _, _, pem, *_ in rows if pem and not self._vault.is_sealed(pem)]
 
         found = await self._database.read(plain)
         if found:
             sealed = [(kid, self._vault.seal(PURPOSE, pem.encode())) for kid, pem in found]
-            await self._database.write(lambda tx: tx.execute_many(_QUERIES["seal_key"], sealed))
+            await self._database.write(lambda tx: tx.execute_many(QUERIES["seal_key"], sealed))
 
     async def refresh(self) -> None:
         """Read the keys again, and forget those whose last token has expired."""
@@ -172,7 +172,7 @@ class Keys:
         if any(key.retires_at is not None and key.retires_at < now for key in await self._read()):
 
             async def work(tx: Tx, _: _Made) -> None:
-                await tx.execute(_QUERIES["delete_retired"], now)
+                await tx.execute(QUERIES["delete_retired"], now)
 
             await self._change(work)
 
@@ -206,7 +206,7 @@ class Keys:
         retires_at = now + (self._longest + LEEWAY) * 1000
 
         async def work(tx: Tx, made: _Made) -> str:
-            kids = {state: (kid, at) for kid, state, _, _, at, _ in await tx.fetch(_QUERIES["read_keys"])}
+            kids = {state: (kid, at) for kid, state, _, _, at, _ in await tx.fetch(QUERIES["read_keys"])}
             following, published_at = kids["next"]
             age = (now - published_at) / 1000
             if age < PUBLISHED:
@@ -214,9 +214,9 @@ class Keys:
                     "The next key is too new: not every node knows it yet.",
                     hint=f"Rotate again in {round(PUBLISHED - age)} seconds.",
                 )
-            await tx.execute(_QUERIES["retire_key"], kids["current"][0], retires_at)
-            await tx.execute(_QUERIES["promote_key"], following)
-            await tx.execute(_QUERIES["add_key"], *made.next)
+            await tx.execute(QUERIES["retire_key"], kids["current"][0], retires_at)
+            await tx.execute(QUERIES["promote_key"], following)
+            await tx.execute(QUERIES["add_key"], *made.next)
             entry = Entry(
                 action="key.rotate", actor=actor, via=via, target=f"key:{following}", request=request
             )
@@ -233,15 +233,15 @@ class Keys:
         """
 
         async def work(tx: Tx, made: _Made) -> None:
-            states = {key: state for key, state, *_ in await tx.fetch(_QUERIES["read_keys"])}
+            states = {key: state for key, state, *_ in await tx.fetch(QUERIES["read_keys"])}
             if kid not in states:
                 raise NotFound(f"There is no key {kid!r}.")
-            await tx.execute(_QUERIES["delete_key"], kid)
+            await tx.execute(QUERIES["delete_key"], kid)
             if states[kid] == "current":
                 following = next(key for key, state in states.items() if state == "next")
-                await tx.execute(_QUERIES["promote_key"], following)
+                await tx.execute(QUERIES["promote_key"], following)
             if states[kid] != "old":
-                await tx.execute(_QUERIES["add_key"], *made.next)
+                await tx.execute(QUERIES["add_key"], *made.next)
             entry = Entry(action="key.revoke", actor=actor, via=via, target=f"key:{kid}", request=request)
             await self._audit.write(tx, entry)
 
@@ -253,7 +253,7 @@ class Keys:
         made = _Made(self._row(_generate(), "current", now), self._row(_generate(), "next", now))
 
         async def locked(tx: Tx) -> T:
-            await tx.execute(_QUERIES["lock_keys"])
+            await tx.execute(QUERIES["lock_keys"])
             return await work(tx, made)
 
         result = await self._database.write(locked)
@@ -262,7 +262,7 @@ class Keys:
 
     async def _read(self) -> list[SigningKey]:
         async def work(tx: Tx) -> list[Any]:
-            return list(await tx.fetch(_QUERIES["read_keys"]))
+            return list(await tx.fetch(QUERIES["read_keys"]))
 
         rows = await self._database.read(work)
         keys = {kid: self._known(kid, *rest) for kid, *rest in rows}

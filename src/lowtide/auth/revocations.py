@@ -20,7 +20,7 @@ from lowtide.kernel.schema import Principal
 from lowtide.storage.bus import Bus
 from lowtide.storage.db import Database, Tx, load_queries
 
-_QUERIES = load_queries("lowtide.auth", "sessions.sql")
+QUERIES = load_queries("lowtide.auth", "sessions.sql")
 _encode = msgspec.json.Encoder().encode
 _LOG = logging.getLogger("lowtide.auth")
 
@@ -53,7 +53,7 @@ class Revocations:
         """Read what changed since the last time, here and on other nodes. Raises as ``Database.read``."""
         now = self._clock.now()
         since = max(now - KEPT * 1000, self._read_at - OVERLAP * 1000)
-        rows = await self._database.read(lambda tx: tx.fetch(_QUERIES["changed_sessions"], since))
+        rows = await self._database.read(lambda tx: tx.fetch(QUERIES["changed_sessions"], since))
         self._read_at = now
         changed = []
         for id, epoch, ended_by, wipe, at in rows:
@@ -76,9 +76,9 @@ class Revocations:
         """
         ids = {who.session for who in authors if who is not None and who.session}
         if len(ids) == 1:
-            rows = await tx.fetch(_QUERIES["standing_session"], *ids)
+            rows = await tx.fetch(QUERIES["standing_session"], *ids)
         else:
-            rows = await tx.fetch(_QUERIES["standing_sessions"], _encode(sorted(ids)).decode())
+            rows = await tx.fetch(QUERIES["standing_sessions"], _encode(sorted(ids)).decode())
         standing = {id: Change(epoch, ended_by, bool(wipe)) for id, epoch, ended_by, wipe in rows}
         return [
             None if who is None or not who.session else _why(who, standing.get(who.session))

@@ -9,8 +9,8 @@ from lowtide.auth.refresh import Rotation
 from lowtide.storage.db import Row, Tx, load_queries
 from lowtide.storage.vault import Vault
 
-_SQL = load_queries("lowtide.auth", "sessions.sql")
-FORGET_UNSEEN = _SQL["trim_sessions"]
+QUERIES = load_queries("lowtide.auth", "sessions.sql")
+FORGET_UNSEEN = QUERIES["trim_sessions"]
 """Deletes those that were last seen before a time; for ``storage.purge``."""
 
 PURPOSE = "auth.session:{}"
@@ -37,7 +37,7 @@ class SessionStore:
     async def add(self, tx: Tx, session: Session, key: bytes) -> None:
         """Keep a new session, and the key of its refresh tokens."""
         await tx.execute(
-            _SQL["insert_session"],
+            QUERIES["insert_session"],
             session.id,
             session.user,
             session.space,
@@ -55,17 +55,17 @@ class SessionStore:
 
     async def find(self, tx: Tx, id: str) -> Stored | None:
         """The session with this id, over or not."""
-        rows = await tx.fetch(_SQL["session"], id)
+        rows = await tx.fetch(QUERIES["session"], id)
         return _stored(rows[0]) if rows else None
 
     async def hold(self, tx: Tx, id: str) -> Stored | None:
         """The same, held until the transaction ends."""
-        rows = await tx.fetch(_SQL["lock_session"], id)
+        rows = await tx.fetch(QUERIES["lock_session"], id)
         return _stored(rows[0]) if rows else None
 
     async def of_user(self, tx: Tx, user: str, since: int, limit: int) -> list[Session]:
         """At most ``limit`` sessions of ``user`` that go on and were seen ``since``, the newest first."""
-        return [_stored(row).session for row in await tx.fetch(_SQL["sessions_of"], user, since, limit)]
+        return [_stored(row).session for row in await tx.fetch(QUERIES["sessions_of"], user, since, limit)]
 
     def key(self, stored: Stored) -> bytes:
         """The key of its refresh tokens."""
@@ -73,35 +73,35 @@ class SessionStore:
 
     async def rotate(self, tx: Tx, id: str, counter: int, rotation: str | None, ip: str, now: int) -> None:
         """Note that the refresh token ``counter`` was given out, and to whom."""
-        await tx.execute(_SQL["rotate_session"], id, counter, rotation, now, ip)
+        await tx.execute(QUERIES["rotate_session"], id, counter, rotation, now, ip)
 
     async def prove(self, tx: Tx, id: str, amr: tuple[str, ...], now: int) -> None:
         """Note that its user has proved anew who they are; its access tokens are refused from now on."""
-        await tx.execute(_SQL["prove_session"], id, msgspec.json.encode(amr).decode(), now)
+        await tx.execute(QUERIES["prove_session"], id, msgspec.json.encode(amr).decode(), now)
 
     async def end(self, tx: Tx, id: str, by: str, wipe: bool, now: int) -> None:
         """End it, unless it is over."""
-        await tx.execute(_SQL["end_session"], id, now, by, int(wipe))
+        await tx.execute(QUERIES["end_session"], id, now, by, int(wipe))
 
     async def end_all(self, tx: Tx, user: str, by: str, wipe: bool, but: str, now: int) -> list[str]:
         """End every session of ``user`` except ``but``; their ids."""
-        return [id for (id,) in await tx.fetch(_SQL["end_sessions"], user, now, by, int(wipe), but)]
+        return [id for (id,) in await tx.fetch(QUERIES["end_sessions"], user, now, by, int(wipe), but)]
 
     async def end_client(self, tx: Tx, client: str, by: str, now: int) -> list[str]:
         """End every session of an OAuth client; their ids."""
-        return [id for (id,) in await tx.fetch(_SQL["end_sessions_of_client"], client, now, by)]
+        return [id for (id,) in await tx.fetch(QUERIES["end_sessions_of_client"], client, now, by)]
 
     async def change(self, tx: Tx, user: str, now: int) -> None:
         """Have the access tokens of ``user`` refused; their sessions go on."""
-        await tx.fetch(_SQL["change_sessions"], user, now)
+        await tx.fetch(QUERIES["change_sessions"], user, now)
 
     async def move(self, tx: Tx, old: str, new: str, now: int) -> list[str]:
         """Give the sessions of ``old`` to ``new``; their ids."""
-        return [id for (id,) in await tx.fetch(_SQL["move_sessions"], old, new, now)]
+        return [id for (id,) in await tx.fetch(QUERIES["move_sessions"], old, new, now)]
 
     async def scrub(self, tx: Tx, user: str) -> None:
         """Forget the devices and addresses of ``user``."""
-        await tx.execute(_SQL["scrub_sessions"], user)
+        await tx.execute(QUERIES["scrub_sessions"], user)
 
 
 def facts(device: DeviceFacts) -> DeviceFacts:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from lowtide.bridges.pushes import Pushes
 from lowtide.bridges.rxdb import Rxdb
-from lowtide.bridges.store import queries
+from lowtide.bridges.store import QUERIES
 from lowtide.bridges.walk import Walks
 from lowtide.bridges.watermelon import Watermelon
 from lowtide.kernel.clock import Clock
@@ -45,14 +45,14 @@ class Bridges:
         group = await self._database.read(lambda tx: group_before(tx, now - self._kept, now))
         if group is None:
             return 0
-        return await purge(self._database, queries["trim_pushes"], group)
+        return await purge(self._database, QUERIES["trim_pushes"], group)
 
     async def move(self, tx: Tx, old: str, new: str) -> None:
         """What devices of ``old`` pushed is known as ``new``'s, too. Their cursors begin anew."""
-        await tx.execute(queries["move_pushes"], old, new)
+        await tx.execute(QUERIES["move_pushes"], old, new)
         await self.forget(tx, old)
 
     async def forget(self, tx: Tx, user: str) -> None:
         """Delete what is kept of the clients of ``user``."""
-        await tx.execute(queries["forget_pushes"], user)
-        await tx.execute(queries["forget_views"], user)
+        await tx.execute(QUERIES["forget_pushes"], user)
+        await tx.execute(QUERIES["forget_views"], user)

@@ -12,7 +12,7 @@ from lowtide.storage.db import Row, Tx, load_queries
 from lowtide.sync.model import Key
 from lowtide.sync.segments import read_in_steps
 
-queries = load_queries("lowtide.bridges")
+QUERIES = load_queries("lowtide.bridges")
 
 MAX_VIEWS = 64
 """Sets of buckets that are remembered of a user; a cursor of an older one begins anew."""
@@ -50,7 +50,7 @@ _fields = msgspec.json.Decoder(dict[str, dict[str, str | int | float | None]]).d
 
 async def read_views(tx: Tx, space: str, user: str) -> list[View]:
     """The user's views, the newest first."""
-    rows = await tx.fetch(queries["views"], space, user)
+    rows = await tx.fetch(QUERIES["views"], space, user)
     return [View(no, epoch, since, _topics(topics)) for no, epoch, since, topics in rows]
 
 
@@ -65,8 +65,8 @@ async def write_view(tx: Tx, space: str, user: str, epoch: str, group: int, topi
     while no in taken:
         no = (no + 1) % VIEW_NUMBERS
     for view in views[MAX_VIEWS - 1 :]:
-        await tx.execute(queries["delete_view"], space, user, view.no)
-    await tx.execute(queries["insert_view"], space, user, no, epoch, group, held)
+        await tx.execute(QUERIES["delete_view"], space, user, view.no)
+    await tx.execute(QUERIES["insert_view"], space, user, no, epoch, group, held)
 
 
 async def group_at(tx: Tx, group: int) -> int | None:
@@ -74,7 +74,7 @@ async def group_at(tx: Tx, group: int) -> int | None:
     is forgotten."""
     if group == 0:
         return 0
-    rows = await tx.fetch(queries["group_at"], group)
+    rows = await tx.fetch(QUERIES["group_at"], group)
     return rows[0][0] if rows else None
 
 
@@ -85,7 +85,7 @@ async def read_page(
     or ``PAGE_BYTES`` and a little more."""
     names = _encode(sorted(models)).decode()
     return await read_in_steps(
-        lambda at, n: tx.fetch(queries["page"], space, bucket, at, names, n), after, most
+        lambda at, n: tx.fetch(QUERIES["page"], space, bucket, at, names, n), after, most
     )
 
 
@@ -93,7 +93,7 @@ async def read_rows(tx: Tx, keys: Collection[Key]) -> dict[Key, tuple[str, int]]
     """(data, op) of those records that are there."""
     if not keys:
         return {}
-    rows = await tx.fetch(queries["rows"], _encode(list(keys)).decode())
+    rows = await tx.fetch(QUERIES["rows"], _encode(list(keys)).decode())
     return {(space, model, id): (data, op) for space, model, id, data, op in rows}
 
 
@@ -103,7 +103,7 @@ async def read_pushed(
     """What the client pushed of these (model, id) last."""
     if not records:
         return {}
-    rows = await tx.fetch(queries["pushed"], space, user, client, _encode(list(records)).decode())
+    rows = await tx.fetch(QUERIES["pushed"], space, user, client, _encode(list(records)).decode())
     return {(model, id): Pushed(_fields(fields), op, group) for model, id, fields, op, group in rows}
 
 
@@ -116,4 +116,4 @@ async def write_pushed(
         for (model, id), one in sorted(pushed.items())
     ]
     if rows:
-        await tx.execute_many(queries["upsert_push"], rows)
+        await tx.execute_many(QUERIES["upsert_push"], rows)

@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from lowtide.bridges import store
-from lowtide.bridges.store import VIEW_NUMBERS, View, queries
+from lowtide.bridges.store import QUERIES, VIEW_NUMBERS, View
 from lowtide.kernel.base64url import decode, encode
 from lowtide.kernel.errors import Busy, Malformed, TooManyBuckets
 from lowtide.kernel.schema import Principal
@@ -371,7 +371,7 @@ class _Walk:
             if room <= 0:
                 stopped = since
                 break
-            found = await self._tx.fetch(queries["entries"], space, bucket.id, since, low, room)
+            found = await self._tx.fetch(QUERIES["entries"], space, bucket.id, since, low, room)
             # What was made since never was the user's: its id is nobody's business.
             await self._drop(
                 [
@@ -393,7 +393,7 @@ class _Walk:
             if room <= 0:
                 return group, record
             found = await self._tx.fetch(
-                queries["pushed_since"], who.space, who.user, self._client, group, *record, room
+                QUERIES["pushed_since"], who.space, who.user, self._client, group, *record, room
             )
             keys = [(who.space, model, id) for model, id, _ in found if model in self._models]
             there = await store.read_rows(self._tx, keys)

@@ -8,7 +8,7 @@ from lowtide.cli.db import moment
 from lowtide.cli.opened import with_reader
 from lowtide.cli.project import open_project
 from lowtide.storage.db import Database, Row, Tx
-from lowtide.sync.store import queries, read_head
+from lowtide.sync.store import QUERIES, read_head
 
 PAGE = 1000
 
@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
         async def work(tx: Tx) -> tuple[int, list[Row]]:
             found: list[Row] = []
             after = ("", "")
-            while rows := await tx.fetch(queries["devices"], arguments.space, *after, PAGE):
+            while rows := await tx.fetch(QUERIES["devices"], arguments.space, *after, PAGE):
                 found += rows
                 after = (rows[-1][0], rows[-1][1])
             return (await read_head(tx)).group, found

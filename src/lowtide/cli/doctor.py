@@ -23,7 +23,7 @@ from lowtide.opening import open_blobs, open_vault
 from lowtide.settings import Settings
 from lowtide.storage.db import Database, Row, Tx, load_queries
 
-_SQL = load_queries("lowtide.cli", "doctor.sql")
+QUERIES = load_queries("lowtide.cli", "doctor.sql")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -90,7 +90,7 @@ def _with_files(facts: Facts, database: Path) -> Facts:
 def _with_database(facts: Facts) -> Facts:
     async def read(database: Database) -> tuple[Row, Row, str]:
         async def work(tx: Tx) -> tuple[Row, Row]:
-            return (await tx.fetch(_SQL["server"]))[0], (await tx.fetch(_SQL["state"]))[0]
+            return (await tx.fetch(QUERIES["server"]))[0], (await tx.fetch(QUERIES["state"]))[0]
 
         return *await database.read(work), await _key_problem(facts.settings, database)
 

@@ -30,7 +30,7 @@ MINE = "playground-"
 MAX_DEVICES = 200
 """Devices whose users the page is told, and users whose addresses."""
 
-_QUERIES = load_queries("lowtide.playground")
+QUERIES = load_queries("lowtide.playground")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -85,13 +85,13 @@ async def look(sync: Sync) -> View:
         for model in models:
             kind, mark = ("records", TEAM) if "team_id" in model.fields else ("own", MINE)
             if "team_id" in model.fields or "user_id" in model.fields:
-                rows = await tx.fetch(_QUERIES[kind], SPACE, model.name, mark, MAX_SHOWN)
+                rows = await tx.fetch(QUERIES[kind], SPACE, model.name, mark, MAX_SHOWN)
                 found[model.name] = [Shown(id, store.restore(model, data), at) for id, data, at in rows]
         refused = sync.schema.models[REJECTIONS]
-        rows = await tx.fetch(store.queries["records_of"], SPACE, REJECTIONS, "", MAX_SHOWN)
+        rows = await tx.fetch(store.QUERIES["records_of"], SPACE, REJECTIONS, "", MAX_SHOWN)
         found[REJECTIONS] = [Shown(id, store.restore(refused, data), at) for id, data, _, _, at in rows]
-        devices = await tx.fetch(_QUERIES["devices"], SPACE, MAX_DEVICES)
-        people = await tx.fetch(_QUERIES["people"], MAX_DEVICES)
+        devices = await tx.fetch(QUERIES["devices"], SPACE, MAX_DEVICES)
+        people = await tx.fetch(QUERIES["people"], MAX_DEVICES)
         owners = {str(client_id): str(user) for client_id, user in devices}
         return head, found, owners, {str(id): str(email or "") for id, email in people}
 

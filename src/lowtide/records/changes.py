@@ -20,7 +20,7 @@ from lowtide.kernel.http import Outlet
 from lowtide.kernel.schema import Principal
 from lowtide.records.service import Holdings, Records
 from lowtide.records.shape import AnyRecord
-from lowtide.records.store import queries
+from lowtide.records.store import QUERIES
 from lowtide.storage.db import Tx
 from lowtide.sync import store
 from lowtide.sync.events import tell
@@ -226,7 +226,7 @@ class Feed:
             if bucket is not None:
                 space = topic.partition("/")[0]
                 place, looked = leaving[topic]
-                rows = await tx.fetch(queries["entries"], space, bucket.id, place, MAX_EVENTS)
+                rows = await tx.fetch(QUERIES["entries"], space, bucket.id, place, MAX_EVENTS)
                 for op, model, id, created in rows:
                     # What was made since then never was the user's: its id is nobody's business.
                     if model in self._models and (created is None or created <= looked):
@@ -242,7 +242,7 @@ class Feed:
         if not changed:
             return [], 0
         text = _encode(list(changed)).decode()
-        rows = {(row[0], row[1], row[2]): row[3:] for row in await tx.fetch(queries["records"], text)}
+        rows = {(row[0], row[1], row[2]): row[3:] for row in await tx.fetch(QUERIES["records"], text)}
         events, newest = [], 0
         for key in sorted(changed, key=lambda key: changed[key]):
             space, model, id = key

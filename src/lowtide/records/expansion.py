@@ -15,7 +15,7 @@ from lowtide.kernel.errors import Malformed, TooLarge
 from lowtide.kernel.http import MIB
 from lowtide.kernel.schema import Model, Principal
 from lowtide.records.shape import AnyRecord
-from lowtide.records.store import queries
+from lowtide.records.store import QUERIES
 from lowtide.storage.db import Tx
 from lowtide.sync import store
 
@@ -111,7 +111,7 @@ class Expansion:
         ]
         for start in range(0, len(keys), CHUNK):
             text = _encode(keys[start : start + CHUNK]).decode()
-            for space, model, id, *row in await tx.fetch(queries["records"], text):
+            for space, model, id, *row in await tx.fetch(QUERIES["records"], text):
                 data = store.restore(self._records.shapes[model].model, row[0])
                 sees = self._records.sync.streams.sees(principal, space, model, id, data, holdings)
                 if sees and (space == principal.space or (model, id) not in found):

@@ -17,7 +17,7 @@ from lowtide.records.ordering import Key, cursor_text, cursor_values, fingerprin
 from lowtide.records.plans import Plan, Remembered, Shape, Source, index_entry, plan
 from lowtide.records.service import Holdings, Records
 from lowtide.records.shape import AnyRecord, ListedRecord
-from lowtide.records.store import queries
+from lowtide.records.store import QUERIES
 from lowtide.storage.db import Row, Tx
 from lowtide.sync import store
 from lowtide.sync.model import Bucket
@@ -195,7 +195,7 @@ class Lists:
             live = sum(bucket.live for bucket in found.values())
             if live < WIDE:
                 return shape, values
-            ((held,),) = await tx.fetch(queries["index_width"], values["space0"], name, value, live)
+            ((held,),) = await tx.fetch(QUERIES["index_width"], values["space0"], name, value, live)
             if held >= live:
                 return shape, values
         values = values | {"index": name, "value": value}

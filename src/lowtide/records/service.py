@@ -28,7 +28,7 @@ from lowtide.kernel.schema import Data, Lookup, Model, Principal, Schema
 from lowtide.records.denial import Denials, is_developer
 from lowtide.records.model import Write
 from lowtide.records.shape import AnyRecord, Shape, given_fields, given_id
-from lowtide.records.store import queries
+from lowtide.records.store import QUERIES
 from lowtide.records.tags import wanted_ops
 from lowtide.storage.db import Query, Row, Select, Tx
 from lowtide.sync import Sync, store
@@ -124,7 +124,7 @@ class Records:
         asked = msgspec.json.encode(list(wanted)).decode()
         holdings: Holdings = {}
         for space in self.spaces(principal, model.name):
-            rows = await fetch(queries["record"], asked, space, model.name, id)
+            rows = await fetch(QUERIES["record"], asked, space, model.name, id)
             granting = [row[:5] for row in rows if row[1]]
             holdings = store.found_holdings(self._schema, [who], wanted, granting)[who]
             for row in (row[4:] for row in rows if not row[1]):

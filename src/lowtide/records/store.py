@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from lowtide.storage.db import load_queries
 
-queries = load_queries("lowtide.records")
+QUERIES = load_queries("lowtide.records")

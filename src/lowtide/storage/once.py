@@ -19,7 +19,7 @@ from lowtide.storage.jobs import Jobs
 from lowtide.storage.purge import purge
 from lowtide.storage.vault import Vault
 
-_QUERIES = load_queries("lowtide.storage")
+QUERIES = load_queries("lowtide.storage")
 
 KEPT = 24 * 3600
 """Seconds for which an answer is kept."""
@@ -70,7 +70,7 @@ class Attempt:
     async def release(self) -> None:
         """The request has failed: the next try works anew. What a transaction has kept stays."""
         await self._once.database.write(
-            lambda tx: tx.execute(_QUERIES["release_once"], self._scope, self._until)
+            lambda tx: tx.execute(QUERIES["release_once"], self._scope, self._until)
         )
 
 
@@ -96,9 +96,9 @@ class Once:
         until = now + int((seconds + SPARE) * 1000)
 
         async def work(tx: Tx) -> tuple[str, str | None, int] | None:
-            if await tx.fetch(_QUERIES["begin_once"], scope, fingerprint, until, now):
+            if await tx.fetch(QUERIES["begin_once"], scope, fingerprint, until, now):
                 return None
-            ((known, answer, end),) = await tx.fetch(_QUERIES["read_once"], scope)
+            ((known, answer, end),) = await tx.fetch(QUERIES["read_once"], scope)
             return known, answer, end
 
         found = await self.database.write(work)
@@ -123,7 +123,7 @@ class Once:
             answer = msgspec.structs.replace(answer, body=None)
         sealed = self._vault.seal(PURPOSE, msgspec.msgpack.encode(answer))
         until = self._clock.now() + KEPT * 1000
-        return bool(await tx.fetch(_QUERIES["finish_once"], scope, fingerprint, sealed, until))
+        return bool(await tx.fetch(QUERIES["finish_once"], scope, fingerprint, sealed, until))
 
     def schedule(self, jobs: Jobs) -> None:
         """Forget what is older than a day, every hour."""
@@ -131,4 +131,4 @@ class Once:
 
     async def purge(self) -> int:
         """Forget answers whose time is over; returns how many. Short transactions."""
-        return await purge(self.database, _QUERIES["purge_once"], self._clock.now())
+        return await purge(self.database, QUERIES["purge_once"], self._clock.now())

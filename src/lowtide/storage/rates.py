@@ -14,7 +14,7 @@ from lowtide.storage.db import Database, Tx, load_queries
 from lowtide.storage.jobs import Jobs
 from lowtide.storage.purge import purge
 
-_QUERIES = load_queries("lowtide.storage")
+QUERIES = load_queries("lowtide.storage")
 
 PURGE = "lowtide.purge_rates"
 PERIOD = 600.0
@@ -42,17 +42,17 @@ class SharedRates:
         interval = limit.interval * 1e6
         most = round(limit.most * interval)
         step = min(round(cost * interval), most)
-        taken = await tx.fetch(_QUERIES["take_rate"], digest, now, step, most)
+        taken = await tx.fetch(QUERIES["take_rate"], digest, now, step, most)
         if taken:
             return limit.judge((taken[0][0] - now) / 1e6, cost, True)
-        rows = await tx.fetch(_QUERIES["read_rate"], digest)
+        rows = await tx.fetch(QUERIES["read_rate"], digest)
         ahead = (rows[0][0] - now) / 1e6 if rows else 0.0
         return limit.judge(ahead, cost, False)
 
     async def peek(self, tx: Tx, name: str, key: str, limit: Limit) -> Decision:
         """Would one more be allowed? Takes nothing: ``remaining`` is what is left now."""
         now = self._clock.now() * 1000
-        rows = await tx.fetch(_QUERIES["read_rate"], _digest(name, key))
+        rows = await tx.fetch(QUERIES["read_rate"], _digest(name, key))
         ahead = max(0.0, (rows[0][0] - now) / 1e6) if rows else 0.0
         return limit.judge(ahead, 1, limit.judge(ahead, 1, True).remaining > 0)
 
@@ -62,7 +62,7 @@ class SharedRates:
 
     async def purge(self) -> int:
         """Forget limits whose time has passed; returns how many. Short transactions."""
-        return await purge(self._database, _QUERIES["purge_rates"], self._clock.now() * 1000)
+        return await purge(self._database, QUERIES["purge_rates"], self._clock.now() * 1000)
 
 
 def _digest(name: str, key: str) -> str:

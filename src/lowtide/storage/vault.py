@@ -37,7 +37,7 @@ PAGE = 200
 MARK = "sealed1"
 NONCE = 12
 
-_QUERIES = load_queries("lowtide.storage")
+QUERIES = load_queries("lowtide.storage")
 _LOG = logging.getLogger("lowtide.storage")
 
 
@@ -89,9 +89,9 @@ class Vault:
             made = self._made()
 
             async def work(tx: Tx) -> None:
-                await tx.execute(_QUERIES["lock_data_keys"])
-                if not await tx.fetch(_QUERIES["read_data_keys"]):
-                    await tx.execute(_QUERIES["add_data_key"], *made, now, 0)
+                await tx.execute(QUERIES["lock_data_keys"])
+                if not await tx.fetch(QUERIES["read_data_keys"]):
+                    await tx.execute(QUERIES["add_data_key"], *made, now, 0)
 
             await self._database.write(work)
             await self.refresh()
@@ -100,7 +100,7 @@ class Vault:
         """Read the data keys again. Raises as ``load`` does."""
 
         async def work(tx: Tx) -> list[tuple[str, str, int]]:
-            return [(id, wrapped, at) for id, wrapped, at in await tx.fetch(_QUERIES["read_data_keys"])]
+            return [(id, wrapped, at) for id, wrapped, at in await tx.fetch(QUERIES["read_data_keys"])]
 
         rows = await self._database.read(work)
         if [(id, at) for id, _, at in rows] == [(key.id, key.active_at) for key in self._order]:
@@ -167,10 +167,10 @@ class Vault:
         made = self._made()
 
         async def work(tx: Tx) -> None:
-            await tx.execute(_QUERIES["lock_data_keys"])
-            for id, wrapped, _ in await tx.fetch(_QUERIES["read_data_keys"]):
+            await tx.execute(QUERIES["lock_data_keys"])
+            for id, wrapped, _ in await tx.fetch(QUERIES["read_data_keys"]):
                 self._unwrap(id, wrapped)
-            await tx.execute(_QUERIES["add_data_key"], *made, now, now + PUBLISHED * 1000)
+            await tx.execute(QUERIES["add_data_key"], *made, now, now + PUBLISHED * 1000)
             if told is not None:
                 await told(tx)
 
@@ -189,11 +189,11 @@ class Vault:
         fresh = AESGCM(master)
 
         async def work(tx: Tx) -> int:
-            await tx.execute(_QUERIES["lock_data_keys"])
-            rows = await tx.fetch(_QUERIES["read_data_keys"])
+            await tx.execute(QUERIES["lock_data_keys"])
+            rows = await tx.fetch(QUERIES["read_data_keys"])
             for id, wrapped, _ in rows:
                 again = self._wrap(fresh, id, self._unwrap(id, wrapped))
-                await tx.execute(_QUERIES["rewrap_data_key"], id, again)
+                await tx.execute(QUERIES["rewrap_data_key"], id, again)
             if told is not None:
                 await told(tx)
             return len(rows)

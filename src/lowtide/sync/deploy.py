@@ -16,12 +16,12 @@ from lowtide.kernel.errors import DeclarationError
 from lowtide.kernel.schema import Field, Model, Schema
 from lowtide.storage.db import Database, Dialect, Tx
 from lowtide.sync.renewal import Progress, check_turn, renew
-from lowtide.sync.store import queries
+from lowtide.sync.store import QUERIES
 
 
 async def read_deployed(database: Database) -> bytes | None:
     """The snapshot of the schema that was deployed last; None before the first."""
-    rows = await database.read(lambda tx: tx.fetch(queries["deployed_schema"]))
+    rows = await database.read(lambda tx: tx.fetch(QUERIES["deployed_schema"]))
     return rows[0][0].encode() if rows else None
 
 
@@ -38,7 +38,7 @@ async def deploy(
     """
     fresh = snapshot(schema)
     old = await read_deployed(database)
-    rows = await database.read(lambda tx: tx.fetch(queries["begun_schemas"]))
+    rows = await database.read(lambda tx: tx.fetch(QUERIES["begun_schemas"]))
     begun = [text.encode() for (text,) in rows]
     if old == fresh and not begun:
         return []
@@ -52,7 +52,7 @@ async def deploy(
         )
     if old is not None:
         digest = hashlib.sha256(fresh).hexdigest()
-        await database.write(lambda tx: tx.execute(queries["begin_schema"], digest, fresh.decode()))
+        await database.write(lambda tx: tx.execute(QUERIES["begin_schema"], digest, fresh.decode()))
         await renew(database, [old, *begun], schema, clock, progress)
 
     entry = Entry(
@@ -67,12 +67,12 @@ async def deploy(
     async def work(tx: Tx) -> None:
         if old is not None:
             # There is no head yet where no server ever got beyond its first deployment.
-            await tx.fetch(queries["lock_head"])
+            await tx.fetch(QUERIES["lock_head"])
             await check_turn(tx, fresh)
         if audit is not None:
             await audit.write(tx, entry)
-        await tx.execute(queries["set_deployed_schema"], fresh.decode(), clock.now())
-        await tx.execute(queries["end_schemas"])
+        await tx.execute(QUERIES["set_deployed_schema"], fresh.decode(), clock.now())
+        await tx.execute(QUERIES["end_schemas"])
         for model in schema.models.values():
             await tx.script(view(model, tx.dialect))
 

@@ -12,7 +12,7 @@ from lowtide.kernel.schema import Principal, Schema
 from lowtide.storage.db import Database, Tx
 from lowtide.sync import store
 from lowtide.sync.model import Applied, Batch, Resync
-from lowtide.sync.store import queries
+from lowtide.sync.store import QUERIES
 from lowtide.sync.streams import DEVICE_STREAM, Streams, bucket_topic, device_key, key_text
 
 MAX_AUDITED = 1_000
@@ -84,7 +84,7 @@ class Devices:
         owner = user if user is not None and principal.server else principal.user
 
         async def read(tx: Tx) -> DeviceState:
-            rows = await tx.fetch(queries["device_state"], principal.space, owner, client_id)
+            rows = await tx.fetch(QUERIES["device_state"], principal.space, owner, client_id)
             if not rows:
                 raise NotFound("no such device")
             last_n, _, _, generation, gaps, uploaded_at, seen_at, seen_group = rows[0]
@@ -93,8 +93,8 @@ class Devices:
             found = (await store.read_buckets(tx, [topic])).get(topic)
             last, rejections = None, 0
             if found is not None:
-                rejections = (await tx.fetch(queries["count_rejections"], found.id))[0][0]
-                newest = await tx.fetch(queries["newest_rejection"], principal.space, found.id)
+                rejections = (await tx.fetch(QUERIES["count_rejections"], found.id))[0][0]
+                newest = await tx.fetch(QUERIES["newest_rejection"], principal.space, found.id)
                 last = msgspec.json.decode(newest[0][0]) if newest else None
             return DeviceState(
                 user=owner,
@@ -135,7 +135,7 @@ class Devices:
                     continue
                 if not sent.after.isdecimal() or not found.last <= int(sent.after[:19]) <= head.op:
                     continue
-                row = (await tx.fetch(queries["audit_bucket"], topic.partition("/")[0], found.id))[0]
+                row = (await tx.fetch(QUERIES["audit_bucket"], topic.partition("/")[0], found.id))[0]
                 checked += 1
                 if tuple(map(int, row)) != (sent.count, sent.ops, sent.length, sent.sample):
                     diverged.append(sent.name)

@@ -36,7 +36,7 @@ from lowtide.storage.jobs import Job, Jobs
 from lowtide.sync import store
 from lowtide.sync.index import lookup_name
 from lowtide.sync.model import Applied, Batch, Mutation, Require, Result, Transaction
-from lowtide.sync.store import queries
+from lowtide.sync.store import QUERIES
 from lowtide.sync.streams import key_text
 from lowtide.sync.system import COMMANDS
 from lowtide.sync.writer import MAX_GROUP_MUTATIONS, CommandCall, Event
@@ -86,7 +86,7 @@ class Context:
         """The live record, or None."""
         declared = self._model(model)
         rows = await self._database.read(
-            lambda tx: tx.fetch(queries["record"], self.me.space, declared.name, id)
+            lambda tx: tx.fetch(QUERIES["record"], self.me.space, declared.name, id)
         )
         if not rows or rows[0][2]:
             return None
@@ -105,7 +105,7 @@ class Context:
         wire = coerce_fields(declared, match)[field]
         wanted = [[self.me.space, lookup_name(declared.name, field), key_text(wire), declared.name]]
         rows = await self._database.read(
-            lambda tx: tx.fetch(queries["indexed_records"], msgspec.json.encode(wanted).decode())
+            lambda tx: tx.fetch(QUERIES["indexed_records"], msgspec.json.encode(wanted).decode())
         )
         return [self._seen(declared, id, data) for _, _, _, id, data in rows[:MAX_FOUND]]
 
@@ -263,7 +263,7 @@ class Functions:
 
     async def _command(self, call: CommandCall) -> None:
         rows = await self._database.read(
-            lambda tx: tx.fetch(queries["record"], call.space, COMMANDS, call.id)
+            lambda tx: tx.fetch(QUERIES["record"], call.space, COMMANDS, call.id)
         )
         if not rows or rows[0][2]:
             return

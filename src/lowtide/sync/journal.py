@@ -13,7 +13,7 @@ from lowtide.kernel.schema import Data, Principal, Schema
 from lowtide.storage.db import Database, Row, Tx
 from lowtide.sync import store
 from lowtide.sync.model import Applied, Batch, Mutation, Transaction
-from lowtide.sync.store import queries
+from lowtide.sync.store import QUERIES
 from lowtide.sync.streams import Streams
 
 MAX_PAGE = 500
@@ -78,10 +78,10 @@ class Journal:
             space = principal.space
             if model is not None and record is not None:
                 await self._check_visible(tx, principal, model, record)
-                return await tx.fetch(queries["losses_of_record"], space, upper, limit, model, record)
+                return await tx.fetch(QUERIES["losses_of_record"], space, upper, limit, model, record)
             if model is not None:
-                return await tx.fetch(queries["losses_of_model"], space, upper, limit, model)
-            return await tx.fetch(queries["losses"], space, upper, limit)
+                return await tx.fetch(QUERIES["losses_of_model"], space, upper, limit, model)
+            return await tx.fetch(QUERIES["losses"], space, upper, limit)
 
         return [_entry(row) for row in await self._database.read(read)]
 
@@ -97,12 +97,12 @@ class Journal:
 
         async def read(tx: Tx) -> tuple[Lost, Row]:
             number = int(id) if id.isdecimal() and len(id) < 19 else -1
-            rows = await tx.fetch(queries["loss"], principal.space, number)
+            rows = await tx.fetch(QUERIES["loss"], principal.space, number)
             if not rows:
                 raise NotFound("no such conflict")
             entry = _entry(rows[0])
             await self._check_visible(tx, principal, entry.model, entry.record)
-            found = await tx.fetch(queries["record"], principal.space, entry.model, entry.record)
+            found = await tx.fetch(QUERIES["record"], principal.space, entry.model, entry.record)
             if not found:
                 raise NotFound("the record of this conflict is gone")
             return entry, found[0]
@@ -137,7 +137,7 @@ class Journal:
             raise Conflict(result.message, hint=result.hint, refusal=result.code)
         now = self._clock.now()
         await self._database.write(
-            lambda tx: tx.execute(queries["set_restored"], principal.space, int(entry.id), now)
+            lambda tx: tx.execute(QUERIES["set_restored"], principal.space, int(entry.id), now)
         )
         return msgspec.structs.replace(entry, restored_at=now)
 
@@ -145,7 +145,7 @@ class Journal:
         if principal.server:
             return
         declared = self._schema.models.get(model)
-        rows = await tx.fetch(queries["record"], principal.space, model, record) if declared else []
+        rows = await tx.fetch(QUERIES["record"], principal.space, model, record) if declared else []
         if declared is None or not rows:
             raise NotFound(f"no {model} {record!r}")
         who = (principal.space, principal.user)

@@ -17,7 +17,7 @@ from lowtide.storage.db import Tx
 from lowtide.sync import store
 from lowtide.sync.index import lookup_name, unique_name, unique_text
 from lowtide.sync.model import Bucket, Key, Page, Record
-from lowtide.sync.store import queries
+from lowtide.sync.store import QUERIES
 from lowtide.sync.streams import Streams, key_text
 
 IndexRow = tuple[str, str]
@@ -100,11 +100,11 @@ class Ledger:
     async def write(self, tx: Tx, last_bucket: int) -> tuple[dict[str, Bucket], int]:
         """Write everything: the changed buckets as they are now, and the last bucket's id."""
         if self._records:
-            await tx.execute_many(queries["upsert_record"], list(self._records.values()))
+            await tx.execute_many(QUERIES["upsert_record"], list(self._records.values()))
         if self._dropped:
-            await tx.execute_many(queries["delete_index"], self._dropped)
+            await tx.execute_many(QUERIES["delete_index"], self._dropped)
         if self._added:
-            await tx.execute_many(queries["insert_index"], self._added)
+            await tx.execute_many(QUERIES["insert_index"], self._added)
         if not self._moves:
             return {}, last_bucket
         buckets = await store.read_buckets(tx, self._moves)
@@ -123,9 +123,9 @@ class Ledger:
             entries.extend((id, op, model, record, removed) for op, model, record, removed, _ in rows)
             updates.append((id, last, change))
         if new:
-            await tx.execute_many(queries["insert_bucket"], new)
-        await tx.execute_many(queries["upsert_entry"], entries)
-        await tx.execute_many(queries["update_bucket"], updates)
+            await tx.execute_many(QUERIES["insert_bucket"], new)
+        await tx.execute_many(QUERIES["upsert_entry"], entries)
+        await tx.execute_many(QUERIES["update_bucket"], updates)
         if tx.dialect == "sqlite":
-            await tx.execute_many(queries["insert_history"], [(id, last) for id, last, _ in updates])
+            await tx.execute_many(QUERIES["insert_history"], [(id, last) for id, last, _ in updates])
         return buckets, last_bucket

@@ -12,7 +12,7 @@ from lowtide.kernel.errors import BatchGap, BatchRepeated, LowtideError
 from lowtide.storage.db import Tx
 from lowtide.sync import store
 from lowtide.sync.model import Applied, Batch, CheckpointAsk, Result, Resync, Upload
-from lowtide.sync.store import Answer, Device, DeviceKey, queries
+from lowtide.sync.store import QUERIES, Answer, Device, DeviceKey
 from lowtide.sync.streams import device_topic
 
 MAX_LINEAGES = 16
@@ -101,8 +101,8 @@ class Receipts:
                 return device.request
             # Used before, by a copy of this device: it must not hear of it before its own upload.
             number = device.request + 1
-        await self._tx.execute(queries["insert_device"], *key, now)
-        await self._tx.execute(queries["set_request"], *key, number, group)
+        await self._tx.execute(QUERIES["insert_device"], *key, now)
+        await self._tx.execute(QUERIES["set_request"], *key, number, group)
         self._devices[key] = msgspec.structs.replace(device, request=number, request_group=group)
         self._topics.append(device_topic(*key))
         return number
@@ -110,8 +110,8 @@ class Receipts:
     async def resync(self, device: Resync, now: int) -> None:
         """Give a device's buckets new names."""
         key = key_of(device)
-        await self._tx.execute(queries["insert_device"], *key, now)
-        await self._tx.execute(queries["set_generation"], *key)
+        await self._tx.execute(QUERIES["insert_device"], *key, now)
+        await self._tx.execute(QUERIES["set_generation"], *key)
         self._topics.append(device_topic(*key))
 
     async def write(self, now: int) -> None:

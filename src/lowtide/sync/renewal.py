@@ -22,7 +22,7 @@ from lowtide.sync import store
 from lowtide.sync.index import lookup_name, unique_name, unique_text
 from lowtide.sync.ledger import IndexRow, Ledger, Standing, standing
 from lowtide.sync.model import Key, Record
-from lowtide.sync.store import queries
+from lowtide.sync.store import QUERIES
 from lowtide.sync.streams import Streams, key_text
 
 CHUNK = 500
@@ -50,7 +50,7 @@ async def renew(
     total = 0
     for name in sorted(frozenset().union(*(stale_models(old, schema) for old in olds))):
         done = 0
-        spaces = await database.read(lambda tx, name=name: tx.fetch(queries["spaces_of"], name))  # type: ignore[misc]
+        spaces = await database.read(lambda tx, name=name: tx.fetch(QUERIES["spaces_of"], name))  # type: ignore[misc]
         for (space,) in spaces:
             after = ""
             while True:
@@ -68,7 +68,7 @@ async def renew(
 async def check_turn(tx: Tx, fresh: bytes) -> None:
     """Raise ``SetupError`` if another version of the app has begun to be deployed since ``fresh`` was, or has
     been deployed. Under the head's lock: of two, one is deployed whole, and the other hears of it."""
-    begun = await tx.fetch(queries["latest_begun"]) or await tx.fetch(queries["deployed_schema"])
+    begun = await tx.fetch(QUERIES["latest_begun"]) or await tx.fetch(QUERIES["deployed_schema"])
     if begun and begun[0][0].encode() != fresh:
         raise SetupError(
             "Another version of this app is being deployed to the same database.",
@@ -120,7 +120,7 @@ class _Chunk:
         await check_turn(tx, self._fresh)
         now = self._clock.now()
         group = head.group + 1
-        rows = await tx.fetch(queries["records_to_renew"], self._space, self._model, self._after, CHUNK)
+        rows = await tx.fetch(QUERIES["records_to_renew"], self._space, self._model, self._after, CHUNK)
         ledger = Ledger(group, now)
         model = self._schema.models[self._model]
         found = [self._read(model, row) for row in rows]
@@ -159,7 +159,7 @@ class _Chunk:
         named = [[name, one.key[2]] for one in records for name in {*one.was.buckets, *one.now.buckets}]
         if named:
             wanted = _encode(sorted(named)).decode()
-            for name, id in await tx.fetch(queries["live_entries"], self._model, wanted):
+            for name, id in await tx.fetch(QUERIES["live_entries"], self._model, wanted):
                 live[id].append(name)
         return live
 

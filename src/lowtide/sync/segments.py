@@ -21,7 +21,7 @@ from lowtide.storage.db import Database, Row, Tx
 from lowtide.sync.buckets import Place
 from lowtide.sync.lines import DataLine, Entry, Format, Piece, line
 from lowtide.sync.model import Bucket, Page
-from lowtide.sync.store import queries
+from lowtide.sync.store import QUERIES
 
 PAGE_ROWS = 1_000
 """Rows of a page: about 3 ms of one core, which bounds how long anybody else waits."""
@@ -168,14 +168,14 @@ class Segments:
 
 async def read_segment(tx: Tx, want: Want) -> Segment:
     """Read and encode one page in the snapshot of ``tx``."""
-    latest, floor = (await tx.fetch(queries["bucket_last"], want.bucket))[0]
+    latest, floor = (await tx.fetch(QUERIES["bucket_last"], want.bucket))[0]
     rows = await read_page(tx, want.space, want.bucket, want.place.cursor, PAGE_ROWS)
     return segment_of(want, rows, latest, floor)
 
 
 async def read_page(tx: Tx, space: str, bucket: int, after: int, most: int) -> list[Row]:
     """What a bucket says after op ``after``, as ``read_in_steps`` reads it."""
-    return await read_in_steps(lambda at, n: tx.fetch(queries["page"], space, bucket, at, n), after, most)
+    return await read_in_steps(lambda at, n: tx.fetch(QUERIES["page"], space, bucket, at, n), after, most)
 
 
 async def read_in_steps(

@@ -26,7 +26,7 @@ from lowtide.sync.model import Applied, Batch, CheckpointAsk, Commit
 from lowtide.sync.ownership import Ownership
 from lowtide.sync.pull import PullAnswer, PullRequest, pull
 from lowtide.sync.segments import Segments
-from lowtide.sync.store import queries
+from lowtide.sync.store import QUERIES
 from lowtide.sync.streams import Streams
 from lowtide.sync.system import with_system
 from lowtide.sync.uploads import SentBatch, UploadAnswer, batch_of
@@ -85,7 +85,7 @@ class Sync:
     async def start(self) -> None:
         """Begin. The database is migrated already."""
         epoch = self._ids.token()[:8]
-        await self.database.write(lambda tx: tx.execute(queries["insert_head"], epoch))
+        await self.database.write(lambda tx: tx.execute(QUERIES["insert_head"], epoch))
         head = await self.database.read(store.read_head)
         self.hub.group = head.group
         await self.writer.start()
@@ -171,8 +171,8 @@ class Sync:
         devices = sorted(seen.items())
 
         async def write(tx: Tx) -> None:
-            await tx.execute_many(queries["insert_device"], [(*key, at) for key, (at, _) in devices])
-            await tx.execute_many(queries["set_seen"], [(*key, *value) for key, value in devices])
+            await tx.execute_many(QUERIES["insert_device"], [(*key, at) for key, (at, _) in devices])
+            await tx.execute_many(QUERIES["set_seen"], [(*key, *value) for key, value in devices])
 
         await self.database.write(write)
 

@@ -18,7 +18,7 @@ from lowtide.sync.index import IndexKey, lookup_name
 from lowtide.sync.model import Bucket, Key, Loss, Record, Result
 from lowtide.sync.streams import key_text, taken
 
-queries = load_queries("lowtide.sync")
+QUERIES = load_queries("lowtide.sync")
 
 OPS_PER_GROUP = 1 << 20
 """An op id is group * OPS_PER_GROUP + index: a checkpoint can name all of a group by one number."""
@@ -92,7 +92,7 @@ def last_op_of(group: int) -> int:
 
 async def lock_head(tx: Tx) -> Head:
     """The head, held until the transaction ends: what puts groups into one order."""
-    rows = await tx.fetch(queries["lock_head"])
+    rows = await tx.fetch(QUERIES["lock_head"])
     return Head(*rows[0])
 
 
@@ -103,14 +103,14 @@ async def group_before(tx: Tx, at: int, now: int) -> int | None:
     and ``now`` is younger than that, whatever a clock that was wrong for a moment has said of it. What says
     that it is of the time after ``now`` is old once something behind it is.
     """
-    young = await tx.fetch(queries["first_group_since"], at, now)
-    rows = await tx.fetch(queries["group_before"], at, young[0][0] if young else NO_GROUP)
+    young = await tx.fetch(QUERIES["first_group_since"], at, now)
+    rows = await tx.fetch(QUERIES["group_before"], at, young[0][0] if young else NO_GROUP)
     return None if rows[0][0] is None else int(rows[0][0])
 
 
 async def read_head(tx: Tx) -> Head:
     """The head of this snapshot."""
-    rows = await tx.fetch(queries["read_head"])
+    rows = await tx.fetch(QUERIES["read_head"])
     return Head(*rows[0])
 
 
@@ -118,15 +118,15 @@ async def move_head(tx: Tx, group: int, last_bucket: int, now: int, topics: Sequ
     """End a group: the next begins after it, and other nodes are told what it changed."""
     told = _encode(topics).decode()
     if tx.dialect == "postgres":
-        await tx.execute(queries["move_head"], group, now, told, last_bucket)
+        await tx.execute(QUERIES["move_head"], group, now, told, last_bucket)
         return
-    await tx.execute(queries["set_head"], group, last_bucket)
-    await tx.execute(queries["insert_head_log"], group, now, told)
+    await tx.execute(QUERIES["set_head"], group, last_bucket)
+    await tx.execute(QUERIES["insert_head_log"], group, now, told)
 
 
 async def watch(tx: Tx, models: Collection[str]) -> None:
     """Tell of these models' changes from the next group on; ``*`` is all."""
-    await tx.execute(queries["watch"], _encode(sorted(models)).decode())
+    await tx.execute(QUERIES["watch"], _encode(sorted(models)).decode())
 
 
 async def begin_epoch(tx: Tx, epoch: str, now: int) -> None:
@@ -136,9 +136,9 @@ async def begin_epoch(tx: Tx, epoch: str, now: int) -> None:
     given out after the backup is ever given out again; ``now``: milliseconds, later than all of those. Also
     for a database of an older version, before its migrations.
     """
-    last = (await tx.fetch(queries["last_commit"]))[0][0]
+    last = (await tx.fetch(QUERIES["last_commit"]))[0][0]
     since = 0 if last is None else max(0, now - last)
-    await tx.execute(queries["begin_epoch"], epoch, min(RESTORE_JUMP + since, MAX_RESTORE_JUMP))
+    await tx.execute(QUERIES["begin_epoch"], epoch, min(RESTORE_JUMP + since, MAX_RESTORE_JUMP))
 
 
 async def read_group(
@@ -151,7 +151,7 @@ async def read_group(
     granting: list[Row] = []
     if found or wanted:
         asked = _encode(list(found)).decode(), _encode(list(wanted)).decode()
-        for row in await tx.fetch(queries["group_records"], *asked):
+        for row in await tx.fetch(QUERIES["group_records"], *asked):
             space, index, model, id, data, stamps, deleted, op, created = row
             if index:
                 granting.append(row[:5])
@@ -166,7 +166,7 @@ async def read_records(tx: Tx, schema: Schema, keys: Iterable[Key]) -> dict[Key,
     """The named records; None for one that never was. One query."""
     found: dict[Key, Record | None] = dict.fromkeys(keys)
     if found:
-        rows = await tx.fetch(queries["records"], _encode(list(found)).decode())
+        rows = await tx.fetch(QUERIES["records"], _encode(list(found)).decode())
         for space, model, id, data, stamps, deleted, op, created in rows:
             found[(space, model, id)] = Record(
                 restore(schema.models[model], data), _decode_stamps(stamps), bool(deleted), op, created
@@ -196,7 +196,7 @@ async def read_index(tx: Tx, wanted: Iterable[IndexKey]) -> dict[IndexKey, str]:
     keys = list(wanted)
     if not keys:
         return {}
-    rows = await tx.fetch(queries["index_holders"], _encode(keys).decode())
+    rows = await tx.fetch(QUERIES["index_holders"], _encode(keys).decode())
     return {(space, name, value): id for space, name, value, id in rows}
 
 
@@ -208,7 +208,7 @@ async def read_holdings(
     wanted = wanted_holdings(lookups, held)
     rows: list[Row] = []
     if wanted:
-        rows = await tx.fetch(queries["indexed_records"], _encode(list(wanted)).decode())
+        rows = await tx.fetch(QUERIES["indexed_records"], _encode(list(wanted)).decode())
     return found_holdings(schema, held, wanted, rows)
 
 
@@ -247,13 +247,13 @@ async def read_buckets(tx: Tx, names: Iterable[str]) -> dict[str, Bucket]:
     wanted = list(names)
     if not wanted:
         return {}
-    rows = await tx.fetch(queries["buckets_by_name"], _encode(wanted).decode())
+    rows = await tx.fetch(QUERIES["buckets_by_name"], _encode(wanted).decode())
     return {name: Bucket(id, last, live, floor) for name, id, last, live, floor in rows}
 
 
 async def read_device(tx: Tx, space: str, user: str, client_id: str) -> Device | None:
     """A device's row without its answers, which are many; None for one that was never seen."""
-    rows = await tx.fetch(queries["device"], space, user, client_id)
+    rows = await tx.fetch(QUERIES["device"], space, user, client_id)
     return Device({}, *rows[0]) if rows else None
 
 
@@ -266,7 +266,7 @@ async def lock_devices(tx: Tx, keys: Iterable[DeviceKey]) -> dict[DeviceKey, Dev
     """The named devices, held until the transaction ends; a new one where none was seen. One query."""
     found = dict.fromkeys(keys, Device())
     if found:
-        rows = await tx.fetch(queries["devices_for_write"], _encode(list(found)).decode())
+        rows = await tx.fetch(QUERIES["devices_for_write"], _encode(list(found)).decode())
         for space, user, client_id, answers, *rest in rows:
             found[(space, user, client_id)] = Device(read_answers(answers), *rest)
     return found
@@ -275,7 +275,7 @@ async def lock_devices(tx: Tx, keys: Iterable[DeviceKey]) -> dict[DeviceKey, Dev
 async def write_answers(tx: Tx, devices: Mapping[DeviceKey, Device], now: int) -> None:
     """Keep what the last batches of devices were answered."""
     await tx.execute_many(
-        queries["upsert_answer"],
+        QUERIES["upsert_answer"],
         [
             (*key, d.last_n, _encode(d.answers).decode(), d.answered_group, d.gaps, now)
             for key, d in devices.items()
@@ -286,7 +286,7 @@ async def write_answers(tx: Tx, devices: Mapping[DeviceKey, Device], now: int) -
 async def write_losses(tx: Tx, losses: Sequence[Loss], first_id: int, now: int) -> None:
     """Append to the journal."""
     await tx.execute_many(
-        queries["insert_loss"],
+        QUERIES["insert_loss"],
         [
             (
                 first_id + i,
@@ -310,7 +310,7 @@ async def write_losses(tx: Tx, losses: Sequence[Loss], first_id: int, now: int) 
 
 async def topics_since(tx: Tx, group: int, limit: int) -> list[tuple[int, list[str]]]:
     """What the groups after ``group`` changed, at most ``limit`` of them."""
-    rows = await tx.fetch(queries["topics_since"], group, limit)
+    rows = await tx.fetch(QUERIES["topics_since"], group, limit)
     return [(number, _decode_topics(topics)) for number, topics in rows]
 
 

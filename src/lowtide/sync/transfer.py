@@ -21,7 +21,7 @@ from lowtide.kernel.values import MAX_RECORD_BYTES, check_id, coerce_fields
 from lowtide.storage.db import Database
 from lowtide.sync import store
 from lowtide.sync.model import Applied, Batch, Mutation, Transaction
-from lowtide.sync.store import queries
+from lowtide.sync.store import QUERIES
 
 FileFormat = Literal["ndjson", "csv"]
 Progress = Callable[[int], None]
@@ -81,7 +81,7 @@ async def export(
     after, done = "", 0
     while True:
         rows = await database.read(
-            lambda tx, after=after: tx.fetch(queries["records_of"], space, model, after, PAGE)  # type: ignore[misc]
+            lambda tx, after=after: tx.fetch(QUERIES["records_of"], space, model, after, PAGE)  # type: ignore[misc]
         )
         for id, text, *_ in rows:
             data = store.restore(declared, text)

@@ -15,7 +15,7 @@ from lowtide.storage.db import Tx
 from lowtide.sync import buckets, store
 from lowtide.sync.buckets import Place
 from lowtide.sync.model import Bucket
-from lowtide.sync.store import Device, queries
+from lowtide.sync.store import QUERIES, Device
 from lowtide.sync.streams import MAX_BUCKETS, Held, Streams, Subscription
 
 MAX_EVIDENCE = 10 * MAX_BUCKETS
@@ -161,7 +161,7 @@ class Views:
             return Place(name, after, after)
         last = bucket.last
         if last > after:
-            last = (await tx.fetch(queries["history_at"], bucket.id, after))[0][0] or 0
+            last = (await tx.fetch(QUERIES["history_at"], bucket.id, after))[0][0] or 0
         return Place(name, last, last)
 
 

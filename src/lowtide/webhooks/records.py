@@ -18,10 +18,10 @@ import msgspec
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Unavailable
 from lowtide.kernel.ids import Ids
-from lowtide.storage.db import Database, Queries, Row, Tx
+from lowtide.storage.db import Database, Row, Tx
 from lowtide.storage.jobs import Job, Jobs
 from lowtide.storage.jobs.model import backoff
-from lowtide.webhooks.sending import Sender, Tried
+from lowtide.webhooks.sending import QUERIES, Sender, Tried
 
 KIND = "webhooks.records"
 QUEUE = "webhook-records"
@@ -120,13 +120,12 @@ class RecordMessages:
         database: Database,
         jobs: Jobs,
         sender: Sender,
-        queries: Queries,
         settle: Settle,
         switch_off: Callable[[Tx, str, str], Awaitable[None]],
         clock: Clock,
         ids: Ids,
     ):
-        self._database, self._jobs, self._sender, self._sql = database, jobs, sender, queries
+        self._database, self._jobs, self._sender = database, jobs, sender
         self._settle, self._switch_off = settle, switch_off
         self._clock, self._ids = clock, ids
         jobs.register(KIND, Outbox, self._deliver, deadline=HOLD / 1000 - 60)
@@ -138,7 +137,7 @@ class RecordMessages:
         endpoint's job.
         """
         rows: list[tuple[Any, ...]] = []
-        for row in await tx.fetch(self._sql["wishes"]):
+        for row in await tx.fetch(QUERIES["wishes"]):
             wish = _wish(row)
             wanted = [change for change in changes if wish.wants(change)]
             rows.extend(self._row(wish, change, now) for change in wanted)
@@ -146,7 +145,7 @@ class RecordMessages:
                 await self.wake(tx, wish.endpoint)
         for start in range(0, len(rows), AT_ONE_GO):
             some = rows[start : start + AT_ONE_GO]
-            await tx.execute(self._sql["add_records"], msgspec.json.encode(some).decode())
+            await tx.execute(QUERIES["add_records"], msgspec.json.encode(some).decode())
         return bool(rows)
 
     async def wake(self, tx: Tx, endpoint: str, at: int | None = None) -> None:
@@ -155,12 +154,12 @@ class RecordMessages:
 
     async def bury(self, tx: Tx, endpoint: str, why: str) -> None:
         """All that waits for an endpoint is dead."""
-        await tx.execute(self._sql["bury_records"], endpoint, self._clock.now(), why)
+        await tx.execute(QUERIES["bury_records"], endpoint, self._clock.now(), why)
 
     async def revive(self, tx: Tx, endpoint: str) -> int:
         """Let the endpoint's dead messages wait again, before all that came later; how many."""
-        await tx.execute(self._sql["hurry"], endpoint)
-        found = await tx.fetch(self._sql["revive_records"], endpoint)
+        await tx.execute(QUERIES["hurry"], endpoint)
+        found = await tx.fetch(QUERIES["revive_records"], endpoint)
         await self.wake(tx, endpoint)
         return len(found)
 
@@ -169,9 +168,9 @@ class RecordMessages:
 
         It has one anyway, unless that failed so often that it is dead.
         """
-        await tx.execute(self._sql["sweep_dead"], self._clock.now() - DEAD_DAYS * 86_400_000)
-        await tx.execute(self._sql["sweep_records"])
-        for endpoint, retry_at in await tx.fetch(self._sql["owed"]):
+        await tx.execute(QUERIES["sweep_dead"], self._clock.now() - DEAD_DAYS * 86_400_000)
+        await tx.execute(QUERIES["sweep_records"])
+        for endpoint, retry_at in await tx.fetch(QUERIES["owed"]):
             await self.wake(tx, endpoint, max(int(retry_at), self._clock.now()))
 
     def _row(self, wish: Wish, change: RecordChange, now: int) -> tuple[Any, ...]:
@@ -213,28 +212,28 @@ class RecordMessages:
         the hold ends.
         """
         now = self._clock.now()
-        found = await tx.fetch(self._sql["hold"], endpoint, job, now, now + HOLD)
+        found = await tx.fetch(QUERIES["hold"], endpoint, job, now, now + HOLD)
         if not found:
             # It is off or gone. Who switches it on wakes it.
-            await tx.execute(self._sql["let_go"], endpoint, job)
+            await tx.execute(QUERIES["let_go"], endpoint, job)
             return []
         holder, until, retry_at = found[0]
         if holder != job:
             await self.wake(tx, endpoint, int(until) + 1)
             return []
-        again = await tx.fetch(self._sql["again"], endpoint, now, RETRIES)
-        rows = [*await tx.fetch(self._sql["fresh"], endpoint, WINDOW - len(again)), *again]
+        again = await tx.fetch(QUERIES["again"], endpoint, now, RETRIES)
+        rows = [*await tx.fetch(QUERIES["fresh"], endpoint, WINDOW - len(again)), *again]
         if rows and int(retry_at) <= now and not over:
             return [Waiting(*row) for row in rows]
-        await tx.execute(self._sql["let_go"], endpoint, job)
-        ((later,),) = await tx.fetch(self._sql["next_due"], endpoint, now)
+        await tx.execute(QUERIES["let_go"], endpoint, job)
+        ((later,),) = await tx.fetch(QUERIES["next_due"], endpoint, now)
         if rows or later is not None:
             await self.wake(tx, endpoint, max(int(retry_at), now if rows else int(later)))
         return []
 
     async def _later(self, tx: Tx, job: str, endpoint: str) -> None:
         """Let the endpoint go for a few seconds: nothing could be tried now."""
-        await tx.execute(self._sql["let_go"], endpoint, job)
+        await tx.execute(QUERIES["let_go"], endpoint, job)
         pause = self._ids.jitter(*AGAIN)
         await self.wake(tx, endpoint, self._clock.now() + int(pause * 1000))
 
@@ -282,36 +281,36 @@ class RecordMessages:
         # The endpoint's row first, as everywhere: who switches it off then waits, and nobody deadlocks.
         failing = False
         if arrived:
-            await tx.execute(self._sql["hurry"], endpoint)
+            await tx.execute(QUERIES["hurry"], endpoint)
         else:
             # A record fails for the first time once: so many records failed since something arrived.
             new = sum(one.attempt == 1 for one in tries)
-            for (count,) in await tx.fetch(self._sql["failing_again"], endpoint, new):
+            for (count,) in await tx.fetch(QUERIES["failing_again"], endpoint, new):
                 failing = int(count) >= AT_ONCE
                 if failing:
                     pause = backoff(int(count) // AT_ONCE, self._ids)
-                    await tx.execute(self._sql["pause"], endpoint, now + int(pause * 1000))
+                    await tx.execute(QUERIES["pause"], endpoint, now + int(pause * 1000))
         if arrived:
-            await tx.execute(self._sql["arrived"], endpoint, msgspec.json.encode(arrived).decode())
+            await tx.execute(QUERIES["arrived"], endpoint, msgspec.json.encode(arrived).decode())
         for one in tries:
             if one.failure:
                 due = now + int(backoff(one.attempt, self._ids) * 1000)
                 dead = now if one.attempt >= MAX_ATTEMPTS else None
-                await tx.execute(self._sql["failed"], endpoint, one.op, due, one.failure[:500], dead)
+                await tx.execute(QUERIES["failed"], endpoint, one.op, due, one.failure[:500], dead)
         if await self._settle(tx, endpoint, tries):
             await self._bound(tx, endpoint, failing)
 
     async def _bound(self, tx: Tx, endpoint: str, failing: bool) -> None:
         """Keep the outbox within its bounds. One statement while few wait."""
-        count = int((await tx.fetch(self._sql["count_waiting"], endpoint, MAX_BEHIND + 1))[0][0])
+        count = int((await tx.fetch(QUERIES["count_waiting"], endpoint, MAX_BEHIND + 1))[0][0])
         limit = MAX_WAITING if failing else MAX_BEHIND
         if count > limit:
             await self._switch_off(tx, endpoint, f"more than {limit} messages waited")
         elif count > MAX_WAITING:
-            stuck = await tx.fetch(self._sql["count_stuck"], endpoint)
+            stuck = await tx.fetch(QUERIES["count_stuck"], endpoint)
             if int(stuck[0][0]) > MAX_WAITING:
                 why = f"More than {MAX_WAITING} messages waited for records that fail."
-                await tx.execute(self._sql["bury_stuck"], endpoint, self._clock.now(), why)
+                await tx.execute(QUERIES["bury_stuck"], endpoint, self._clock.now(), why)
 
 
 def watched(wishes: Sequence[Row]) -> list[str]:

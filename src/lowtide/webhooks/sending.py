@@ -7,9 +7,11 @@ import msgspec
 from lowtide.egress import Egress
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import AddressRefused, OutsideFailed
-from lowtide.storage.db import Database, Queries
+from lowtide.storage.db import Database, load_queries
 from lowtide.storage.vault import Vault
 from lowtide.webhooks.signature import headers
+
+QUERIES = load_queries("lowtide.webhooks")
 
 PURPOSE = "webhook:{key}"
 DEADLINE = 15.0
@@ -38,8 +40,8 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
 class Sender:
     """Sends messages to endpoints."""
 
-    def __init__(self, database: Database, vault: Vault, egress: Egress, queries: Queries, clock: Clock):
-        self._database, self._vault, self._egress, self._sql = database, vault, egress, queries
+    def __init__(self, database: Database, vault: Vault, egress: Egress, clock: Clock):
+        self._database, self._vault, self._egress = database, vault, egress
         self._clock = clock
 
     async def send(
@@ -50,7 +52,7 @@ class Sender:
         ``DEADLINE`` seconds at most. It never raises for what the receiver does. Raises ``Unavailable``, and
         nothing was sent: ``Busy`` while too many requests are under way, or the database's.
         """
-        rows = await self._database.read(lambda tx: tx.fetch(self._sql["endpoint"], endpoint))
+        rows = await self._database.read(lambda tx: tx.fetch(QUERIES["endpoint"], endpoint))
         if not rows or not (rows[0][6] or off):
             return None
         now, data = self._clock.now(), body.encode()

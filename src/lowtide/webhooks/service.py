@@ -17,14 +17,12 @@ from lowtide.egress import Egress
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, Malformed, NotFound, OutsideFailed
 from lowtide.kernel.ids import Ids
-from lowtide.storage.db import Database, Row, Tx, load_queries
+from lowtide.storage.db import Database, Row, Tx
 from lowtide.storage.jobs import Job, Jobs
 from lowtide.storage.vault import Kept, Vault
 from lowtide.webhooks.records import EVENTS, RecordChange, RecordMessages, watched
-from lowtide.webhooks.sending import PURPOSE, Sender, Tried
+from lowtide.webhooks.sending import PURPOSE, QUERIES, Sender, Tried
 from lowtide.webhooks.signature import shown
-
-_SQL = load_queries("lowtide.webhooks")
 
 KIND = "webhooks.deliver"
 QUEUE = "webhooks"
@@ -136,9 +134,9 @@ class Webhooks:
         self._jobs, self._vault, self._egress, self._audit = jobs, vault, egress, audit
         self._clock, self._ids = clock, ids
         self._models, self.watch = frozenset(models), watch
-        self._sender = Sender(database, vault, egress, _SQL, clock)
+        self._sender = Sender(database, vault, egress, clock)
         self._records = RecordMessages(
-            database, jobs, self._sender, _SQL, self._settle, self._switch_off, clock, ids
+            database, jobs, self._sender, self._settle, self._switch_off, clock, ids
         )
         jobs.register(KIND, Message, self._deliver, deadline=30)
         jobs.every(3_600, SWEEP, self._sweep)
@@ -162,12 +160,12 @@ class Webhooks:
         """
         self._egress.check(url)
         self._check(events, models)
-        if len(await tx.fetch(_SQL["endpoints"])) >= MAX_ENDPOINTS:
+        if len(await tx.fetch(QUERIES["endpoints"])) >= MAX_ENDPOINTS:
             raise Conflict(f"There are {MAX_ENDPOINTS} endpoints already.", hint="Delete one first.")
         id, now, secret = self._ids.uuid(), self._clock.now(), self._secret()
         sealed = self._vault.seal(PURPOSE.replace("{key}", id), secret)
         texts = [msgspec.json.encode(list(part)).decode() for part in (events, models, spaces)]
-        await tx.execute(_SQL["add_endpoint"], id, url, texts[0], sealed, now, *texts[1:], int(data))
+        await tx.execute(QUERIES["add_endpoint"], id, url, texts[0], sealed, now, *texts[1:], int(data))
         await self._watch(tx)
         return await self.find(tx, id), shown(secret)
 
@@ -186,7 +184,7 @@ class Webhooks:
 
     async def _watch(self, tx: Tx) -> None:
         if self.watch is not None:
-            await self.watch(tx, watched(await tx.fetch(_SQL["wishes"])))
+            await self.watch(tx, watched(await tx.fetch(QUERIES["wishes"])))
 
     async def endpoints(self, tx: Tx) -> list[Endpoint]:
         """Every endpoint, the oldest first."""
@@ -201,7 +199,7 @@ class Webhooks:
         await self._row(tx, id)
         secret = self._secret()
         sealed = self._vault.seal(PURPOSE.replace("{key}", id), secret)
-        await tx.execute(_SQL["rotate"], id, sealed, self._clock.now() + BOTH * 1000)
+        await tx.execute(QUERIES["rotate"], id, sealed, self._clock.now() + BOTH * 1000)
         return shown(secret)
 
     async def enable(self, tx: Tx, id: str, on: bool) -> None:
@@ -210,7 +208,7 @@ class Webhooks:
         Call the jobs' ``wake`` after the commit. Raises ``NotFound``.
         """
         await self._row(tx, id)
-        await tx.execute(_SQL["enable"], id, int(on), "" if on else "by an admin")
+        await tx.execute(QUERIES["enable"], id, int(on), "" if on else "by an admin")
         # First: a group that still tells of it has then written its messages.
         await self._watch(tx)
         if on:
@@ -222,15 +220,15 @@ class Webhooks:
     async def delete(self, tx: Tx, id: str) -> None:
         """Forget an endpoint and its tries. Raises ``NotFound``."""
         await self._row(tx, id)
-        await tx.execute(_SQL["delete"], id)
-        await tx.execute(_SQL["delete_tries"], id)
+        await tx.execute(QUERIES["delete"], id)
+        await tx.execute(QUERIES["delete_tries"], id)
         await self._watch(tx)
-        await tx.execute(_SQL["delete_records"], id)
+        await tx.execute(QUERIES["delete_records"], id)
 
     async def tries(self, tx: Tx, id: str) -> list[Try]:
         """The last tries, the latest first. Raises ``NotFound``."""
         await self._row(tx, id)
-        return [Try(*row) for row in await tx.fetch(_SQL["tries"], id, MAX_LOGGED)]
+        return [Try(*row) for row in await tx.fetch(QUERIES["tries"], id, MAX_LOGGED)]
 
     # -- messages --------------------------------------------------------------------------------------
 
@@ -238,7 +236,7 @@ class Webhooks:
         """Enqueue a message of each entry for each endpoint that wants it, in the entries' transaction. Two
         statements, however many there are.
         """
-        enabled = [(id, msgspec.json.decode(events)) for id, events in await tx.fetch(_SQL["enabled"])]
+        enabled = [(id, msgspec.json.decode(events)) for id, events in await tx.fetch(QUERIES["enabled"])]
         messages: list[Message] = []
         for entry in entries:
             wanting = [id for id, events in enabled if any(_wants(one, entry.action) for one in events)]
@@ -312,8 +310,8 @@ class Webhooks:
         for one in tries[-MAX_LOGGED:]:
             about = (one.message, one.event, one.attempt)
             rows.append((self._ids.uuid(), id, *about, one.status, one.failure[:500], one.took, one.at))
-        await tx.execute_many(_SQL["add_try"], rows)
-        await tx.execute(_SQL["trim_tries"], id, MAX_LOGGED)
+        await tx.execute_many(QUERIES["add_try"], rows)
+        await tx.execute(QUERIES["trim_tries"], id, MAX_LOGGED)
 
     async def _settle(self, tx: Tx, id: str, tries: Sequence[Tried]) -> bool:
         """Write tries down, and what they say of the endpoint; whether it is still on."""
@@ -327,17 +325,17 @@ class Webhooks:
             await self._switch_off(tx, id, "it answered 410 Gone")
             return False
         if len(failed) < len(tries):
-            await tx.execute(_SQL["well"], id)
+            await tx.execute(QUERIES["well"], id)
             return True
         since = _endpoint(await self._row(tx, id)).failing_since
         if since is not None and now - since > DISABLE_AFTER * 1000:
             await self._switch_off(tx, id, "nothing arrived for five days")
             return False
-        await tx.execute(_SQL["failing"], id, tries[0].at)
+        await tx.execute(QUERIES["failing"], id, tries[0].at)
         return True
 
     async def _switch_off(self, tx: Tx, id: str, why: str) -> None:
-        if not await tx.fetch(_SQL["switch_off"], id, why):
+        if not await tx.fetch(QUERIES["switch_off"], id, why):
             return
         await self._watch(tx)
         await self._records.bury(tx, id, f"The endpoint was switched off: {why}.")
@@ -350,7 +348,7 @@ class Webhooks:
         async def sweep(tx: Tx) -> None:
             await self._records.sweep(tx)
             # Of a try that ended after its endpoint was deleted.
-            await tx.execute(_SQL["sweep_tries"])
+            await tx.execute(QUERIES["sweep_tries"])
 
         await self.database.write(sweep)
 
@@ -358,7 +356,7 @@ class Webhooks:
         return msgspec.json.encode({"type": event, "timestamp": self._clock.now(), "data": data}).decode()
 
     async def _row(self, tx: Tx, id: str) -> Row:
-        rows = await tx.fetch(_SQL["endpoint"], id)
+        rows = await tx.fetch(QUERIES["endpoint"], id)
         if not rows:
             raise NotFound("There is no such webhook.")
         return rows[0]
@@ -372,11 +370,11 @@ async def listed(tx: Tx) -> list[Endpoint]:
 
     Two statements, and one for each endpoint for which anything waits or is dead.
     """
-    counts = {(id, dead): count for id, dead, count in await tx.fetch(_SQL["counts"])}
+    counts = {(id, dead): count for id, dead, count in await tx.fetch(QUERIES["counts"])}
     found = []
-    for one in [_endpoint(row) for row in await tx.fetch(_SQL["endpoints"])]:
+    for one in [_endpoint(row) for row in await tx.fetch(QUERIES["endpoints"])]:
         waiting, given_up = counts.get((one.id, 0), 0), counts.get((one.id, 1), 0)
-        rows = await tx.fetch(_SQL["troubles"], one.id, MAX_TROUBLES) if waiting or given_up else []
+        rows = await tx.fetch(QUERIES["troubles"], one.id, MAX_TROUBLES) if waiting or given_up else []
         troubles = [
             Trouble(record, event, attempt, error, bool(dead)) for record, event, attempt, error, dead in rows
         ]

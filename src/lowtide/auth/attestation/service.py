@@ -26,7 +26,7 @@ from lowtide.kernel.http import Request, Route
 from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Database, Tx, load_queries
 
-_QUERIES = load_queries("lowtide.auth.attestation")
+QUERIES = load_queries("lowtide.auth.attestation")
 log = logging.getLogger("lowtide.auth")
 
 Policy = Literal["off", "monitor", "enforce"]
@@ -85,7 +85,7 @@ class Attestation:
 
         async def work(tx: Tx) -> None:
             row = (key.key_id, key.public_key, key.app, key.environment, 0, self._clock.now())
-            if not await tx.fetch(_QUERIES["add_key"], *row):
+            if not await tx.fetch(QUERIES["add_key"], *row):
                 raise InvalidGrant("This key was attested before.", hint="Send an assertion of it.")
 
         return await self._keep(who, opened, "apple", work)
@@ -93,7 +93,7 @@ class Attestation:
     async def assert_apple(self, who: Principal, challenge: str, key_id: str, statement: str) -> int:
         """The same by an assertion of a key that is kept. Raises ``InvalidGrant``."""
         opened = self._open(who, challenge)
-        rows = await self._database.read(lambda tx: tx.fetch(_QUERIES["find_key"], apple.same_id(key_id)))
+        rows = await self._database.read(lambda tx: tx.fetch(QUERIES["find_key"], apple.same_id(key_id)))
         if not rows:
             raise InvalidGrant("This server does not know the key.", hint="Make a new one, and attest it.")
         id, public_key, app, environment, counter = rows[0]
@@ -103,7 +103,7 @@ class Attestation:
         told = await asyncio.to_thread(apple.check_assertion, statement, challenge=challenge, key=key)
 
         async def work(tx: Tx) -> None:
-            if not await tx.fetch(_QUERIES["use_key"], id, told):
+            if not await tx.fetch(QUERIES["use_key"], id, told):
                 raise InvalidGrant("The assertion is a repeat.")
 
         return await self._keep(who, opened, "apple", work)
@@ -133,7 +133,7 @@ class Attestation:
         now, moment = self._clock.now(), self._clock.monotonic()
         seen = self._seen.get(who.session)
         if seen is None or (seen[0] <= now and moment - seen[1] > AGAIN):
-            rows = await self._database.read(lambda tx: tx.fetch(_QUERIES["until"], who.session))
+            rows = await self._database.read(lambda tx: tx.fetch(QUERIES["until"], who.session))
             seen = self._remember(who.session, rows[0][0] if rows else 0)
         return seen[0] > now
 
@@ -164,8 +164,8 @@ class Attestation:
         async def write(tx: Tx) -> None:
             await self._challenges.use(tx, opened)
             await work(tx)
-            await tx.execute(_QUERIES["forget_over"], self._clock.now())
-            await tx.execute(_QUERIES["attest_session"], who.session, platform, until)
+            await tx.execute(QUERIES["forget_over"], self._clock.now())
+            await tx.execute(QUERIES["attest_session"], who.session, platform, until)
 
         await self._database.write(write)
         self._remember(who.session, until)

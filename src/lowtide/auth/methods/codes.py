@@ -32,7 +32,7 @@ from lowtide.storage.jobs import Jobs
 from lowtide.storage.purge import purge
 from lowtide.storage.rates import SharedRates
 
-_QUERIES = load_queries("lowtide.auth.methods")
+QUERIES = load_queries("lowtide.auth.methods")
 
 DIGITS = 8
 GOOD_FOR = 600
@@ -155,7 +155,7 @@ class Codes:
                 if not decision.allowed:
                     return decision.retry_after
             await tx.execute(
-                _QUERIES["add_flow"],
+                QUERIES["add_flow"],
                 _digest(flow_id),
                 channel,
                 address,
@@ -192,21 +192,21 @@ class Codes:
 
         async def work(tx: Tx) -> tuple[Verdict, int, Proved | None]:
             if mac is None:
-                rows = await tx.fetch(_QUERIES["take_confirmed"], digest, now)
+                rows = await tx.fetch(QUERIES["take_confirmed"], digest, now)
                 if not rows:
-                    waits = await tx.fetch(_QUERIES["find_flow"], digest, now)
+                    waits = await tx.fetch(QUERIES["find_flow"], digest, now)
                     return ("pending" if waits else "gone"), 0, None
                 return "right", 0, Proved(channel=rows[0][0], address=rows[0][1])
-            rows = await tx.fetch(_QUERIES["try_code"], digest, now, MAX_TRIES)
+            rows = await tx.fetch(QUERIES["try_code"], digest, now, MAX_TRIES)
             if not rows:
                 return "gone", 0, None
             channel, address, expected, tries = rows[0]
             if hmac.compare_digest(expected, mac):
-                await tx.execute(_QUERIES["end_flow"], digest, now)
+                await tx.execute(QUERIES["end_flow"], digest, now)
                 return "right", 0, Proved(channel=channel, address=address)
             if tries < MAX_TRIES:
                 return "wrong", MAX_TRIES - tries, None
-            await tx.execute(_QUERIES["end_flow"], digest, now)
+            await tx.execute(QUERIES["end_flow"], digest, now)
             owner = await self._owner(tx, channel, address)
             await self._audit.write(
                 tx,
@@ -237,7 +237,7 @@ class Codes:
         Raises what ``finish`` would for one that is over, or waits.
         """
         digest, now = _digest(flow_id), self._clock.now()
-        rows = await self._database.read(lambda tx: tx.fetch(_QUERIES["find_flow"], digest, now))
+        rows = await self._database.read(lambda tx: tx.fetch(QUERIES["find_flow"], digest, now))
         if not rows:
             raise InvalidGrant("The code has expired or was used, or tried too often.", tries_left=0)
         if code is None and rows[0][0] is None:
@@ -247,7 +247,7 @@ class Codes:
     async def look(self, link: str) -> Asked | None:
         """What to show to whoever opened the link; None for one that is used, expired or none."""
         rows = await self._database.read(
-            lambda tx: tx.fetch(_QUERIES["find_link"], _digest(link), self._clock.now())
+            lambda tx: tx.fetch(QUERIES["find_link"], _digest(link), self._clock.now())
         )
         if not rows:
             return None
@@ -259,9 +259,9 @@ class Codes:
 
         async def work(tx: Tx) -> bool:
             now = self._clock.now()
-            if await tx.fetch(_QUERIES["confirm_link"], _digest(link), number, now):
+            if await tx.fetch(QUERIES["confirm_link"], _digest(link), number, now):
                 return True
-            await tx.execute(_QUERIES["end_link"], _digest(link), now)
+            await tx.execute(QUERIES["end_link"], _digest(link), now)
             return False
 
         return await self._database.write(work)
@@ -280,7 +280,7 @@ class Codes:
         return "" if user is None else await self._known.place(tx, user.id, installation=installation)
 
     async def _purge(self) -> None:
-        await purge(self._database, _QUERIES["purge_flows"], self._clock.now())
+        await purge(self._database, QUERIES["purge_flows"], self._clock.now())
 
 
 def _digest(secret: str) -> str:

@@ -13,7 +13,7 @@ from lowtide.auth.methods.networks import network
 from lowtide.auth.model import DeviceFacts
 from lowtide.storage.db import Tx, load_queries
 
-_QUERIES = load_queries("lowtide.auth", "sessions.sql")
+QUERIES = load_queries("lowtide.auth", "sessions.sql")
 
 LOOKED_AT = 200
 """Sessions of a user that are looked at, the latest."""
@@ -37,7 +37,7 @@ class KnownDevices:
             return ""
         where = network(ip) if ip else ""
         found = ""
-        for device, seen_at in await tx.fetch(_QUERIES["known_devices"], user, LOOKED_AT):
+        for device, seen_at in await tx.fetch(QUERIES["known_devices"], user, LOOKED_AT):
             if installation and _decode(device).installation == installation:
                 return f"device {installation}"
             if where and seen_at and network(seen_at) == where:

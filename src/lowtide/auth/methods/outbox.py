@@ -15,7 +15,7 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.http import Request, Response, Route
 from lowtide.storage.db import Database, Tx, load_queries
 
-_QUERIES = load_queries("lowtide.auth.methods")
+QUERIES = load_queries("lowtide.auth.methods")
 _LOG = logging.getLogger("lowtide.outbox")
 _LINK = re.compile(r"https?://[^\s<>\"']+")
 
@@ -53,7 +53,7 @@ class Outbox:
 
         async def work(tx: Tx) -> None:
             await tx.execute(
-                _QUERIES["add_sent"],
+                QUERIES["add_sent"],
                 number,
                 message.channel,
                 message.to,
@@ -61,7 +61,7 @@ class Outbox:
                 message.text,
                 now,
             )
-            await tx.execute(_QUERIES["trim_sent"], MAX_SENT)
+            await tx.execute(QUERIES["trim_sent"], MAX_SENT)
 
         await self._database.write(work)
         what = "mail" if message.channel == "mail" else "text message"
@@ -73,7 +73,7 @@ async def read_sent(tx: Tx) -> Sents:
     return Sents(
         [
             Sent(channel=channel, to=to, subject=subject, text=text, sent_at=at)
-            for channel, to, subject, text, at in await tx.fetch(_QUERIES["read_sent"], MAX_SENT)
+            for channel, to, subject, text, at in await tx.fetch(QUERIES["read_sent"], MAX_SENT)
         ]
     )
 

@@ -25,7 +25,7 @@ from lowtide.kernel.errors import InvalidGrant, Malformed, PasswordRefused
 from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Database, Tx, load_queries
 
-_QUERIES = load_queries("lowtide.auth.methods")
+QUERIES = load_queries("lowtide.auth.methods")
 
 MIN_ALONE = 15
 """Characters of a password that is the only factor."""
@@ -90,7 +90,7 @@ class Passwords:
             user = await self._users.by_email(tx, email)
             if user is None or not user.email_verified:
                 return None, None
-            rows = await tx.fetch(_QUERIES["password"], user.id)
+            rows = await tx.fetch(QUERIES["password"], user.id)
             return user, str(rows[0][0]) if rows else None
 
         user, kept = await self._database.read(work)
@@ -109,7 +109,7 @@ class Passwords:
         self._hasher.check()
         given = normalised(password)
         await self._tries.take("password", who.user, ip, session=who.session)
-        rows = await self._database.read(lambda tx: tx.fetch(_QUERIES["password"], who.user))
+        rows = await self._database.read(lambda tx: tx.fetch(QUERIES["password"], who.user))
         if not await self._hasher.verify(str(rows[0][0]) if rows else None, given):
             await self._failed(who.user, request, ip, "")
             raise InvalidGrant("The present password is wrong.")
@@ -162,7 +162,7 @@ class Passwords:
             if who is not None:
                 await self._sessions.check(tx, who)
             found = await self._users.get(tx, user)
-            await tx.execute(_QUERIES["set_password"], user, kept, int(short), now)
+            await tx.execute(QUERIES["set_password"], user, kept, int(short), now)
             ended = await self._sessions.revoke_all(tx, user, "user", but=session)
             await self._audit.write(
                 tx,
@@ -186,11 +186,11 @@ class Passwords:
 
     async def has(self, tx: Tx, user: str) -> bool:
         """Has ``user`` a password?"""
-        return bool(await tx.fetch(_QUERIES["password"], user))
+        return bool(await tx.fetch(QUERIES["password"], user))
 
     async def has_short(self, tx: Tx, user: str) -> bool:
         """Has ``user`` a password that may not stand alone?"""
-        rows = await tx.fetch(_QUERIES["password"], user)
+        rows = await tx.fetch(QUERIES["password"], user)
         return bool(rows and rows[0][1])
 
     async def factors(self, tx: Tx, user: str) -> tuple[str, ...]:
@@ -199,11 +199,11 @@ class Passwords:
 
     async def forget(self, tx: Tx, user: str) -> None:
         """Delete the password of ``user``."""
-        await tx.execute(_QUERIES["delete_password"], user)
+        await tx.execute(QUERIES["delete_password"], user)
 
     async def _renew(self, user: str, kept: str, given: str) -> None:
         again = await self._hasher.hash(given)
-        await self._database.write(lambda tx: tx.execute(_QUERIES["rehash_password"], user, kept, again))
+        await self._database.write(lambda tx: tx.execute(QUERIES["rehash_password"], user, kept, again))
 
     async def _failed(self, user: str, request: str, ip: str, email: str) -> None:
         # An address that is nobody's here may be a stranger's, or a password in the wrong field.

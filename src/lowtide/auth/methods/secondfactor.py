@@ -30,7 +30,7 @@ from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Database, Tx, load_queries
 from lowtide.storage.vault import Kept, Vault
 
-_QUERIES = load_queries("lowtide.auth.methods")
+QUERIES = load_queries("lowtide.auth.methods")
 
 PURPOSE = "auth.totp:{}"
 SEALED = (Kept("totp", "user_id", "secret", PURPOSE.format("{key}")),)
@@ -121,16 +121,16 @@ class SecondFactors:
 
     async def kept(self, tx: Tx, user: str) -> SecondFactorKept:
         """What ``user`` has set up; an authenticator that is not confirmed is none."""
-        rows = await tx.fetch(_QUERIES["totp"], user)
+        rows = await tx.fetch(QUERIES["totp"], user)
         if not rows or rows[0][1] is None:
             return SecondFactorKept(totp=False, recovery_codes=0)
-        left = await tx.fetch(_QUERIES["count_recovery"], user)
+        left = await tx.fetch(QUERIES["count_recovery"], user)
         return SecondFactorKept(totp=True, recovery_codes=int(left[0][0]))
 
     async def forget(self, tx: Tx, user: str) -> None:
         """Delete everything that is kept for ``user``."""
-        await tx.execute(_QUERIES["delete_totp"], user)
-        await tx.execute(_QUERIES["delete_recovery"], user)
+        await tx.execute(QUERIES["delete_totp"], user)
+        await tx.execute(QUERIES["delete_recovery"], user)
 
     async def enrol(self, who: Principal) -> Enrolment:
         """A new secret for an authenticator app; ``confirm`` puts it into force. Raises ``Conflict``."""
@@ -140,7 +140,7 @@ class SecondFactors:
 
         async def work(tx: Tx) -> User:
             await self._sessions.check(tx, who)
-            if not await tx.fetch(_QUERIES["start_totp"], who.user, sealed, now):
+            if not await tx.fetch(QUERIES["start_totp"], who.user, sealed, now):
                 raise Conflict("A second factor is set up already.", hint="Take it away first.")
             return await self._users.get(tx, who.user)
 
@@ -161,11 +161,11 @@ class SecondFactors:
 
         async def work(tx: Tx) -> bool:
             await self._sessions.check(tx, who)
-            rows = await tx.fetch(_QUERIES["totp"], who.user)
+            rows = await tx.fetch(QUERIES["totp"], who.user)
             if not rows or rows[0][1] is not None:
                 raise Conflict("There is no second factor to confirm.", hint="Begin by setting one up.")
             step = self._step(who.user, rows[0][0], code)
-            if step is None or not await tx.fetch(_QUERIES["confirm_totp"], who.user, now, step, rows[0][0]):
+            if step is None or not await tx.fetch(QUERIES["confirm_totp"], who.user, now, step, rows[0][0]):
                 return False
             await self._replace(tx, who.user, codes)
             await self._write(tx, "second_factor.add", who, request)
@@ -222,15 +222,15 @@ class SecondFactors:
         guessed = len(bare) == DIGITS
 
         async def work(tx: Tx) -> str | None:
-            rows = await tx.fetch(_QUERIES["totp"], user)
+            rows = await tx.fetch(QUERIES["totp"], user)
             if not rows or rows[0][1] is None:
                 return None
             if guessed:
                 await self._tries.check(tx, "totp", user, place)
             step = self._step(user, rows[0][0], bare)
-            if step is not None and await tx.fetch(_QUERIES["use_totp"], user, step):
+            if step is not None and await tx.fetch(QUERIES["use_totp"], user, step):
                 return "totp"
-            used = await tx.fetch(_QUERIES["use_recovery"], user, _digest(user, bare))
+            used = await tx.fetch(QUERIES["use_recovery"], user, _digest(user, bare))
             what = "used_recovery_code" if used else "wrong"
             entry = Entry(
                 action=f"second_factor.{what}",
@@ -287,8 +287,8 @@ class SecondFactors:
         ]
 
     async def _replace(self, tx: Tx, user: str, codes: Sequence[str]) -> None:
-        await tx.execute(_QUERIES["delete_recovery"], user)
-        await tx.execute_many(_QUERIES["add_recovery"], [(user, _digest(user, text)) for text in codes])
+        await tx.execute(QUERIES["delete_recovery"], user)
+        await tx.execute_many(QUERIES["add_recovery"], [(user, _digest(user, text)) for text in codes])
 
     async def _write(self, tx: Tx, action: str, who: Principal, request: str) -> None:
         actor = f"user:{who.user}"

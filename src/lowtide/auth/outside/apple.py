@@ -39,7 +39,7 @@ from lowtide.storage.jobs import Job, Jobs
 from lowtide.storage.vault import Kept, Vault
 
 log = logging.getLogger("lowtide.auth")
-_QUERIES = load_queries("lowtide.auth.outside")
+QUERIES = load_queries("lowtide.auth.outside")
 
 APPLE = "https://appleid.apple.com"
 EXCHANGE, REVOKE, SWEEP = "apple.exchange", "apple.revoke", "apple.sweep"
@@ -160,7 +160,7 @@ class Apple:
 
         The user's identities must still be there.
         """
-        for (subject,) in await tx.fetch(_QUERIES["apple_subjects"], user):
+        for (subject,) in await tx.fetch(QUERIES["apple_subjects"], user):
             await self._end(tx, subject, revoke=True)
 
     async def hear(self, issuer: Issuer, id_tokens: IdTokens, payload: str) -> None:
@@ -231,7 +231,7 @@ class Apple:
 
         async def work(tx: Tx) -> None:
             await tx.execute(
-                _QUERIES["keep_grant"], key, code.subject, code.client_id, sealed, self._clock.now()
+                QUERIES["keep_grant"], key, code.subject, code.client_id, sealed, self._clock.now()
             )
 
         await self._database.write(work)
@@ -244,7 +244,7 @@ class Apple:
     async def _sweep(self) -> None:
         """Revoke what Apple granted for users who are not here: an exchange may end after their deletion."""
         before = self._clock.now() - ORPHANED * 1000
-        found = await self._database.read(lambda tx: tx.fetch(_QUERIES["orphaned_grants"], before, SWEPT))
+        found = await self._database.read(lambda tx: tx.fetch(QUERIES["orphaned_grants"], before, SWEPT))
         for (subject,) in found:
 
             async def work(tx: Tx, subject: str = subject) -> None:
@@ -254,12 +254,12 @@ class Apple:
             await self._database.write(work)
 
     async def _end(self, tx: Tx, subject: str, *, revoke: bool) -> None:
-        for id, client_id, sealed in await tx.fetch(_QUERIES["grants_of"], subject):
+        for id, client_id, sealed in await tx.fetch(QUERIES["grants_of"], subject):
             if revoke and self._credentials is not None:
                 token = self._vault.open(PURPOSE.format(id), sealed)
                 payload = Granted(client_id=client_id, sealed=self._vault.seal(REVOKE, token))
                 await self._jobs.enqueue(tx, REVOKE, payload)
-        await tx.execute(_QUERIES["delete_grants"], subject)
+        await tx.execute(QUERIES["delete_grants"], subject)
 
     async def _ask(self, path: str, client_id: str, form: Mapping[str, str]) -> Mapping[str, Any] | None:
         """Apple's answer; None when it said no for good, which the log tells. Raises for what may pass."""

@@ -37,7 +37,7 @@ from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Database, Tx, load_queries
 
-_QUERIES = load_queries("lowtide.auth.passkeys")
+QUERIES = load_queries("lowtide.auth.passkeys")
 
 MAX_PASSKEYS = 32
 """Passkeys of one user."""
@@ -206,9 +206,9 @@ class Passkeys:
             await self._sessions.check(tx, who)
             user = await self._users.get(tx, who.user)
             await self._challenges.use(tx, challenge)
-            if len(await tx.fetch(_QUERIES["passkeys_of"], who.user)) >= MAX_PASSKEYS:
+            if len(await tx.fetch(QUERIES["passkeys_of"], who.user)) >= MAX_PASSKEYS:
                 raise Conflict(f"A user has at most {MAX_PASSKEYS} passkeys.")
-            if not await tx.fetch(_QUERIES["add_passkey"], *_row(passkey, made, user_handle(who.user))):
+            if not await tx.fetch(QUERIES["add_passkey"], *_row(passkey, made, user_handle(who.user))):
                 raise Conflict("This passkey is kept already.", hint="Sign in with it, or make another.")
             await self._users.link(tx, user.id, proof)
             if user.anonymous:
@@ -284,7 +284,7 @@ class Passkeys:
         """Call the passkey ``name``. Raises ``NotFound`` for one that is not the user's."""
 
         async def work(tx: Tx) -> None:
-            if not await tx.fetch(_QUERIES["rename_passkey"], id, who.user, name):
+            if not await tx.fetch(QUERIES["rename_passkey"], id, who.user, name):
                 raise NotFound("The user has no such passkey.")
             await self._audit.write(tx, _entry("passkey.rename", who, id, request, after={"name": name}))
 
@@ -318,21 +318,21 @@ class Passkeys:
         if not any((way.provider, way.subject) == ("passkey", id) for way in ways):
             raise NotFound("The user has no such passkey.")
         await self._users.unlink(tx, user, "passkey", id)
-        await tx.execute(_QUERIES["forget_passkey"], id)
+        await tx.execute(QUERIES["forget_passkey"], id)
 
     async def kept(self, tx: Tx, user: str) -> Sequence[Passkey]:
         """The user's passkeys, the oldest first, as the transaction sees them."""
-        return [_kept(row).shown for row in await tx.fetch(_QUERIES["passkeys_of"], user)]
+        return [_kept(row).shown for row in await tx.fetch(QUERIES["passkeys_of"], user)]
 
     # -- what accounts ask of every method ---------------------------------------------------------
 
     async def factors(self, tx: Tx, user: str) -> tuple[str, ...]:
         """``("passkey",)`` for a user who has one."""
-        return ("passkey",) if await tx.fetch(_QUERIES["has_passkey"], user) else ()
+        return ("passkey",) if await tx.fetch(QUERIES["has_passkey"], user) else ()
 
     async def forget(self, tx: Tx, user: str) -> None:
         """Delete the user's passkeys; their identities are the caller's to delete."""
-        await tx.execute(_QUERIES["forget_passkeys"], user)
+        await tx.execute(QUERIES["forget_passkeys"], user)
 
     def _check_recent(self, who: Principal) -> None:
         # Whoever copied a token must not turn it into a way in that lasts.
@@ -350,13 +350,13 @@ class Passkeys:
 
     async def _of(self, user: str) -> Sequence[Kept]:
         async def work(tx: Tx) -> Sequence[Any]:
-            return await tx.fetch(_QUERIES["passkeys_of"], user)
+            return await tx.fetch(QUERIES["passkeys_of"], user)
 
         return [_kept(row) for row in await self._database.read(work)]
 
     async def _find(self, credential_id: str) -> Kept | None:
         async def work(tx: Tx) -> Sequence[Any]:
-            return await tx.fetch(_QUERIES["find_passkey"], credential_id)
+            return await tx.fetch(QUERIES["find_passkey"], credential_id)
 
         rows = await self._database.read(work)
         return _kept(rows[0]) if rows else None
@@ -366,7 +366,7 @@ class Passkeys:
             await self._challenges.use(tx, challenge)
             return bool(
                 await tx.fetch(
-                    _QUERIES["use_passkey"], kept.shown.id, counter, int(backed_up), self._clock.now()
+                    QUERIES["use_passkey"], kept.shown.id, counter, int(backed_up), self._clock.now()
                 )
             )
 

@@ -121,7 +121,7 @@ class Select:
 
 
 class Queries:
-    """The statements of one component, by name: ``queries["insert_job"]``."""
+    """The statements of one component, by name: ``QUERIES["insert_job"]``."""
 
     def __init__(self, queries: dict[str, Query]):
         self._queries = queries

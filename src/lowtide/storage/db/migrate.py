@@ -19,7 +19,7 @@ from lowtide.kernel.errors import DeclarationError, MigrationChanged, NewerDatab
 from lowtide.kernel.files import folder_of
 from lowtide.storage.db import Database, Dialect, Tx, load_queries
 
-_QUERIES = load_queries("lowtide.storage.db", "migrate.sql")
+QUERIES = load_queries("lowtide.storage.db", "migrate.sql")
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)(\.postgres)?\.sql")
 
 
@@ -73,7 +73,7 @@ async def status(db: Database, components: Sequence[Component]) -> list[State]:
 
 async def is_empty(db: Database) -> bool:
     """Was nothing ever migrated here?"""
-    return not await db.read(lambda tx: tx.fetch(_QUERIES["has_migrations"]))
+    return not await db.read(lambda tx: tx.fetch(QUERIES["has_migrations"]))
 
 
 def load(components: Sequence[Component], dialect: Dialect) -> list[Migration]:
@@ -115,20 +115,20 @@ Applied = dict[tuple[str, int], tuple[str, int]]
 
 async def _create(tx: Tx) -> None:
     await _lock(tx)
-    await tx.execute(_QUERIES["create_migration"])
+    await tx.execute(QUERIES["create_migration"])
 
 
 async def _lock(tx: Tx) -> None:
     # One node at a time; on SQLite the writer is alone anyway. A script has no deadline: the other
     # node's migration may take long.
     if tx.dialect == "postgres":
-        await tx.script(_QUERIES["lock_migrations"].postgres)
+        await tx.script(QUERIES["lock_migrations"].postgres)
 
 
 async def _applied(tx: Tx) -> Applied:
-    if not await tx.fetch(_QUERIES["has_migrations"]):
+    if not await tx.fetch(QUERIES["has_migrations"]):
         return {}
-    rows = await tx.fetch(_QUERIES["applied_migrations"])
+    rows = await tx.fetch(QUERIES["applied_migrations"])
     return {(component, number): (digest, at) for component, number, digest, at in rows}
 
 
@@ -165,7 +165,7 @@ async def _apply(db: Database, migration: Migration, clock: Clock) -> State | No
             return None
         now = clock.now()
         await tx.script(migration.sql)
-        await tx.execute(_QUERIES["add_migration"], *at, migration.name, migration.digest, now)
+        await tx.execute(QUERIES["add_migration"], *at, migration.name, migration.digest, now)
         return State(*at, migration.name, now)
 
     return await db.write(work)

@@ -13,8 +13,8 @@ from lowtide.storage.jobs.model import Count, Job, Status
 Held = tuple[str, int]
 """A job's id and the fence that its lease was given."""
 
-_SQL = load_queries("lowtide.storage.jobs")
-FORGET_ENDED = _SQL["purge"]
+QUERIES = load_queries("lowtide.storage.jobs")
+FORGET_ENDED = QUERIES["purge"]
 """Of a status, before a time; for ``storage.purge``."""
 _STATUSES = get_args(Status)
 
@@ -28,17 +28,17 @@ async def insert(tx: Tx, job: Job) -> str:
     becomes due then.
     """
     if job.key is not None:
-        found = await tx.fetch(_SQL["absorb"], job.kind, job.key, job.due_at)
+        found = await tx.fetch(QUERIES["absorb"], job.kind, job.key, job.due_at)
         if found:
             return str(found[0][0])
-    rows = await tx.fetch(_SQL["insert"], *_new(job))
+    rows = await tx.fetch(QUERIES["insert"], *_new(job))
     return str(rows[0][0])
 
 
 async def insert_all(tx: Tx, jobs: Sequence[Job]) -> None:
     """Keep new jobs without keys, in one statement."""
     if jobs:
-        await tx.execute_many(_SQL["insert"], [_new(job) for job in jobs])
+        await tx.execute_many(QUERIES["insert"], [_new(job) for job in jobs])
 
 
 def _new(job: Job) -> tuple[str | int | None, ...]:
@@ -56,7 +56,7 @@ def _new(job: Job) -> tuple[str | int | None, ...]:
 
 async def next_due(tx: Tx, queue: str, kinds: Sequence[str]) -> int | None:
     """When the next job of ``queue`` is or was due. One look at an index."""
-    rows = await tx.fetch(_SQL["next_due"], queue, _json(kinds))
+    rows = await tx.fetch(QUERIES["next_due"], queue, _json(kinds))
     return int(rows[0][0]) if rows else None
 
 
@@ -68,7 +68,7 @@ async def claim(
     Jobs that another claim has locked are passed over. A job whose lease ran out in its last
     attempt is not run again but becomes dead.
     """
-    rows = await tx.fetch(_SQL["pick"], queue, now, _json(kinds), limit)
+    rows = await tx.fetch(QUERIES["pick"], queue, now, _json(kinds), limit)
     taken, leases = [], []
     for found in map(_job, rows):
         job = msgspec.structs.replace(
@@ -85,7 +85,7 @@ async def claim(
         taken.append(job)
         leases.append((job.id, job.attempt, job.fence, until, worker))
     if leases:
-        await tx.execute_many(_SQL["lease"], leases)
+        await tx.execute_many(QUERIES["lease"], leases)
     return taken
 
 
@@ -93,48 +93,48 @@ async def extend(tx: Tx, held: Sequence[Held], until: int) -> set[Held]:
     """Move the end of leases to ``until``; those that are still held."""
     kept = set()
     for id, fence in held:
-        if await tx.fetch(_SQL["extend"], id, fence, until):
+        if await tx.fetch(QUERIES["extend"], id, fence, until):
             kept.add((id, fence))
     return kept
 
 
 async def complete(tx: Tx, held: Held, now: int) -> bool:
     """Mark a job done; False if its lease is lost. Again by the same holder changes nothing."""
-    return bool(await tx.fetch(_SQL["complete"], *held, now))
+    return bool(await tx.fetch(QUERIES["complete"], *held, now))
 
 
 async def retry(tx: Tx, held: Held, due_at: int, error: str) -> bool:
     """Let a failed job wait for its next attempt; False if its lease is lost."""
-    return bool(await tx.fetch(_SQL["retry"], *held, due_at, error))
+    return bool(await tx.fetch(QUERIES["retry"], *held, due_at, error))
 
 
 async def bury(tx: Tx, held: Held, now: int, error: str) -> bool:
     """Make a job dead; False if its lease is lost."""
-    return bool(await tx.fetch(_SQL["bury"], *held, now, error))
+    return bool(await tx.fetch(QUERIES["bury"], *held, now, error))
 
 
 async def release(tx: Tx, held: Held, now: int) -> bool:
     """Give a job back as if this attempt had not been; False if its lease is lost."""
-    return bool(await tx.fetch(_SQL["release"], *held, now))
+    return bool(await tx.fetch(QUERIES["release"], *held, now))
 
 
 async def requeue(tx: Tx, id: str, now: int) -> bool:
     """Let a dead job wait again with all its attempts; False if no dead job has this id."""
-    return bool(await tx.fetch(_SQL["requeue"], id, now))
+    return bool(await tx.fetch(QUERIES["requeue"], id, now))
 
 
 async def find(tx: Tx, id: str) -> Job | None:
-    rows = await tx.fetch(_SQL["find"], id)
+    rows = await tx.fetch(QUERIES["find"], id)
     return _job(rows[0]) if rows else None
 
 
 async def dead(tx: Tx, limit: int) -> list[Job]:
     """The jobs that died last, the latest first."""
-    return [_job(row) for row in await tx.fetch(_SQL["dead"], limit)]
+    return [_job(row) for row in await tx.fetch(QUERIES["dead"], limit)]
 
 
 async def counts(tx: Tx) -> list[Count]:
-    rows = await tx.fetch(_SQL["counts"])
+    rows = await tx.fetch(QUERIES["counts"])
     return [
         Count(queue=queue, kind=kind, status=status, count=count, due_at=due_at)
         for queue, kind, status, count, due_at in rows
@@ -146,7 +146,7 @@ async def begin_period(tx: Tx, kind: str, started: int, doubtful: int) -> bool:
 
     A recorded period after ``doubtful`` came from a clock that was wrong, and is overwritten.
     """
-    return bool(await tx.fetch(_SQL["begin_period"], kind, started, doubtful))
+    return bool(await tx.fetch(QUERIES["begin_period"], kind, started, doubtful))
 
 
 def _json(kinds: Sequence[str]) -> str:
