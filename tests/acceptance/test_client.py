@@ -66,7 +66,21 @@ def test_every_way_in_is_done_once_however_often_its_answer_is_lost(sessions: Se
         "finish": "invalid_grant",
         "refused": "access_denied",
     }
-    assert seen["link"] == {"given_up": "aborted", "chosen": 200, "email": "bob@example.com"}
+    assert seen["link"] == {
+        "given_up": "aborted",
+        "chosen": 200,
+        "email": "bob@example.com",
+        "unheard": True,
+        "again": True,
+        "finish": 1,  # the same session in every answer
+    }
+    assert seen["linked"] == {
+        "same": True,
+        "ways": ["bob@example.com", "bob@work.example"],
+        "taken": "identity_taken",
+        "after": True,
+        "nobody": ["unauthorized", "signed_out"],
+    }
     assert seen["devices"] == [False, True]
     assert seen["wiped"]["user"] is True
     assert seen["wiped"]["kept"] is True

@@ -106,20 +106,53 @@ await scenario(async () => {
     refused: await failure(signIn.finishUpstream(`com.example:/in?error=access_denied&state=${new URL(start).searchParams.get('state')}`))
   };
 
-  // The link in the mail, opened somewhere else.
+  // The link in the mail, opened somewhere else, while the network loses the first answers: also the one that signs in.
+  const confirm = async ({ number }, address) => {
+    const token = new URL(await mail.link(address)).searchParams.get('token');
+    const headers = { origin: url, 'content-type': 'application/x-www-form-urlencoded' };
+    const body = new URLSearchParams({ token, number });
+    return (await fetch(`${url}/v1/auth/email/link`, { method: 'POST', body, headers })).status;
+  };
   const laptop = await open('laptop');
   const waiting = await laptop.signIn.startEmail('bob@example.com');
-  const link = await mail.link('bob@example.com');
   const pending = laptop.signIn.waitForLink(waiting);
   const given_up = await failure(laptop.signIn.waitForLink(waiting, AbortSignal.timeout(300)));
-  const token = new URL(link).searchParams.get('token');
-  const form = new URLSearchParams({ token, number: waiting.number });
-  const chosen = await fetch(`${url}/v1/auth/email/link`, {
-    method: 'POST',
-    body: form,
-    headers: { origin: url, 'content-type': 'application/x-www-form-urlencoded' }
-  });
-  report.link = { given_up, chosen: chosen.status, email: (await pending).user.email };
+  let unheard = 0;
+  laptop.net.between = ({ path, status }) => {
+    if (path !== '/v1/auth/email/finish' || status !== 200 || unheard++ > 3) return;
+    throw new TypeError('fetch failed');
+  };
+  const chosen = await confirm(waiting, 'bob@example.com');
+  const bob = (await pending).user;
+  const again = await laptop.signIn.waitForLink(waiting); // the app was closed before it took the answer
+  report.link = {
+    given_up,
+    chosen,
+    email: bob.email,
+    unheard: unheard > 3,
+    again: again.user.id === bob.id,
+    finish: story(laptop.net, '/v1/auth/email/finish')[1]
+  };
+
+  // The account gets another way in, and is signed in to no other.
+  const work = await laptop.signIn.startEmail('bob@work.example');
+  const linking = laptop.signIn.waitForLink(work, undefined, { link: true });
+  await confirm(work, 'bob@work.example');
+  const linked = await linking;
+  (await open('carl').then(async (carl) => (await prove(carl, 'carl@example.com', mail), carl))).close();
+  const theirs = await laptop.signIn.startEmail('carl@example.com');
+  const taken = await failure(laptop.signIn.finishEmail(theirs, await mail.code('carl@example.com'), { link: true }));
+  report.linked = {
+    same: linked.user.id === bob.id,
+    ways: (await laptop.account.identities()).map(({ subject }) => subject).sort(),
+    taken,
+    after: laptop.user.id === bob.id
+  };
+  const nobody = await open('nobody');
+  report.linked.nobody = [
+    await failure(nobody.signIn.finishEmail({ flow_id: 'none' }, '12345678', { link: true })),
+    nobody.state.status
+  ];
 
   // Devices, and a wipe from one to the other.
   const phones = await phone('tablet', { online: false });

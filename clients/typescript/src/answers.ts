@@ -35,6 +35,12 @@ export interface SignedIn {
   readonly user: Account;
 }
 
+/** What a sign-in is for. */
+export interface Linking {
+  /** Give the account that is signed in this way in, and sign in to no other. Needs a sign-in of the last minutes. */
+  readonly link?: boolean;
+}
+
 /** A code was sent. Keep it until the user is back with the code: the app may be closed in between. */
 export interface Flow {
   readonly flow_id: string;

@@ -181,7 +181,8 @@ export class LowtideConnector implements PowerSyncBackendConnector {
     const body = { client_id: await db.getClientId(), buckets: await db.getAll(AUDIT) };
     const { diverged } = await this.request<{ diverged: string[] }>('POST', '/v1/sync/audit', {
       body,
-      deadline: DEADLINE
+      deadline: DEADLINE,
+      holds: 'diverged'
     });
     this.#audited = Date.now();
     await new Notes(db).set('audited', String(this.#audited));
@@ -299,10 +300,11 @@ export class LowtideConnector implements PowerSyncBackendConnector {
       if (!batch) return;
       try {
         await this.#check(notes);
-        const sending = { body: { ...batch.body, ...(gap && { gap }) }, deadline: DEADLINE, signal };
+        const body = { ...batch.body, ...(gap && { gap }) };
+        const sending = { body, deadline: DEADLINE, signal, holds: 'results' };
         const answer = await this.#request<Answer>('POST', '/v1/sync/batches', sending, user);
-        if (!(answer?.last >= batch.last && Array.isArray(answer.results))) {
-          throw new LowtideError('not_lowtide', 'The upload was answered with less.', { retryable: true });
+        if (!(answer.last >= batch.last && Array.isArray(answer.results))) {
+          throw new LowtideError('not_lowtide', 'The upload was answered with less.', { status: 200, retryable: true });
         }
         this.#events.emit('upload', { status: 200, code: '' });
         await batch.complete(); // only now do the changes leave the queue

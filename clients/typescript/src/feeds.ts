@@ -131,7 +131,8 @@ export class Conflicts {
       const query = Object.entries({ model, id, limit: '50', ...(before && { before }) })
         .map(([name, value]) => `${name}=${encodeURIComponent(value)}`)
         .join('&');
-      const { conflicts } = await this.#connector.request<{ conflicts: Conflict[] }>('GET', `/v1/sync/conflicts?${query}`);
+      const path = `/v1/sync/conflicts?${query}`;
+      const { conflicts } = await this.#connector.request<{ conflicts: Conflict[] }>('GET', path, { holds: 'conflicts' });
       yield* conflicts;
       if (conflicts.length < 50) return;
       before = conflicts.at(-1)!.id;
@@ -140,7 +141,8 @@ export class Conflicts {
 
   /** Write the lost value back, as the user: it comes to every device like any change. */
   async restore(id: string): Promise<Conflict> {
-    return this.#connector.request('POST', `/v1/sync/conflicts/${encodeURIComponent(id)}/restore`, { body: {}, attempts: 3 });
+    const sending = { body: {}, attempts: 3, holds: 'lost_at' };
+    return this.#connector.request('POST', `/v1/sync/conflicts/${encodeURIComponent(id)}/restore`, sending);
   }
 }
 

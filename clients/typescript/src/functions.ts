@@ -115,7 +115,7 @@ export class ServerFunctions<Functions extends object> {
     args: ArgsOf<Functions, Name>
   ): Promise<ResultOf<Functions, Name>> {
     const path = `/v1/functions/${encodeURIComponent(name)}`;
-    const sending = { body: args, deadline: 60_000, attempts: ATTEMPTS };
+    const sending = { body: args, deadline: 60_000, attempts: ATTEMPTS, holds: 'result' };
     return (await this.#connector.request<{ result: ResultOf<Functions, Name> }>('POST', path, sending)).result;
   }
 

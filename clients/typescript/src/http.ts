@@ -25,6 +25,11 @@ export interface Sending {
   readonly attempts?: number | undefined;
   /** That key, where the same call is sent by several requests: it is done once. */
   readonly key?: string | undefined;
+  /**
+   * The member by which the answer is told: a success without it is of something in between (`not_lowtide`). An empty
+   * text: the answer is to be empty. Where it is not given, any JSON object will do, and nothing, too.
+   */
+  readonly holds?: string | undefined;
 }
 
 const WORTH = 1_024; // characters from which on a body is compressed
@@ -121,7 +126,7 @@ export class Http {
           signal: controller.signal,
           ...(text !== undefined && { body: packed ? await gzip(text) : text })
         });
-        return read(response, await response.text());
+        return read(response, await response.text(), sending.holds);
       };
       return await settled(exchange(), controller.signal); // also where the platform's fetch heeds no signal
     } catch (error) {
@@ -141,19 +146,19 @@ function gzip(text: string): Promise<ArrayBuffer> {
   return new Response(new Blob([text]).stream().pipeThrough(new CompressionStream('gzip'))).arrayBuffer();
 }
 
-function read(response: Response, text: string): unknown {
-  if (response.status === 204) return undefined;
+function read(response: Response, text: string, holds: string | undefined): unknown {
+  const { ok, status } = response;
+  if (status === 204 && !holds) return undefined;
   let answer: unknown;
   try {
     answer = JSON.parse(text);
   } catch {
     answer = undefined;
   }
-  const { ok, status } = response;
-  if (ok && typeof answer === 'object' && answer !== null) return answer;
+  if (ok && typeof answer === 'object' && answer !== null && (holds === undefined || holds in answer)) return answer;
   const after = Number(response.headers.get('retry-after'));
   const asked = after > 0 ? { retry_after: after } : {};
-  const known = typeof answer === 'object' && answer !== null && typeof (answer as Problem).code === 'string';
+  const known = !ok && typeof answer === 'object' && answer !== null && typeof (answer as Problem).code === 'string';
   if (!known) {
     // What stands between may answer anything: it decides nothing, and never that somebody is signed out.
     throw new LowtideError('not_lowtide', `Something else than Lowtide answered ${status}.`, {

@@ -6,6 +6,7 @@ export type {
   DeviceFacts,
   Flow,
   Identity,
+  Linking,
   Merged,
   Passkey,
   SecondFactorNeeded,

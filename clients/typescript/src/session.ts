@@ -202,7 +202,7 @@ export class Session implements TokenSource {
     await this.restore();
     const meant = user ?? this.user?.id ?? ''; // whom the app shows here, whatever other tabs have done
     stillOf(meant, this);
-    await this.request('POST', '/v1/auth/sign-out', undefined, { deadline: 5_000 }).catch(() => {});
+    await this.request('POST', '/v1/auth/sign-out', undefined, { deadline: 5_000, holds: '' }).catch(() => {});
     await this.#locked(async () => {
       const kept = await this.#load();
       if (!kept) return;
@@ -322,7 +322,7 @@ export class Session implements TokenSource {
     try {
       const rotation_id = base64url(sha256(`${secret} ${refresh_token}`));
       const body = { refresh_token, rotation_id, ...(space !== this.#space && { space }) };
-      const answer = whole(await this.send('POST', '/v1/auth/token/refresh', { body }));
+      const answer = whole(await this.send('POST', '/v1/auth/token/refresh', { body, holds: 'refresh_token' }));
       return await this.#adopt(answer, { secret, former, guest, space });
     } catch (error) {
       // Anything else, also an answer that never came, leaves all as it is: the next try sends the same again.
@@ -390,8 +390,8 @@ async function stored<T>(done: 'read' | 'kept', work: () => Promise<T>): Promise
 }
 
 /** A session is made of this. What stands between may answer with success, too: that is no session. */
-function whole(answer: Partial<SignedIn> | undefined): SignedIn {
-  const { access_token, refresh_token, expires_in = 0, user } = answer ?? {};
+function whole(answer: Partial<SignedIn>): SignedIn {
+  const { access_token, refresh_token, expires_in = 0, user } = answer;
   if (access_token && refresh_token && expires_in > 0 && user?.id) return answer as SignedIn;
   throw new LowtideError('not_lowtide', 'The sign-in was answered with less than a session.', { retryable: true });
 }

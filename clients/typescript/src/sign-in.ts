@@ -4,6 +4,7 @@ import type {
   Account,
   DeviceFacts,
   Flow,
+  Linking,
   Merged,
   SecondFactorNeeded,
   SignedIn,
@@ -55,28 +56,39 @@ export class SignIn {
     const { user } = await this.#session.restore().then(() => this.#session);
     if (user) return { status: 'signed_in', outcome: 'signed_in', user, guest: null };
     const body = await this.#session.facts();
-    const answer = await this.#session.send<SignedIn>('POST', '/v1/auth/anonymous', { body, attempts: ATTEMPTS });
+    const answer = await this.#session.send<SignedIn>('POST', '/v1/auth/anonymous', {
+      body,
+      attempts: ATTEMPTS,
+      holds: 'refresh_token'
+    });
     return this.#welcome(answer);
   }
 
-  /** Have a code and a link mailed to this address. */
+  /** Have a code and a link mailed to this address. Show `number` of the flow to who may use the link. */
   async startEmail(email: string): Promise<Flow> {
     return this.#start('/v1/auth/email/start', { email });
   }
 
   /** Finish with the code from the mail. */
-  async finishEmail(flow: Pick<Flow, 'flow_id'>, code: string): Promise<SignInResult> {
-    return this.#enter('/v1/auth/email/finish', { flow_id: flow.flow_id, code });
+  async finishEmail(flow: Pick<Flow, 'flow_id'>, code: string, { link }: Linking = {}): Promise<SignInResult> {
+    return this.#enter('/v1/auth/email/finish', { flow_id: flow.flow_id, code, link });
   }
 
-  /** Wait until the link in the mail was opened and confirmed, on whatever device. Asks while the app is in front. */
-  async waitForLink(flow: Pick<Flow, 'flow_id'>, signal?: AbortSignal): Promise<SignInResult> {
+  /**
+   * Wait until the link in the mail was opened, on whatever device, and the flow's `number` was chosen there. A network
+   * that fails meanwhile is waited for, too, until `signal` gives up. Where the app was closed, or the answer could not
+   * be kept (`storage`), call it again with the same flow: it is one sign-in.
+   */
+  async waitForLink(flow: Pick<Flow, 'flow_id'>, signal?: AbortSignal, { link }: Linking = {}): Promise<SignInResult> {
+    const { flow_id } = flow;
+    const once = base64url(sha256(`link ${flow_id}`)); // an answer that nobody heard is given again
     for (;;) {
       try {
-        return await this.#enter('/v1/auth/email/finish', { flow_id: flow.flow_id }, signal, 1);
+        return await this.#enter('/v1/auth/email/finish', { flow_id, link }, signal, once);
       } catch (error) {
-        if (!isError(error, 'sign_in_pending', 'network', 'timeout')) throw error;
-        await pause(Math.max(AGAIN, error.retryAfter), signal);
+        const passes = isError(error) && error.retryable && error.code !== 'storage';
+        if (!passes && !isError(error, 'sign_in_pending', 'key_in_flight')) throw error;
+        await pause(Math.max(AGAIN, (error as LowtideError).retryAfter), signal);
       }
     }
   }
@@ -97,8 +109,8 @@ export class SignIn {
   }
 
   /** Finish with the code from the text message. */
-  async finishSms(flow: Pick<Flow, 'flow_id'>, code: string): Promise<SignInResult> {
-    return this.#enter('/v1/auth/sms/finish', { flow_id: flow.flow_id, code });
+  async finishSms(flow: Pick<Flow, 'flow_id'>, code: string, { link }: Linking = {}): Promise<SignInResult> {
+    return this.#enter('/v1/auth/sms/finish', { flow_id: flow.flow_id, code, link });
   }
 
   /** The second factor: a code from the authenticator app, or a recovery code. */
@@ -110,7 +122,8 @@ export class SignIn {
   async passkey(needed?: Pick<SecondFactorNeeded, 'ticket'>, ceremony = this.#passkeys): Promise<SignInResult> {
     const ticket = needed ? { ticket: needed.ticket } : {};
     const path = '/v1/auth/passkeys/sign-in';
-    const begun = await this.#session.send<{ publicKey: PasskeyJson }>('POST', `${path}/begin`, { body: ticket });
+    const begin = { body: ticket, holds: 'publicKey' };
+    const begun = await this.#session.send<{ publicKey: PasskeyJson }>('POST', `${path}/begin`, begin);
     const credential = await chosen(ceremony.get(begun.publicKey));
     return this.#enter(path, { credential, ...ticket });
   }
@@ -129,6 +142,7 @@ export class SignIn {
     nonce: string;
     authorization_code?: string;
     name?: string;
+    link?: boolean;
   }): Promise<SignInResult> {
     return this.#enter('/v1/auth/id-token', given);
   }
@@ -148,7 +162,7 @@ export class SignIn {
   }
 
   /** Finish with the address at which the app was called back. Throws the provider's `error` as code. */
-  async finishUpstream(address: string): Promise<SignInResult> {
+  async finishUpstream(address: string, { link }: Linking = {}): Promise<SignInResult> {
     const given = new Map<string, string>();
     const kept = await this.#session.note('upstream');
     let begun: { verifier?: string; state?: string } = {};
@@ -170,7 +184,7 @@ export class SignIn {
       await this.#session.note('upstream', null);
       throw new LowtideError(refused, given.get('error_description') || 'The provider did not sign in.');
     }
-    const result = await this.#enter('/v1/auth/oidc/finish', { code: given.get('code') ?? '', verifier });
+    const result = await this.#enter('/v1/auth/oidc/finish', { code: given.get('code') ?? '', verifier, link });
     await this.#session.note('upstream', null);
     return result;
   }
@@ -187,7 +201,8 @@ export class SignIn {
     const body = { token: guest.token };
     const merged = await session.request<Merged & { signed: SignedIn }>('POST', '/v1/auth/merge', body, {
       deadline: 60_000,
-      attempts: ATTEMPTS
+      attempts: ATTEMPTS,
+      holds: 'signed'
     });
     await session.take(merged.signed, guest.user);
     return { records: merged.records, left: merged.left };
@@ -202,15 +217,17 @@ export class SignIn {
   async #start(path: string, given: object): Promise<Flow> {
     const { device } = await this.#session.facts();
     const body = { ...given, device };
-    return this.#session.send<Flow>('POST', path, { body, attempts: ATTEMPTS });
+    return this.#session.send<Flow>('POST', path, { body, attempts: ATTEMPTS, holds: 'flow_id' });
   }
 
-  async #enter(path: string, given: object, signal?: AbortSignal, attempts = ATTEMPTS): Promise<SignInResult> {
-    const answer = await this.#session.authorised(false, async (token, key) => {
+  async #enter(path: string, given: object, signal?: AbortSignal, once?: string): Promise<SignInResult> {
+    const answer = await this.#session.authorised(false, async (token, any) => {
+      const key = once ?? any;
       const body = { ...given, ...(await this.#session.facts()) };
-      return this.#session.send<SignedIn | SecondFactorNeeded>('POST', path, { body, token, signal, attempts, key });
+      const sending = { body, token, signal, attempts: ATTEMPTS, key, holds: 'expires_in' };
+      return this.#session.send<SignedIn | SecondFactorNeeded>('POST', path, sending);
     });
-    return answer?.status === 'second_factor_needed' ? answer : this.#welcome(answer);
+    return answer.status === 'second_factor_needed' ? answer : this.#welcome(answer);
   }
 
   async #welcome(answer: SignedIn): Promise<Welcome> {

@@ -97,7 +97,7 @@ test('a success that says nothing of what was sent takes nothing out of the queu
   for (const answer of [{}, [], { last: 9 }, { last: 9, results: null }, { results: [] }, { last: 'x', results: [] }]) {
     const phone = device(2, [Response.json(answer)]);
     assert.equal(await phone.upload(), 'not_lowtide', JSON.stringify(answer));
-    assert.deepEqual([phone.queue, phone.heard], [[1, 2], [[0, 'not_lowtide']]]);
+    assert.deepEqual([phone.queue, phone.heard], [[1, 2], [[200, 'not_lowtide']]]);
   }
   for (const text of ['', 'null', '7', '"x"', 'true']) {
     const phone = device(2, [new Response(text)]);

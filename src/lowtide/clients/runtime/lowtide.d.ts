@@ -22,6 +22,11 @@ interface Account {
     readonly roles: readonly string[];
     readonly created_at: number;
 }
+/** What a sign-in is for. */
+interface Linking {
+    /** Give the account that is signed in this way in, and sign in to no other. Needs a sign-in of the last minutes. */
+    readonly link?: boolean;
+}
 /** A code was sent. Keep it until the user is back with the code: the app may be closed in between. */
 interface Flow {
     readonly flow_id: string;
@@ -167,6 +172,11 @@ interface Sending {
     readonly attempts?: number | undefined;
     /** That key, where the same call is sent by several requests: it is done once. */
     readonly key?: string | undefined;
+    /**
+     * The member by which the answer is told: a success without it is of something in between (`not_lowtide`). An empty
+     * text: the answer is to be empty. Where it is not given, any JSON object will do, and nothing, too.
+     */
+    readonly holds?: string | undefined;
 }
 declare class Http {
     #private;
@@ -190,12 +200,16 @@ declare class SignIn {
     #private;
     /** Begin without a name. Who is signed in already stays so. */
     anonymous(): Promise<Welcome>;
-    /** Have a code and a link mailed to this address. */
+    /** Have a code and a link mailed to this address. Show `number` of the flow to who may use the link. */
     startEmail(email: string): Promise<Flow>;
     /** Finish with the code from the mail. */
-    finishEmail(flow: Pick<Flow, 'flow_id'>, code: string): Promise<SignInResult>;
-    /** Wait until the link in the mail was opened and confirmed, on whatever device. Asks while the app is in front. */
-    waitForLink(flow: Pick<Flow, 'flow_id'>, signal?: AbortSignal): Promise<SignInResult>;
+    finishEmail(flow: Pick<Flow, 'flow_id'>, code: string, { link }?: Linking): Promise<SignInResult>;
+    /**
+     * Wait until the link in the mail was opened, on whatever device, and the flow's `number` was chosen there. A network
+     * that fails meanwhile is waited for, too, until `signal` gives up. Where the app was closed, or the answer could not
+     * be kept (`storage`), call it again with the same flow: it is one sign-in.
+     */
+    waitForLink(flow: Pick<Flow, 'flow_id'>, signal?: AbortSignal, { link }?: Linking): Promise<SignInResult>;
     /** With an address and its password. */
     password(email: string, password: string): Promise<SignInResult>;
     /** Sign up, or set a new password, with the code from a mail. */
@@ -203,7 +217,7 @@ declare class SignIn {
     /** Have a code sent to this number. */
     startSms(phone: string): Promise<Flow>;
     /** Finish with the code from the text message. */
-    finishSms(flow: Pick<Flow, 'flow_id'>, code: string): Promise<SignInResult>;
+    finishSms(flow: Pick<Flow, 'flow_id'>, code: string, { link }?: Linking): Promise<SignInResult>;
     /** The second factor: a code from the authenticator app, or a recovery code. */
     secondFactor(needed: Pick<SecondFactorNeeded, 'ticket'>, code: string): Promise<SignInResult>;
     /** With a passkey; as the second factor, if a sign-in waits for one. */
@@ -220,6 +234,7 @@ declare class SignIn {
         nonce: string;
         authorization_code?: string;
         name?: string;
+        link?: boolean;
     }): Promise<SignInResult>;
     /**
      * Begin with an OpenID provider: open `url` in the system's browser, and give the address at which the app is
@@ -229,7 +244,7 @@ declare class SignIn {
         url: string;
     }>;
     /** Finish with the address at which the app was called back. Throws the provider's `error` as code. */
-    finishUpstream(address: string): Promise<SignInResult>;
+    finishUpstream(address: string, { link }?: Linking): Promise<SignInResult>;
     /**
      * Make the anonymous account that was left behind (`Welcome.guest`) part of the one that is signed in, with all
      * that was written under it, also what still waits on this device.
@@ -763,6 +778,7 @@ export {
   type Identity,
   indexedDbStore,
   isError,
+  type Linking,
   type LocalCode,
   Lowtide,
   LowtideConnector,

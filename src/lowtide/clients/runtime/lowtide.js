@@ -377,7 +377,7 @@ var Http = class {
           signal: controller.signal,
           ...text !== void 0 && { body: packed ? await gzip(text) : text }
         });
-        return read(response, await response.text());
+        return read(response, await response.text(), sending.holds);
       };
       return await settled(exchange(), controller.signal);
     } catch (error) {
@@ -397,8 +397,9 @@ var Http = class {
 function gzip(text) {
   return new Response(new Blob([text]).stream().pipeThrough(new CompressionStream("gzip"))).arrayBuffer();
 }
-function read(response, text) {
-  if (response.status === 204)
+function read(response, text, holds) {
+  const { ok, status } = response;
+  if (status === 204 && !holds)
     return void 0;
   let answer;
   try {
@@ -406,12 +407,11 @@ function read(response, text) {
   } catch {
     answer = void 0;
   }
-  const { ok, status } = response;
-  if (ok && typeof answer === "object" && answer !== null)
+  if (ok && typeof answer === "object" && answer !== null && (holds === void 0 || holds in answer))
     return answer;
   const after = Number(response.headers.get("retry-after"));
   const asked = after > 0 ? { retry_after: after } : {};
-  const known = typeof answer === "object" && answer !== null && typeof answer.code === "string";
+  const known = !ok && typeof answer === "object" && answer !== null && typeof answer.code === "string";
   if (!known) {
     throw new LowtideError("not_lowtide", `Something else than Lowtide answered ${status}.`, {
       status,
@@ -556,6 +556,7 @@ function encode(credential) {
 
 // dist/account.js
 var ME = "/v1/auth/me";
+var ACCOUNT = "anonymous";
 var PASSKEYS = "/v1/auth/passkeys";
 var SESSIONS = "/v1/auth/sessions";
 var OwnAccount = class {
@@ -567,41 +568,41 @@ var OwnAccount = class {
     this.#passkeys = passkeys;
   }
   read() {
-    return this.#session.request("GET", ME);
+    return this.#session.request("GET", ME, void 0, { holds: ACCOUNT });
   }
   /** Change the name; null takes it away. */
   async rename(name) {
-    const account = await this.#session.request("PATCH", ME, { name });
+    const account = await this.#session.request("PATCH", ME, { name }, { holds: ACCOUNT });
     await this.#renew();
     return account;
   }
   /** Where the user is signed in, the newest first. */
   async devices() {
-    return (await this.#session.request("GET", SESSIONS)).sessions;
+    return this.#list(SESSIONS, "sessions");
   }
   /** Sign one device out; with `wipe` it is asked to delete what it holds, too. */
   async signOutDevice(id, { wipe = false } = {}) {
-    await this.#session.request("DELETE", `${SESSIONS}/${encodeURIComponent(id)}${wipe ? "?wipe=true" : ""}`);
+    await this.#do("DELETE", `${SESSIONS}/${encodeURIComponent(id)}${wipe ? "?wipe=true" : ""}`);
   }
   /** Sign every other device out. */
   async signOutOthers({ wipe = false } = {}) {
-    await this.#session.request("POST", `${SESSIONS}/end-others`, { wipe });
+    await this.#do("POST", `${SESSIONS}/end-others`, { wipe });
   }
   /** The ways in that the user has. */
   async identities() {
-    return (await this.#session.request("GET", "/v1/auth/identities")).identities;
+    return this.#list("/v1/auth/identities", "identities");
   }
   /** Take a way in away; never the last one. */
   async unlink({ provider, subject }) {
-    await this.#session.request("DELETE", `/v1/auth/identities/${[provider, subject].map(encodeURIComponent).join("/")}`);
+    await this.#do("DELETE", `/v1/auth/identities/${[provider, subject].map(encodeURIComponent).join("/")}`);
   }
   /** A new password, with the present one unless the user has just signed in. Ends every other session. */
   async changePassword(password, current) {
-    await this.#session.request("PUT", `${ME}/password`, { password, ...current !== void 0 && { current } });
+    await this.#do("PUT", `${ME}/password`, { password, ...current !== void 0 && { current } });
   }
   /** Begin to set up an authenticator app: show `uri` as a QR code, or `secret` to type. */
   enrolSecondFactor() {
-    return this.#session.request("POST", `${ME}/second-factor`);
+    return this.#session.request("POST", `${ME}/second-factor`, void 0, { holds: "secret" });
   }
   /** Put it into force with a code from it. The recovery codes are shown this once. */
   async confirmSecondFactor(code) {
@@ -612,28 +613,30 @@ var OwnAccount = class {
     return this.#codes("recovery-codes");
   }
   async removeSecondFactor() {
-    await this.#session.request("DELETE", `${ME}/second-factor`);
+    await this.#do("DELETE", `${ME}/second-factor`);
   }
   /** Make a passkey on this device. An anonymous user is one no longer, and keeps their id. */
   async addPasskey(name, ceremony = this.#passkeys) {
-    const begun = await this.#session.request("POST", `${PASSKEYS}/begin`);
+    const begin = { holds: "publicKey" };
+    const begun = await this.#session.request("POST", `${PASSKEYS}/begin`, void 0, begin);
     const credential = await chosen(ceremony.create(begun.publicKey));
-    const passkey = await this.#session.request("POST", PASSKEYS, { credential, name }, { attempts: 3 });
+    const sending = { attempts: 3, holds: "transports" };
+    const passkey = await this.#session.request("POST", PASSKEYS, { credential, name }, sending);
     await this.#renew();
     return passkey;
   }
   async passkeys() {
-    return (await this.#session.request("GET", PASSKEYS)).passkeys;
+    return this.#list(PASSKEYS, "passkeys");
   }
   async renamePasskey(id, name) {
-    await this.#session.request("PATCH", `${PASSKEYS}/${encodeURIComponent(id)}`, { name });
+    await this.#do("PATCH", `${PASSKEYS}/${encodeURIComponent(id)}`, { name });
   }
   async deletePasskey(id) {
-    await this.#session.request("DELETE", `${PASSKEYS}/${encodeURIComponent(id)}`);
+    await this.#do("DELETE", `${PASSKEYS}/${encodeURIComponent(id)}`);
   }
   /** Delete the account. The session ends at the next request, with a wipe. */
   async delete() {
-    await this.#session.request("DELETE", ME);
+    await this.#do("DELETE", ME);
     await this.#renew();
   }
   /** Fetch what has changed. It is done already: without a network it comes with the next token. */
@@ -642,8 +645,13 @@ var OwnAccount = class {
     });
   }
   async #codes(step, body) {
-    const path = `${ME}/second-factor/${step}`;
-    return (await this.#session.request("POST", path, body)).recovery_codes;
+    return this.#list(`${ME}/second-factor/${step}`, "recovery_codes", "POST", body);
+  }
+  async #list(path, holds, method = "GET", body) {
+    return (await this.#session.request(method, path, body, { holds }))[holds];
+  }
+  async #do(method, path, body) {
+    await this.#session.request(method, path, body, { holds: "" });
   }
 };
 
@@ -685,24 +693,35 @@ var SignIn = class {
     if (user)
       return { status: "signed_in", outcome: "signed_in", user, guest: null };
     const body = await this.#session.facts();
-    const answer = await this.#session.send("POST", "/v1/auth/anonymous", { body, attempts: ATTEMPTS });
+    const answer = await this.#session.send("POST", "/v1/auth/anonymous", {
+      body,
+      attempts: ATTEMPTS,
+      holds: "refresh_token"
+    });
     return this.#welcome(answer);
   }
-  /** Have a code and a link mailed to this address. */
+  /** Have a code and a link mailed to this address. Show `number` of the flow to who may use the link. */
   async startEmail(email) {
     return this.#start("/v1/auth/email/start", { email });
   }
   /** Finish with the code from the mail. */
-  async finishEmail(flow, code) {
-    return this.#enter("/v1/auth/email/finish", { flow_id: flow.flow_id, code });
+  async finishEmail(flow, code, { link } = {}) {
+    return this.#enter("/v1/auth/email/finish", { flow_id: flow.flow_id, code, link });
   }
-  /** Wait until the link in the mail was opened and confirmed, on whatever device. Asks while the app is in front. */
-  async waitForLink(flow, signal) {
+  /**
+   * Wait until the link in the mail was opened, on whatever device, and the flow's `number` was chosen there. A network
+   * that fails meanwhile is waited for, too, until `signal` gives up. Where the app was closed, or the answer could not
+   * be kept (`storage`), call it again with the same flow: it is one sign-in.
+   */
+  async waitForLink(flow, signal, { link } = {}) {
+    const { flow_id } = flow;
+    const once = base64url(sha256(`link ${flow_id}`));
     for (; ; ) {
       try {
-        return await this.#enter("/v1/auth/email/finish", { flow_id: flow.flow_id }, signal, 1);
+        return await this.#enter("/v1/auth/email/finish", { flow_id, link }, signal, once);
       } catch (error) {
-        if (!isError(error, "sign_in_pending", "network", "timeout"))
+        const passes = isError(error) && error.retryable && error.code !== "storage";
+        if (!passes && !isError(error, "sign_in_pending", "key_in_flight"))
           throw error;
         await pause(Math.max(AGAIN, error.retryAfter), signal);
       }
@@ -721,8 +740,8 @@ var SignIn = class {
     return this.#start("/v1/auth/sms/start", { phone });
   }
   /** Finish with the code from the text message. */
-  async finishSms(flow, code) {
-    return this.#enter("/v1/auth/sms/finish", { flow_id: flow.flow_id, code });
+  async finishSms(flow, code, { link } = {}) {
+    return this.#enter("/v1/auth/sms/finish", { flow_id: flow.flow_id, code, link });
   }
   /** The second factor: a code from the authenticator app, or a recovery code. */
   async secondFactor(needed, code) {
@@ -732,7 +751,8 @@ var SignIn = class {
   async passkey(needed, ceremony = this.#passkeys) {
     const ticket = needed ? { ticket: needed.ticket } : {};
     const path = "/v1/auth/passkeys/sign-in";
-    const begun = await this.#session.send("POST", `${path}/begin`, { body: ticket });
+    const begin = { body: ticket, holds: "publicKey" };
+    const begun = await this.#session.send("POST", `${path}/begin`, begin);
     const credential = await chosen(ceremony.get(begun.publicKey));
     return this.#enter(path, { credential, ...ticket });
   }
@@ -758,7 +778,7 @@ var SignIn = class {
     return { url: `${this.#session.endpoint}/v1/auth/oidc/${encodeURIComponent(provider)}/start?${query}` };
   }
   /** Finish with the address at which the app was called back. Throws the provider's `error` as code. */
-  async finishUpstream(address) {
+  async finishUpstream(address, { link } = {}) {
     const given = /* @__PURE__ */ new Map();
     const kept = await this.#session.note("upstream");
     let begun = {};
@@ -779,7 +799,7 @@ var SignIn = class {
       await this.#session.note("upstream", null);
       throw new LowtideError(refused, given.get("error_description") || "The provider did not sign in.");
     }
-    const result = await this.#enter("/v1/auth/oidc/finish", { code: given.get("code") ?? "", verifier });
+    const result = await this.#enter("/v1/auth/oidc/finish", { code: given.get("code") ?? "", verifier, link });
     await this.#session.note("upstream", null);
     return result;
   }
@@ -796,7 +816,8 @@ var SignIn = class {
     const body = { token: guest.token };
     const merged = await session.request("POST", "/v1/auth/merge", body, {
       deadline: 6e4,
-      attempts: ATTEMPTS
+      attempts: ATTEMPTS,
+      holds: "signed"
     });
     await session.take(merged.signed, guest.user);
     return { records: merged.records, left: merged.left };
@@ -809,14 +830,16 @@ var SignIn = class {
   async #start(path, given) {
     const { device } = await this.#session.facts();
     const body = { ...given, device };
-    return this.#session.send("POST", path, { body, attempts: ATTEMPTS });
+    return this.#session.send("POST", path, { body, attempts: ATTEMPTS, holds: "flow_id" });
   }
-  async #enter(path, given, signal, attempts = ATTEMPTS) {
-    const answer = await this.#session.authorised(false, async (token2, key) => {
+  async #enter(path, given, signal, once) {
+    const answer = await this.#session.authorised(false, async (token2, any) => {
+      const key = once ?? any;
       const body = { ...given, ...await this.#session.facts() };
-      return this.#session.send("POST", path, { body, token: token2, signal, attempts, key });
+      const sending = { body, token: token2, signal, attempts: ATTEMPTS, key, holds: "expires_in" };
+      return this.#session.send("POST", path, sending);
     });
-    return answer?.status === "second_factor_needed" ? answer : this.#welcome(answer);
+    return answer.status === "second_factor_needed" ? answer : this.#welcome(answer);
   }
   async #welcome(answer) {
     await this.#session.take(answer);
@@ -1065,7 +1088,7 @@ var Session = class {
     await this.restore();
     const meant = user ?? this.user?.id ?? "";
     stillOf(meant, this);
-    await this.request("POST", "/v1/auth/sign-out", void 0, { deadline: 5e3 }).catch(() => {
+    await this.request("POST", "/v1/auth/sign-out", void 0, { deadline: 5e3, holds: "" }).catch(() => {
     });
     await this.#locked(async () => {
       const kept = await this.#load();
@@ -1183,7 +1206,7 @@ var Session = class {
     try {
       const rotation_id = base64url(sha256(`${secret} ${refresh_token}`));
       const body = { refresh_token, rotation_id, ...space !== this.#space && { space } };
-      const answer = whole(await this.send("POST", "/v1/auth/token/refresh", { body }));
+      const answer = whole(await this.send("POST", "/v1/auth/token/refresh", { body, holds: "refresh_token" }));
       return await this.#adopt(answer, { secret, former, guest, space });
     } catch (error) {
       if (!isError(error, ...OVER) || error.status !== 401)
@@ -1240,7 +1263,7 @@ async function stored(done, work) {
   }
 }
 function whole(answer) {
-  const { access_token, refresh_token, expires_in = 0, user } = answer ?? {};
+  const { access_token, refresh_token, expires_in = 0, user } = answer;
   if (access_token && refresh_token && expires_in > 0 && user?.id)
     return answer;
   throw new LowtideError("not_lowtide", "The sign-in was answered with less than a session.", { retryable: true });
@@ -1366,7 +1389,8 @@ var LowtideConnector = class {
     const body = { client_id: await db.getClientId(), buckets: await db.getAll(AUDIT) };
     const { diverged } = await this.request("POST", "/v1/sync/audit", {
       body,
-      deadline: DEADLINE
+      deadline: DEADLINE,
+      holds: "diverged"
     });
     this.#audited = Date.now();
     await new Notes(db).set("audited", String(this.#audited));
@@ -1480,10 +1504,11 @@ var LowtideConnector = class {
         return;
       try {
         await this.#check(notes);
-        const sending = { body: { ...batch.body, ...gap && { gap } }, deadline: DEADLINE, signal };
+        const body = { ...batch.body, ...gap && { gap } };
+        const sending = { body, deadline: DEADLINE, signal, holds: "results" };
         const answer = await this.#request("POST", "/v1/sync/batches", sending, user);
-        if (!(answer?.last >= batch.last && Array.isArray(answer.results))) {
-          throw new LowtideError("not_lowtide", "The upload was answered with less.", { retryable: true });
+        if (!(answer.last >= batch.last && Array.isArray(answer.results))) {
+          throw new LowtideError("not_lowtide", "The upload was answered with less.", { status: 200, retryable: true });
         }
         this.#events.emit("upload", { status: 200, code: "" });
         await batch.complete();
@@ -1644,7 +1669,8 @@ var Conflicts = class {
   async *of(model, id) {
     for (let before = ""; ; ) {
       const query = Object.entries({ model, id, limit: "50", ...before && { before } }).map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
-      const { conflicts } = await this.#connector.request("GET", `/v1/sync/conflicts?${query}`);
+      const path = `/v1/sync/conflicts?${query}`;
+      const { conflicts } = await this.#connector.request("GET", path, { holds: "conflicts" });
       yield* conflicts;
       if (conflicts.length < 50)
         return;
@@ -1653,7 +1679,8 @@ var Conflicts = class {
   }
   /** Write the lost value back, as the user: it comes to every device like any change. */
   async restore(id) {
-    return this.#connector.request("POST", `/v1/sync/conflicts/${encodeURIComponent(id)}/restore`, { body: {}, attempts: 3 });
+    const sending = { body: {}, attempts: 3, holds: "lost_at" };
+    return this.#connector.request("POST", `/v1/sync/conflicts/${encodeURIComponent(id)}/restore`, sending);
   }
 };
 function rejection(row) {
@@ -1747,7 +1774,7 @@ var ServerFunctions = class {
   /** Call it now. Needs the network; an answer that is lost on the way is asked for again, and it runs once. */
   async call(name, args) {
     const path = `/v1/functions/${encodeURIComponent(name)}`;
-    const sending = { body: args, deadline: 6e4, attempts: ATTEMPTS2 };
+    const sending = { body: args, deadline: 6e4, attempts: ATTEMPTS2, holds: "result" };
     return (await this.#connector.request("POST", path, sending)).result;
   }
   /** Have it run when the network allows: kept on this device, sent in order with all other changes. */
