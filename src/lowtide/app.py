@@ -179,7 +179,7 @@ class Lowtide:
             ids,
             models=[name for name, model in schema.models.items() if not model.removed],
         )
-        self.audit.listener = self.webhooks.heard
+        self.audit.tell = self.webhooks.heard
         self.keys = Keys(self.database, clock, self.vault, self.audit)
         self.tokens: Tokens
         self.proofs = Proofs(clock, lambda: self.keys.derive("dpop"), public_url=settings.public_url)
@@ -223,7 +223,7 @@ class Lowtide:
         )
         self.bridges.schedule(self.jobs)
         self.webhooks.watch = self.sync.watch
-        self.sync.writer.listener = self._changed
+        self.sync.writer.changed = self._changed
         self.sync.writer.granted = GrantTrail(self.audit).told
         self.merging = Merging(
             self.database, self.accounts, self.sync.ownership, self.jobs, lambda: self.tokens, clock

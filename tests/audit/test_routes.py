@@ -10,7 +10,7 @@ from lowtide.audit import Audit, Chain, Entry
 from lowtide.audit.checkpoints import Checkpoints
 from lowtide.audit.keys import AuditKeys
 from lowtide.audit.routes import audit_routes
-from lowtide.audit.store import Page, Search, search
+from lowtide.audit.store import EntryPage, Search, search
 from lowtide.audit.trail import Trail
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import Malformed
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 ADMIN = Principal(user="root", roles=("admin",), session="s1")
 SERVER = Principal(user="app", server=True)
-Ask = Callable[..., Awaitable[Page]]
+Ask = Callable[..., Awaitable[EntryPage]]
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def ask(audit: Audit, chain: Chain, database: Database, clock: ManualClock, ids:
     keys = AuditKeys(database, Vault(database, clock, ids, bytes(32)), clock, ids, "lowtide/x")
     [find, _] = audit_routes(Trail(audit, database), Checkpoints(chain, keys, clock, None), database)
 
-    async def run(who: Principal, **wanted: object) -> Page:
+    async def run(who: Principal, **wanted: object) -> EntryPage:
         query = Search(**wanted)  # type: ignore[arg-type]
-        found: Page = await find.handler(
+        found: EntryPage = await find.handler(
             Request(body=None, query=query, who=who, id="r9", client="192.0.2.1")
         )
         return found

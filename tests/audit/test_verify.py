@@ -10,7 +10,7 @@ import pytest
 
 from lowtide.audit import Audit, Chain, Entry
 from lowtide.audit.chain import BATCH, Head
-from lowtide.audit.model import Kept, link
+from lowtide.audit.model import ChainedEntry, link
 from lowtide.audit.notes import Checkpoint
 from lowtide.audit.verify import Verdict, verify
 from lowtide.kernel.clock import ManualClock
@@ -60,7 +60,7 @@ async def rewrite(sql: Sql, database: Database, first: int) -> list[str]:
     hash = bytes(32) if first == 1 else bytes(rows[first - 2][12])
     made = []
     for row in rows[first - 1 :]:
-        hash = link(hash, Kept(*row[:12]))
+        hash = link(hash, ChainedEntry(*row[:12]))
         text = f"x'{hash.hex()}'" if database.dialect == "sqlite" else f"'\\x{hash.hex()}'::bytea"
         made.append(f"UPDATE audit_entry SET hash = {text} WHERE seq = {row[0]}")
     return [*made, *rewrite_head(rows[-1][0])]

@@ -15,7 +15,7 @@ import msgspec
 
 from lowtide.storage.db import Query
 from lowtide.sync import attempt, download, fields, hub, merge, receipts, store, streams, view, writer
-from lowtide.sync.buckets import Place
+from lowtide.sync.buckets import BucketPlace
 from lowtide.sync.fields import Merged
 
 FAULTS: dict[str, Callable[[], Any]] = {}
@@ -58,7 +58,7 @@ def dropped_tombstone() -> Iterator[None]:
 @fault
 def baseline_in_server_state() -> Iterator[None]:
     """The server goes on where it stopped sending, whatever the device says that it received."""
-    sent: dict[tuple[str, str], Place] = {}
+    sent: dict[tuple[str, str], BucketPlace] = {}
     settle, send_data = view.Views._settle, download.Download._send_data
 
     async def remember(self: Any, outlet: Any, changed: Any, alone: bool) -> bool:

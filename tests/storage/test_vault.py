@@ -21,7 +21,7 @@ from lowtide.settings import Settings, load
 from lowtide.storage.db import Database, Query, Tx
 from lowtide.storage.db.migrate import migrate
 from lowtide.storage.master import load_master, make_master, read_master
-from lowtide.storage.vault import COMPONENT, PAGE, PUBLISHED, Kept, Vault
+from lowtide.storage.vault import COMPONENT, PAGE, PUBLISHED, SealedColumn, Vault
 
 pytestmark = pytest.mark.anyio
 
@@ -158,7 +158,7 @@ async def test_old_texts_are_sealed_anew(tables: Database, clock: ManualClock, v
         sealed = vault.seal(f"kept:{number:04}", b"%d" % number)
         await ask(tables, "INSERT INTO kept VALUES ($1, $2) RETURNING 1", f"{number:04}", sealed)
     await ask(tables, "INSERT INTO kept VALUES ('none', NULL) RETURNING 1")
-    place = Kept("kept", "id", "secret", "kept:{key}")
+    place = SealedColumn("kept", "id", "secret", "kept:{key}")
     assert await vault.reseal([place]) == 0
     new = await vault.rotate()
     clock.advance(PUBLISHED)

@@ -326,7 +326,7 @@ async def test_a_page_of_large_rows_reads_little_more_than_it_sends(
     async def read(tx: Any) -> tuple[int, int, int]:
         counting = Counting(tx)
         (bucket,) = (await store.read_buckets(tx, ['main/team["red"]'])).values()
-        place = buckets.Place("n", 0, 0)
+        place = buckets.BucketPlace("n", 0, 0)
         segment = await segments.read_segment(
             counting,  # type: ignore[arg-type]
             segments.Want("main", bucket.id, bucket.last, place, "json", True),

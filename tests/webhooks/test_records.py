@@ -672,6 +672,6 @@ async def test_a_change_over_rest_reaches_who_wants_it(shop_with_receiver: tuple
     async def nobody(*_: Any) -> bool:
         raise AssertionError("the writer tells of models that nobody watches")
 
-    lowtide.sync.writer.listener = nobody
+    lowtide.sync.writer.changed = nobody
     later = await client.request("PATCH", "/v1/records/note/n1", token=token, json={"data": {"stars": 2}})
     assert later.status == 200, later.body

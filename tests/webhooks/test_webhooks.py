@@ -51,7 +51,7 @@ class World:
         # One receiver that stands for several: as many requests at a time as there are jobs.
         egress = Egress(allowed=(f"127.0.0.1:{outside.port}",), per_host=sum(QUEUES.values()))
         self.webhooks = Webhooks(database, self.jobs, vault, egress, self.audit, clock, ids)
-        self.audit.listener = self.webhooks.heard
+        self.audit.tell = self.webhooks.heard
 
     async def add(self, *events: str) -> tuple[Endpoint, str]:
         return await self.database.write(lambda tx: self.webhooks.add(tx, self.url, list(events)))

@@ -26,7 +26,7 @@ FRESH = {"cache-control": "public, max-age=0, must-revalidate"}
 CACHED = {"cache-control": "public, max-age=300", "cross-origin-resource-policy": "cross-origin"}
 
 
-class Page(msgspec.Struct, frozen=True):
+class StaticPage(msgspec.Struct, frozen=True):
     """Bytes that do not change while the process runs, and the ETag that says so."""
 
     body: bytes
@@ -41,9 +41,9 @@ class Page(msgspec.Struct, frozen=True):
         return Response(body=self.body, media_type=media_type, headers=headers)
 
 
-def page(body: bytes) -> Page:
+def page(body: bytes) -> StaticPage:
     """``body`` with an ETag of its content."""
-    return Page(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    return StaticPage(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 def matches(held: str, etag: str) -> bool:
@@ -60,7 +60,7 @@ class Contract:
         self._schema = schema
         self._version = version
         self._making = asyncio.Lock()
-        self._made: dict[str, Page] | None = None
+        self._made: dict[str, StaticPage] | None = None
 
     def routes(self) -> list[Route]:
         """``GET /v1/openapi.json``, ``GET /docs`` and the two files of that page."""
@@ -120,13 +120,13 @@ class Contract:
         name = request.path.rpartition("/")[2]
         return (await self._make())[name].answer(request, FILES[name], FRESH)
 
-    async def _make(self) -> dict[str, Page]:
+    async def _make(self) -> dict[str, StaticPage]:
         async with self._making:
             if self._made is None:
                 self._made = await asyncio.to_thread(self._describe)
         return self._made
 
-    def _describe(self) -> dict[str, Page]:
+    def _describe(self) -> dict[str, StaticPage]:
         # Nothing of it is needed to serve the app.
         from lowtide.api import reference
         from lowtide.api.openapi import describe

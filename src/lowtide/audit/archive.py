@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from lowtide.audit.chain import Head, read_head
 from lowtide.audit.keys import AuditKeys
-from lowtide.audit.model import Entry, Kept, link
+from lowtide.audit.model import ChainedEntry, Entry, link
 from lowtide.audit.notes import note_of
 from lowtide.audit.segments import MAX_ENTRIES, MAX_TEXT, Archived, archived, check_links, pack, unpack
 from lowtide.audit.service import Audit
@@ -174,7 +174,7 @@ def _checked(end: Head, rows: Sequence[Row]) -> list[Archived]:
     """What is archived of ``rows``. ``AuditBroken`` if one of them is not as it was written."""
     at, hash = end.seq, end.hash
     for row in rows:
-        entry = Kept(*row[:12])
+        entry = ChainedEntry(*row[:12])
         at, hash = at + 1, link(hash, entry)
         if entry.seq != at or hash != bytes(row[12] or b""):
             raise AuditBroken(f"The audit log is not whole at entry {at}: it is not archived.")

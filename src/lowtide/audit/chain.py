@@ -12,7 +12,7 @@ import logging
 
 import msgspec
 
-from lowtide.audit.model import Kept, link
+from lowtide.audit.model import ChainedEntry, link
 from lowtide.audit.service import Audit
 from lowtide.kernel.errors import Unavailable
 from lowtide.kernel.ids import Ids
@@ -97,7 +97,7 @@ async def _add(tx: Tx) -> int:
     placed = []
     for row in await tx.fetch(QUERIES["unchained"], BATCH):
         seq += 1
-        hash = link(bytes(hash), Kept(seq, *row))
+        hash = link(bytes(hash), ChainedEntry(seq, *row))
         placed.append((row[0], seq, hash))
     if placed:
         await tx.execute_many(QUERIES["chain"], placed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from lowtide.audit.chain import read_head
-from lowtide.audit.model import Kept
+from lowtide.audit.model import ChainedEntry
 from lowtide.audit.segments import row_of
 from lowtide.audit.store import Found, Search, found, search
 from lowtide.audit.walk import Archives, places, read_end, walk
@@ -65,11 +65,11 @@ async def export(database: Database, archives: Archives, wanted: Search) -> Asyn
         if piece.problem:
             raise AuditBroken(f"Of {piece.problem}.")
         for row in piece.rows:
-            if _wanted(Kept(*row[:12]), wanted):
+            if _wanted(ChainedEntry(*row[:12]), wanted):
                 yield found(row, archived=piece.archived)
 
 
-def _wanted(kept: Kept, wanted: Search) -> bool:
+def _wanted(kept: ChainedEntry, wanted: Search) -> bool:
     return (
         kept.at >= wanted.since
         and (not wanted.until or kept.at < wanted.until)

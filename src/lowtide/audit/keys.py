@@ -17,12 +17,12 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Unavailable
 from lowtide.kernel.ids import Ids
 from lowtide.storage.db import Database, Row, Tx, load_queries
-from lowtide.storage.vault import Kept, Noted, Vault
+from lowtide.storage.vault import Noted, SealedColumn, Vault
 
 QUERIES = load_queries("lowtide.audit")
 
 PURPOSE = "audit key {key}"
-SEALED = (Kept("audit_key", "id", "sealed", PURPOSE),)
+SEALED = (SealedColumn("audit_key", "id", "sealed", PURPOSE),)
 """What the vault seals here."""
 ED25519 = b"\x01"
 """The signature type of C2SP signed notes."""

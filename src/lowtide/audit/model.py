@@ -48,7 +48,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """Personal data of the actor or the target. Kept beside the chain, where it can be erased."""
 
 
-class Kept(msgspec.Struct, frozen=True, array_like=True):
+class ChainedEntry(msgspec.Struct, frozen=True, array_like=True):
     """An entry as the chain holds it. Times are milliseconds since 1970."""
 
     seq: int
@@ -76,7 +76,7 @@ def via_of(who: Principal) -> str:
     return f"session:{who.session}" if who.session else "token"
 
 
-def link(previous: bytes, kept: Kept) -> bytes:
+def link(previous: bytes, kept: ChainedEntry) -> bytes:
     """The hash that stands behind ``kept``: SHA-256 of the link before it and its content as a JSON array."""
     return hashlib.sha256(_LINK + previous + _encode(kept)).digest()
 

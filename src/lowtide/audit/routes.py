@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from lowtide.audit.checkpoints import Checkpoints
-from lowtide.audit.store import Page, Search, search
+from lowtide.audit.store import EntryPage, Search, search
 from lowtide.audit.trail import Trail
 from lowtide.kernel.errors import Malformed
 from lowtide.kernel.http import Request, Response, Route
@@ -18,7 +18,7 @@ CHECKPOINT = "/v1/admin/audit/checkpoint"
 def audit_routes(trail: Trail, checkpoints: Checkpoints, database: Database) -> list[Route]:
     """``GET /v1/admin/audit`` and ``GET /v1/admin/audit/checkpoint``."""
 
-    async def find(request: Request[None, Search]) -> Page:
+    async def find(request: Request[None, Search]) -> EntryPage:
         """Entries of the audit log, the newest first. The look is written down before the answer.
 
         An admin sees what was done in the admin's own space; the app's own servers see everything.
@@ -28,7 +28,7 @@ def audit_routes(trail: Trail, checkpoints: Checkpoints, database: Database) -> 
         wanted = request.query
         if not request.principal.server:
             if wanted.space not in ("", request.principal.space):
-                return Page(entries=[], next="")
+                return EntryPage(entries=[], next="")
             wanted = msgspec.structs.replace(wanted, space=request.principal.space)
         return await database.read(lambda tx: search(tx, wanted))
 
@@ -43,7 +43,7 @@ def audit_routes(trail: Trail, checkpoints: Checkpoints, database: Database) -> 
             ENTRIES,
             find,
             query=Search,
-            response=Page,
+            response=EntryPage,
             auth="admin",
             summary="Who did what",
             errors=(Malformed,),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import msgspec
 
 from lowtide.audit.chain import Head
-from lowtide.audit.model import Kept, link, seal_personal
+from lowtide.audit.model import ChainedEntry, link, seal_personal
 from lowtide.kernel.zstd import library
 from lowtide.storage.db import Row
 
@@ -50,7 +50,7 @@ class Closing(msgspec.Struct, frozen=True):
 class Archived(msgspec.Struct, frozen=True):
     """An entry of a segment."""
 
-    kept: Kept
+    kept: ChainedEntry
     hash: bytes
     salt: str | None
 
@@ -71,14 +71,14 @@ class Segment(msgspec.Struct, frozen=True):
         return self.entries[-1].hash
 
 
-def may_keep_salt(kept: Kept, personal: str | None) -> bool:
+def may_keep_salt(kept: ChainedEntry, personal: str | None) -> bool:
     """May the salt be archived? Not with personal data, and not where a user may ask to be forgotten."""
     return personal is None and not kept.actor.startswith("user:") and not kept.target.startswith("user:")
 
 
 def archived(row: Row) -> Archived:
     """What of a row of ``chained`` goes into an archive."""
-    kept, salt = Kept(*row[:12]), row[13]
+    kept, salt = ChainedEntry(*row[:12]), row[13]
     return Archived(kept, bytes(row[12]), salt if may_keep_salt(kept, row[14]) else None)
 
 
@@ -140,7 +140,7 @@ def check_links(segment: Segment, before: Head) -> str:
     return ""
 
 
-class _Line(Kept, frozen=True, array_like=True):
+class _Line(ChainedEntry, frozen=True, array_like=True):
     hash: bytes
     salt: str | None
 
@@ -150,4 +150,4 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 def _entry(line: bytes) -> Archived:
     *kept, hash, salt = msgspec.structs.astuple(_decode(line))
-    return Archived(Kept(*kept), hash, salt)
+    return Archived(ChainedEntry(*kept), hash, salt)

@@ -23,7 +23,7 @@ class Audit:
         """``pepper``: what keys the hashes of values; not in the database in the clear."""
         self._clock, self._ids = clock, ids
         self.pepper = pepper
-        self.listener: Callable[[Tx, Sequence[Entry]], Awaitable[None]] | None = None
+        self.tell: Callable[[Tx, Sequence[Entry]], Awaitable[None]] | None = None
         """Told of entries in their transaction; awaits nothing but its ``tx``."""
         self.wrote = False
         """Has an entry been written since somebody set this to False? A hint for the sequencer."""
@@ -76,8 +76,8 @@ class Audit:
         if details:
             await tx.execute_many(QUERIES["add_detail"], details)
         self.wrote = True
-        if self.listener is not None:
-            await self.listener(tx, entries)
+        if self.tell is not None:
+            await self.tell(tx, entries)
         return ids
 
     async def write_change(self, tx: Tx, entry: Entry) -> bool:

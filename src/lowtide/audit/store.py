@@ -89,7 +89,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Is it in an archive? Then it has no personal data any more."""
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
+class EntryPage(msgspec.Struct, frozen=True, kw_only=True):
     """Some entries, the newest first."""
 
     entries: list[Found]
@@ -99,7 +99,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     """The last place that is in the archives: what is older than that is not in this list."""
 
 
-async def search(tx: Tx, wanted: Search) -> Page:
+async def search(tx: Tx, wanted: Search) -> EntryPage:
     """The entries in the table that ``wanted`` names. ``Malformed`` for a cursor that is none.
 
     By request, target, actor, action, space or time it costs what it finds; by several of them, what it finds
@@ -114,7 +114,7 @@ async def search(tx: Tx, wanted: Search) -> Page:
         rows = await tx.fetch(LISTS[by], *_values(wanted, wanted.action))
     entries = [found(row) for row in rows[: wanted.limit]]
     [(archived,)] = await tx.fetch(QUERIES["archived"])
-    return Page(
+    return EntryPage(
         entries=entries, next=entries[-1].id if len(rows) > wanted.limit else "", archived=archived or 0
     )
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from lowtide.audit.chain import Head, read_head
-from lowtide.audit.model import GENESIS, Kept, link, seal_personal
+from lowtide.audit.model import GENESIS, ChainedEntry, link, seal_personal
 from lowtide.audit.notes import Checkpoint
 from lowtide.audit.walk import Archives, walk
 from lowtide.storage.db import Database, Dialect, Tx, load_queries
@@ -95,7 +95,7 @@ async def verify(
             verdict.archived += len(piece.rows)
             erasures = {row[1]: row[7] for row in piece.rows if row[4] == "audit.erase"}
         for row in piece.rows:
-            entry, stored = Kept(*row[:12]), bytes(row[12] or b"")
+            entry, stored = ChainedEntry(*row[:12]), bytes(row[12] or b"")
             if entry.seq != at + 1:
                 _tell_gap(verdict, at + 1, entry.seq - 1)
                 before = ()
@@ -171,7 +171,9 @@ def _tell_gap(verdict: Verdict, first: int, last: int) -> None:
         verdict.add(Fault(first, "missing", f"{which} missing"))
 
 
-async def _why(database: Database, archives: Archives | None, last: int, entry: Kept, hash: bytes) -> Fault:
+async def _why(
+    database: Database, archives: Archives | None, last: int, entry: ChainedEntry, hash: bytes
+) -> Fault:
     """Was it changed, or did it stand elsewhere? Looks through the chain once more."""
     previous = GENESIS
     async for piece in walk(database, archives, last):
@@ -191,7 +193,7 @@ async def _why(database: Database, archives: Archives | None, last: int, entry: 
 
 
 def detail_problem(
-    entry: Kept,
+    entry: ChainedEntry,
     salt: str | None,
     personal: str | None,
     erased_by: str | None,

@@ -24,7 +24,7 @@ MAX_SEGMENT = 16 * 1024 * 1024
 """Bytes of a segment's blob."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class SegmentPlace(msgspec.Struct, frozen=True):
     """Where a segment of the log is. Times are milliseconds since 1970."""
 
     first: int
@@ -102,19 +102,19 @@ async def read_end(tx: Tx) -> Head:
     return Head(rows[0][0], bytes(rows[0][1])) if rows else Head(0, GENESIS)
 
 
-async def places(tx: Tx, before: int, limit: int) -> list[Place]:
+async def places(tx: Tx, before: int, limit: int) -> list[SegmentPlace]:
     """At most ``limit`` segments that begin before the entry ``before``, the newest first."""
     return [_place(row) for row in await tx.fetch(QUERIES["segments"], before, limit)]
 
 
-async def _next(tx: Tx, at: int, last: int) -> tuple[Place | None, list[Row]]:
+async def _next(tx: Tx, at: int, last: int) -> tuple[SegmentPlace | None, list[Row]]:
     found = await tx.fetch(QUERIES["segment_behind"], at)
     if found:
         return _place(found[0]), []
     return None, await tx.fetch(QUERIES["chained"], at, last, PAGE)
 
 
-async def _archived(archives: Archives | None, place: Place, at: int) -> Piece:
+async def _archived(archives: Archives | None, place: SegmentPlace, at: int) -> Piece:
     first = max(place.first, at + 1)
     try:
         if archives is None:
@@ -126,6 +126,6 @@ async def _archived(archives: Archives | None, place: Place, at: int) -> Piece:
     return Piece(first, place.last, rows, archived=True)
 
 
-def _place(row: Row) -> Place:
+def _place(row: Row) -> SegmentPlace:
     first, last, hash, *rest = row
-    return Place(first, last, bytes(hash), *rest)
+    return SegmentPlace(first, last, bytes(hash), *rest)

@@ -89,7 +89,7 @@ class Merge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The anonymous account's refresh token, or its access token."""
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
+class UnmovedRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A record that stays as it was, because the user has one with the same unique values."""
 
     space: str
@@ -104,7 +104,7 @@ class MergedIn(msgspec.Struct, frozen=True, kw_only=True):
     signed: SignedIn
     records: int
     """How many were moved."""
-    left: list[Kept]
+    left: list[UnmovedRecord]
 
 
 class Devices(msgspec.Struct, frozen=True):
@@ -202,7 +202,9 @@ def account_routes(
         if not taken.allowed:
             raise TooManyRequests("Too many merges.", retry_after=round(taken.retry_after + 1))
         merged = await merging.merge(who, request.body.token, await proofs.of(request), request.id)
-        left = [Kept(space=one.space, model=one.model, id=one.id, code=one.code) for one in merged.left]
+        left = [
+            UnmovedRecord(space=one.space, model=one.model, id=one.id, code=one.code) for one in merged.left
+        ]
         return MergedIn(signed=signed_in(merged.signed), records=merged.records, left=left)
 
     async def export(request: Request[None, None]) -> Stream:

@@ -19,9 +19,9 @@ from lowtide.kernel.ids import Ids
 from lowtide.storage.bus import Bus
 from lowtide.storage.db import Database
 from lowtide.storage.jobs import Jobs
-from lowtide.storage.vault import Kept, Vault
+from lowtide.storage.vault import SealedColumn, Vault
 
-SEALED = (Kept("session", "id", "secret", PURPOSE.format("{key}")),)
+SEALED = (SealedColumn("session", "id", "secret", PURPOSE.format("{key}")),)
 """What the vault seals here."""
 TRIM = "auth.trim"
 TRIM_EVERY = 6 * 3600.0

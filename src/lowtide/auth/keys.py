@@ -27,7 +27,7 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, NotFound, Unavailable
 from lowtide.kernel.ids import Ids
 from lowtide.storage.db import Database, Tx, load_queries
-from lowtide.storage.vault import Kept, Vault
+from lowtide.storage.vault import SealedColumn, Vault
 
 QUERIES = load_queries("lowtide.auth")
 _LOG = logging.getLogger("lowtide.auth")
@@ -44,7 +44,7 @@ ROTATED = 90 * 24 * 3600
 """Seconds after which the next key takes over by itself."""
 
 PURPOSE = "auth.signing_key"
-SEALED = (Kept("signing_key", "kid", "private_pem", PURPOSE),)
+SEALED = (SealedColumn("signing_key", "kid", "private_pem", PURPOSE),)
 """What the vault seals here."""
 
 T = TypeVar("T")

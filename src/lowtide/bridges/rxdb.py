@@ -16,7 +16,7 @@ from lowtide.bridges import store
 from lowtide.bridges.documents import DELETED, Documents
 from lowtide.bridges.pushes import Pushes
 from lowtide.bridges.versions import check_schema
-from lowtide.bridges.walk import Cursor, Outdated, Page, Place, Walks, cursor_of, place_of, token_of
+from lowtide.bridges.walk import Cursor, Outdated, WalkPage, WalkPlace, Walks, cursor_of, place_of, token_of
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Malformed, NotFound, ResyncRequired, TooLarge
 from lowtide.kernel.schema import Principal
@@ -129,8 +129,8 @@ class Rxdb:
         return at is None or at < self._clock.now() - STALE
 
     async def page(
-        self, principal: Principal, client: str, model: str, begin: Cursor | Place | None, limit: int
-    ) -> Page:
+        self, principal: Principal, client: str, model: str, begin: Cursor | WalkPlace | None, limit: int
+    ) -> WalkPage:
         """A page of one model. Raises ``ResyncRequired``, and as ``Walks.page``."""
         try:
             return await self.walks.page(principal, client, [model], begin, limit, echo=False)
@@ -161,12 +161,12 @@ class Rxdb:
         return list(conflicts.values())
 
 
-def checkpoint_of(page: Page) -> Checkpoint:
+def checkpoint_of(page: WalkPage) -> Checkpoint:
     """Where a client stands that has ``page``."""
     return Checkpoint("" if page.place is None else token_of(page.place), page.cursor.number)
 
 
-def _begin(asked: PullQuery) -> Cursor | Place | None:
+def _begin(asked: PullQuery) -> Cursor | WalkPlace | None:
     if asked.id:
         return place_of(asked.id)
     number = int(asked.lwt or "0")

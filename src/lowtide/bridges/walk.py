@@ -71,7 +71,7 @@ def cursor_of(number: int) -> Cursor:
     return Cursor(*divmod(number - 1, VIEW_NUMBERS))
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class WalkPlace(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A place inside a walk."""
 
     start: int
@@ -91,19 +91,19 @@ class Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     record: tuple[str, str] = ("", "")
 
 
-_decode = msgspec.json.Decoder(Place).decode
+_decode = msgspec.json.Decoder(WalkPlace).decode
 
 
 class Outdated(Exception):
     """What the client holds cannot be told any more: it is to begin anew."""
 
 
-class Page(msgspec.Struct, frozen=True):
+class WalkPage(msgspec.Struct, frozen=True):
     """What a client is to apply."""
 
     rows: dict[tuple[str, str], tuple[str, int] | None]
     """(model, id) -> (its JSON, its latest op), None for one that leaves."""
-    place: Place | None
+    place: WalkPlace | None
     """Where to go on; None: the client stands at ``cursor``."""
     cursor: Cursor
     full: bool
@@ -112,12 +112,12 @@ class Page(msgspec.Struct, frozen=True):
     """The buckets that the user holds."""
 
 
-def token_of(place: Place) -> str:
+def token_of(place: WalkPlace) -> str:
     """A place as text."""
     return encode(_encode(place))
 
 
-def place_of(token: str) -> Place:
+def place_of(token: str) -> WalkPlace:
     """The place that ``token`` stands for. Raises ``Malformed``."""
     try:
         if len(token) > MAX_TOKEN:
@@ -145,12 +145,12 @@ class Walks:
         principal: Principal,
         client: str,
         models: Collection[str],
-        begin: Cursor | Place | None,
+        begin: Cursor | WalkPlace | None,
         limit: int,
         *,
         afresh: Collection[str] = (),
         echo: bool = True,
-    ) -> Page:
+    ) -> WalkPage:
         """The next page: about ``limit`` rows at most, or a megabyte. ``afresh``: models of which the client
         asks everything again. ``echo``: what it pushed itself comes, too; without it only what is not as the
         client left it. One read transaction, and a write where the user's buckets are new here.
@@ -163,7 +163,7 @@ class Walks:
             found = await database.read(
                 lambda tx: self._read(tx, principal, client, models, begin, limit, afresh, echo)
             )
-            if isinstance(found, Page):
+            if isinstance(found, WalkPage):
                 return found
             await database.write(lambda tx, new=found: store.write_view(tx, *who, *new))  # type: ignore[misc]
         raise Busy("What the user holds changes too fast.")
@@ -174,11 +174,11 @@ class Walks:
         principal: Principal,
         client: str,
         models: Collection[str],
-        begin: Cursor | Place | None,
+        begin: Cursor | WalkPlace | None,
         limit: int,
         afresh: Collection[str],
         echo: bool,
-    ) -> Page | tuple[str, int, tuple[str, ...]]:
+    ) -> WalkPage | tuple[str, int, tuple[str, ...]]:
         head = await read_head(tx)
         own, topics = await self._held(tx, principal, client)
         views = {view.no: view for view in await store.read_views(tx, principal.space, principal.user)}
@@ -186,12 +186,12 @@ class Walks:
         if now is None:
             return head.epoch, head.group, topics
         if not models:
-            return Page({}, None, Cursor(head.group, now.no), begin is None, (*own, *topics))
+            return WalkPage({}, None, Cursor(head.group, now.no), begin is None, (*own, *topics))
         walk = _Walk(self._sync, tx, principal, client, models, afresh, head, now, own, views, limit, echo)
         if begin is None:
-            place = Place(head.group, now.no, full=True)
+            place = WalkPlace(head.group, now.no, full=True)
         elif isinstance(begin, Cursor):
-            place = Place(head.group, now.no, begin)
+            place = WalkPlace(head.group, now.no, begin)
         else:
             place = begin
         while True:
@@ -199,9 +199,9 @@ class Walks:
             if rest is not None or place.start == head.group:
                 if not echo and not place.full:
                     await walk.leave_out_own()
-                return Page(walk.rows, rest, Cursor(place.start, now.no), place.full, (*own, *topics))
+                return WalkPage(walk.rows, rest, Cursor(place.start, now.no), place.full, (*own, *topics))
             # What moved meanwhile: in this snapshot it is all there is.
-            place = Place(head.group, now.no, Cursor(place.start, now.no), (), place.full, False)
+            place = WalkPlace(head.group, now.no, Cursor(place.start, now.no), (), place.full, False)
 
     async def stand(self, principal: Principal, client: str) -> Cursor:
         """The cursor of who has everything. Raises as ``page``."""
@@ -210,7 +210,7 @@ class Walks:
     async def rows(
         self, tx: Tx, principal: Principal, client: str, names: Collection[tuple[str, str]]
     ) -> dict[tuple[str, str], tuple[str, int] | None]:
-        """These records in this snapshot, as ``Page.rows`` has them; None for what is not the client's."""
+        """These records in this snapshot, as ``WalkPage.rows`` has them; None: it is not the client's."""
         own, topics = await self._held(tx, principal, client)
         held = {*own, *topics}
         streams = self._sync.streams
@@ -262,17 +262,17 @@ class _Walk:
         self._size = 0
         self.rows: dict[tuple[str, str], tuple[str, int] | None] = {}
 
-    async def go(self, place: Place) -> tuple[Place, Place | None]:
+    async def go(self, place: WalkPlace) -> tuple[WalkPlace, WalkPlace | None]:
         """Read on from ``place``. The walk as it was read, and where the page is full; None at its end."""
         if place.view != self._now.no:
             # What is held has changed since the walk began.
             if len(place.cut) == MAX_CUT:
                 raise Outdated
             cut = (*place.cut, Cursor(place.start, place.view))
-            place = Place(self._head.group, self._now.no, place.told, cut, place.full, place.first)
+            place = WalkPlace(self._head.group, self._now.no, place.told, cut, place.full, place.first)
         return place, await self._go(place)
 
-    async def _go(self, place: Place) -> Place | None:
+    async def _go(self, place: WalkPlace) -> WalkPlace | None:
         cursors = [*([place.told] if place.told else []), *place.cut]
         told = [(self._known(cursor), cursor.group) for cursor in cursors]
         before = {topic for view, _ in told for topic in view.topics} | (set(self._own) if told else set())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from lowtide.clients.described import Attribute, Call, Described, Record, Shape, camel, type_name
+from lowtide.clients.described import Attribute, Call, Described, RecordType, ValueShape, camel, type_name
 
-_TYPES: dict[Shape, str] = {
+_TYPES: dict[ValueShape, str] = {
     "text": "String",
     "integer": "int",
     "number": "double",
@@ -16,7 +16,7 @@ _TYPES: dict[Shape, str] = {
     "array": "List<Object?>",
     "object": "Map<String, Object?>",
 }
-_ZEROS: dict[Shape, str] = {
+_ZEROS: dict[ValueShape, str] = {
     "text": "''",
     "integer": "0",
     "number": "0",
@@ -90,7 +90,7 @@ def _schema(app: Described) -> str:
     )
 
 
-def _record(record: Record) -> str:
+def _record(record: RecordType) -> str:
     name = type_name(record, _TAKEN)
     parameters, initial = ["String? id"], ["id = id ?? _newId()"]
     for one in record.attributes:

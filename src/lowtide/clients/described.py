@@ -12,7 +12,7 @@ from lowtide.kernel.errors import SetupError
 from lowtide.kernel.schema import Field, Function, Kind, Model, Schema, Wire
 from lowtide.sync.system import with_system
 
-Shape = Literal["text", "integer", "number", "boolean", "timestamp", "json", "array", "object"]
+ValueShape = Literal["text", "integer", "number", "boolean", "timestamp", "json", "array", "object"]
 """What a value is. On a device, a timestamp, a json and an array are texts. An object is an argument only."""
 
 
@@ -20,7 +20,7 @@ class Attribute(msgspec.Struct, frozen=True):
     """A field of a record, or an argument of a call."""
 
     name: str
-    shape: Shape
+    shape: ValueShape
     optional: bool = False
     """May be nothing."""
     default: Wire = None
@@ -35,7 +35,7 @@ class Attribute(msgspec.Struct, frozen=True):
     """One line for people, of what happens to concurrent edits."""
 
 
-class Record(msgspec.Struct, frozen=True):
+class RecordType(msgspec.Struct, frozen=True):
     """A model as devices have it, without the ``id`` that each has."""
 
     name: str
@@ -79,11 +79,11 @@ class Table(msgspec.Struct, frozen=True):
 class Described(msgspec.Struct, frozen=True):
     name: str
     tables: tuple[Table, ...]
-    records: tuple[Record, ...]
+    records: tuple[RecordType, ...]
     calls: tuple[Call, ...]
 
 
-_SHAPES: dict[Kind, Shape] = {
+_SHAPES: dict[Kind, ValueShape] = {
     "text": "text",
     "integer": "integer",
     "number": "number",
@@ -151,14 +151,14 @@ def camel(name: str) -> str:
     return named[:1].lower() + named[1:]
 
 
-def type_name(record: Record, taken: Collection[str]) -> str:
+def type_name(record: RecordType, taken: Collection[str]) -> str:
     """The name of a record's type, where a language, the SDK or our own code has ``taken`` some."""
     name = pascal(record.name)
     return f"{name}Record" if name in taken else name
 
 
-def _record(model: Model) -> Record:
-    return Record(
+def _record(model: Model) -> RecordType:
+    return RecordType(
         name=model.name,
         attributes=tuple(_attribute(field) for field in model.fields.values() if not field.removed),
         writable=model.write is not None,
@@ -166,7 +166,7 @@ def _record(model: Model) -> Record:
 
 
 def _attribute(field: Field) -> Attribute:
-    shape: Shape = "array" if field.merge in ("set", "list") else _SHAPES[field.kind]
+    shape: ValueShape = "array" if field.merge in ("set", "list") else _SHAPES[field.kind]
     return Attribute(
         name=field.name,
         shape=shape,
@@ -196,14 +196,14 @@ def _argument(name: str, type_: Any, left_out: bool) -> Attribute:
     return Attribute(name=name, shape=shape, optional=optional or left_out, left_out=left_out)
 
 
-def _shape(info: msgspec.inspect.Type) -> tuple[Shape, bool]:
+def _shape(info: msgspec.inspect.Type) -> tuple[ValueShape, bool]:
     """(the shape, may it be None)"""
     kinds = msgspec.inspect
     if isinstance(info, kinds.UnionType):
         others = [one for one in info.types if not isinstance(one, kinds.NoneType)]
         optional = len(others) < len(info.types)
         return (_shape(others[0])[0] if len(others) == 1 else "json"), optional
-    plain: dict[type, Shape] = {
+    plain: dict[type, ValueShape] = {
         kinds.StrType: "text",
         kinds.IntType: "integer",
         kinds.FloatType: "number",

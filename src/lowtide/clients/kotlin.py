@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import json
 
-from lowtide.clients.described import Attribute, Call, Described, Record, Shape, camel, type_name, words
+from lowtide.clients.described import (
+    Attribute,
+    Call,
+    Described,
+    RecordType,
+    ValueShape,
+    camel,
+    type_name,
+    words,
+)
 
-_TYPES: dict[Shape, str] = {
+_TYPES: dict[ValueShape, str] = {
     "text": "String",
     "integer": "Long",
     "number": "Double",
@@ -16,13 +25,13 @@ _TYPES: dict[Shape, str] = {
     "array": "JsonArray",
     "object": "JsonObject",
 }
-_GETTERS: dict[Shape, str] = {
+_GETTERS: dict[ValueShape, str] = {
     "text": "getStringOptional",
     "integer": "getLongOptional",
     "number": "getDoubleOptional",
     "boolean": "getBooleanOptional",
 }
-_ZEROS: dict[Shape, str] = {
+_ZEROS: dict[ValueShape, str] = {
     "text": '""',
     "integer": "0L",
     "number": "0.0",
@@ -134,7 +143,7 @@ def _schema(app: Described) -> str:
     )
 
 
-def _record(record: Record) -> str:
+def _record(record: RecordType) -> str:
     name = type_name(record, _TAKEN)
     fields = ["    val id: String = newId(),"]
     for one in record.attributes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from lowtide.clients.described import Attribute, Call, Described, Record, Shape, camel, type_name
+from lowtide.clients.described import Attribute, Call, Described, RecordType, ValueShape, camel, type_name
 
-_TYPES: dict[Shape, str] = {
+_TYPES: dict[ValueShape, str] = {
     "text": "String",
     "integer": "Int64",
     "number": "Double",
@@ -16,13 +16,13 @@ _TYPES: dict[Shape, str] = {
     "array": "[JsonValue]",
     "object": "[String: JsonValue]",
 }
-_GETTERS: dict[Shape, str] = {
+_GETTERS: dict[ValueShape, str] = {
     "text": "getString",
     "integer": "getInt64",
     "number": "getDouble",
     "boolean": "getBoolean",
 }
-_ZEROS: dict[Shape, str] = {
+_ZEROS: dict[ValueShape, str] = {
     "text": '""',
     "integer": "0",
     "number": "0",
@@ -119,7 +119,7 @@ def _schema(app: Described) -> str:
 _COLUMNS = {"TEXT": "text", "INTEGER": "integer", "REAL": "real"}
 
 
-def _record(record: Record) -> str:
+def _record(record: RecordType) -> str:
     name = type_name(record, _TAKEN)
     fields = [f"    {_note(one)}public var {_name(one)}: {_type(one)}" for one in record.attributes]
     parameters = ["id: String = UUID().uuidString.lowercased()"] + [

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from lowtide.clients.described import Attribute, Call, Described, Record, Shape, camel, type_name
+from lowtide.clients.described import Attribute, Call, Described, RecordType, ValueShape, camel, type_name
 
-_TYPES: dict[Shape, str] = {
+_TYPES: dict[ValueShape, str] = {
     "text": "string",
     "integer": "number",
     "number": "number",
@@ -142,7 +142,7 @@ def _schema(app: Described) -> str:
     )
 
 
-def _record(record: Record) -> str:
+def _record(record: RecordType) -> str:
     name = type_name(record, _TAKEN)
     fields = "".join(
         (f"  /** {one.note} */\n" if one.note else "") + f"  {one.name}: {_type(one)};\n"

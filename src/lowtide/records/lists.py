@@ -14,7 +14,7 @@ from lowtide.records.conditions import Column, columns, condition
 from lowtide.records.expansion import Expansion, Included
 from lowtide.records.filters import Node, parse, replaced, show
 from lowtide.records.ordering import Key, cursor_text, cursor_values, fingerprint, ordered
-from lowtide.records.plans import Plan, Remembered, Shape, Source, index_entry, plan
+from lowtide.records.plans import ListShape, Plan, Remembered, Source, index_entry, plan
 from lowtide.records.service import Holdings, Records
 from lowtide.records.shape import AnyRecord, ListedRecord
 from lowtide.records.store import QUERIES
@@ -55,7 +55,7 @@ class ListQuery(msgspec.Struct, frozen=True):
     """Count all that the filter lets through."""
 
 
-class Page(msgspec.Struct, frozen=True, omit_defaults=True):
+class AnyRecordPage(msgspec.Struct, frozen=True, omit_defaults=True):
     """A part of a list."""
 
     records: list[AnyRecord]
@@ -67,7 +67,7 @@ class Page(msgspec.Struct, frozen=True, omit_defaults=True):
     """The records that ``expand`` asked for, by model and id, each once."""
 
 
-class RecordPage(Page, frozen=True, omit_defaults=True):
+class RecordPage(AnyRecordPage, frozen=True, omit_defaults=True):
     """A part of a list of the model that the address names, as the reference describes it."""
 
     records: list[ListedRecord]  # type: ignore[assignment]
@@ -96,7 +96,7 @@ class Lists:
             name: columns(shape.model) for name, shape in records.shapes.items()
         }
 
-    async def page(self, principal: Principal, name: str, asked: ListQuery) -> Page:
+    async def page(self, principal: Principal, name: str, asked: ListQuery) -> AnyRecordPage:
         """One page. Raises ``NotFound``, ``BadFilter``, ``Malformed`` and ``TooManyBuckets``, and
         ``StorageTimeout`` for what the database cannot answer in time.
 
@@ -145,7 +145,7 @@ class Lists:
 
     async def _page(
         self, tx: Tx, principal: Principal, wanted: _Wanted, asked: ListQuery, after: list[Any] | None
-    ) -> Page:
+    ) -> AnyRecordPage:
         holdings: Holdings = {}
         if not principal.server:
             holdings = await self._records.holdings(tx, principal)
@@ -158,7 +158,7 @@ class Lists:
         found = {} if named else await store.read_buckets(tx, topics)
         shape, values = _sources(reaches, found, named)
         if not shape.sources:
-            return Page([], None, 0 if asked.count else None, {} if wanted.expansion else None)
+            return AnyRecordPage([], None, 0 if asked.count else None, {} if wanted.expansion else None)
         values["model"] = wanted.name
         shape, values = await self._indexed(tx, entry, shape, values, found)
         rows, more = await self._rows(tx, wanted, shape, values, asked.limit, after)
@@ -177,16 +177,16 @@ class Lists:
             shown.record(id, text, op, created, updated, wanted.fields)
             for id, text, op, created, updated, *_ in rows
         ]
-        return Page(records, cursor, count, included)
+        return AnyRecordPage(records, cursor, count, included)
 
     async def _indexed(
         self,
         tx: Tx,
         entry: tuple[str, str, str] | None,
-        shape: Shape,
+        shape: ListShape,
         values: dict[str, Any],
         found: dict[str, Bucket],
-    ) -> tuple[Shape, dict[str, Any]]:
+    ) -> tuple[ListShape, dict[str, Any]]:
         """The same through an index, where that is the shorter way."""
         if entry is None or len(shape.sources) > 1:
             return shape, values
@@ -205,7 +205,7 @@ class Lists:
         self,
         tx: Tx,
         wanted: _Wanted,
-        shape: Shape,
+        shape: ListShape,
         values: dict[str, Any],
         limit: int,
         after: Sequence[Any] | None,
@@ -233,7 +233,7 @@ class Lists:
             after = rows[-1][5:]
             step = max(FIRST_ROWS, (MAX_LIST_BYTES - size) // max(largest, 1))
 
-    def _plan(self, wanted: _Wanted, shape: Shape) -> Plan:
+    def _plan(self, wanted: _Wanted, shape: ListShape) -> Plan:
         key = ("plan", wanted.mark, shape)
         known = self._columns[wanted.name]
         made: Plan = self._remembered.get(
@@ -242,7 +242,9 @@ class Lists:
         return made
 
 
-def _sources(reaches: Sequence[Reach], found: dict[str, Bucket], named: bool) -> tuple[Shape, dict[str, Any]]:
+def _sources(
+    reaches: Sequence[Reach], found: dict[str, Bucket], named: bool
+) -> tuple[ListShape, dict[str, Any]]:
     """Where the records are; ``named``: the buckets were not looked for, the one is told by its name."""
     sources: list[Source] = []
     values: dict[str, Any] = {}
@@ -263,4 +265,4 @@ def _sources(reaches: Sequence[Reach], found: dict[str, Bucket], named: bool) ->
         else:
             continue
         values[f"space{i}"] = reach.space
-    return Shape(tuple(sources)), values
+    return ListShape(tuple(sources)), values

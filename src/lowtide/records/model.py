@@ -66,7 +66,7 @@ class Writes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     writes: Annotated[list[Write], msgspec.Meta(min_length=1, max_length=MAX_WRITES)]
 
 
-class Written(msgspec.Struct, frozen=True):
+class WriteResult(msgspec.Struct, frozen=True):
     """What became of one write."""
 
     id: str
@@ -78,4 +78,4 @@ class Written(msgspec.Struct, frozen=True):
 class WritesAnswer(msgspec.Struct, frozen=True):
     """What became of the writes, one for each, in their order."""
 
-    results: list[Written]
+    results: list[WriteResult]

@@ -39,7 +39,7 @@ class Source(msgspec.Struct, frozen=True):
     fields: tuple[str, ...] = ()
 
 
-class Shape(msgspec.Struct, frozen=True):
+class ListShape(msgspec.Struct, frozen=True):
     """Everything that decides the statement of a list, besides its filter and order."""
 
     sources: tuple[Source, ...]
@@ -96,7 +96,7 @@ def index_entry(model: Model, node: Node | None, known: dict[str, Column]) -> tu
 
 
 def plan(
-    node: Node | None, known: dict[str, Column], keys: Sequence[Key], shape: Shape, dialect: Dialect
+    node: Node | None, known: dict[str, Column], keys: Sequence[Key], shape: ListShape, dialect: Dialect
 ) -> Plan:
     """The statement of a list. Its rows: id, data, op, created, updated, then the value of each key.
 
@@ -164,7 +164,7 @@ class _InEntry(Key, frozen=True):
         return {"r.op": "e.op", "r.id": "e.id"}.get(sql := super().sql(dialect), sql)
 
 
-def _found(i: int, source: Source, shape: Shape, slot: Callable[[str], str], dialect: Dialect) -> str:
+def _found(i: int, source: Source, shape: ListShape, slot: Callable[[str], str], dialect: Dialect) -> str:
     space = f"r.space = {slot(f'space{i}')}"
     if source.kind == "whole":
         return space

@@ -23,19 +23,19 @@ from lowtide.kernel.errors import (
 )
 from lowtide.kernel.http import Answer, Header, Request, Response, Route, Stream
 from lowtide.records.changes import Feed
-from lowtide.records.lists import ListQuery, Lists, Page, RecordPage
+from lowtide.records.lists import AnyRecordPage, ListQuery, Lists, RecordPage
 from lowtide.records.model import (
     MAX_RECORD_BODY,
     MAX_WRITES_BODY,
     Change,
     NewRecord,
     Unseen,
+    WriteResult,
     Writes,
     WritesAnswer,
-    Written,
 )
-from lowtide.records.service import Kept, Records
-from lowtide.records.shape import Record
+from lowtide.records.service import Records
+from lowtide.records.shape import SingleRecord
 from lowtide.records.tags import etag, is_known, wanted_ops
 
 WRITE_ERRORS = (Busy, Conflict, Forbidden, FunctionFailed, Invalid, NotFound, NotUnique, TooLarge)
@@ -63,7 +63,7 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
     """Every address of the REST API. ``trail`` is told of what the app's servers read here."""
     lists = Lists(records)
 
-    async def list_(request: Request[None, ListQuery]) -> Page:
+    async def list_(request: Request[None, ListQuery]) -> AnyRecordPage:
         """Only what the user receives is listed. The next page is asked for with `cursor` and otherwise the
         same query; it begins behind the last record, whatever was written meanwhile."""
         model = request.params["model"]
@@ -87,16 +87,16 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
         name = request.params["model"]
         intent = records.creation(name, request.body.id, request.body.data)
 
-        def answer(kept: Kept) -> Response:
-            headers = _version(kept) | {"location": f"/v1/records/{name}/{quote(kept.id, safe='')}"}
+        def answer(result: WriteResult) -> Response:
+            headers = _version(result) | {"location": f"/v1/records/{name}/{quote(result.id, safe='')}"}
             return Response(
-                status=201 if kept.status == "created" else 200, body=_body(kept), headers=headers
+                status=201 if result.status == "created" else 200, body=_body(result), headers=headers
             )
 
         keep = request.keep
-        in_tx = None if keep is None else lambda tx, kept: keep(tx, answer(kept[0]))
-        (kept,) = await records.write(request.principal, [intent], in_tx, request.id)
-        return answer(kept)
+        in_tx = None if keep is None else lambda tx, results: keep(tx, answer(results[0]))
+        (result,) = await records.write(request.principal, [intent], in_tx, request.id)
+        return answer(result)
 
     async def change(request: Request[Change, None]) -> Response:
         """With `If-Match` the change is exact or refused; with `base` it merges as a device's does; with
@@ -104,8 +104,8 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
         params, sent = request.params, request.body
         ops = wanted_ops(request.header("if-match"))
         intent = records.change(params["model"], params["id"], sent.data, sent.base, ops)
-        (kept,) = await records.write(request.principal, [intent], request=request.id)
-        return Response(body=_body(kept), headers=_version(kept))
+        (result,) = await records.write(request.principal, [intent], request=request.id)
+        return Response(body=_body(result), headers=_version(result))
 
     async def delete(request: Request[None, None]) -> None:
         """Devices drop the record at their next checkpoint."""
@@ -118,12 +118,9 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
         ids may be sent again as a whole, like a single one."""
         intents = [records.wanted(write) for write in request.body.writes]
 
-        def answer(kept: list[Kept]) -> WritesAnswer:
-            return WritesAnswer([Written(one.id, one.status, one.record) for one in kept])
-
         keep = request.keep
-        in_tx = None if keep is None else lambda tx, kept: keep(tx, answer(kept))
-        return answer(await records.write(request.principal, intents, in_tx, request.id))
+        in_tx = None if keep is None else lambda tx, results: keep(tx, WritesAnswer(results))
+        return WritesAnswer(await records.write(request.principal, intents, in_tx, request.id))
 
     async def changes(request: Request[None, ChangesQuery]) -> Stream:
         """Server-sent events. `put` has a record that is new or has changed, `remove` the model and id of one
@@ -180,14 +177,14 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
             "/v1/records/{model}",
             create,
             body=NewRecord,
-            response=Record,
+            response=SingleRecord,
             status=201,
             max_body=MAX_RECORD_BODY,
             summary="Create a record; the same one again changes nothing",
             errors=WRITE_ERRORS,
             answers=(
-                Answer(201, "Created.", Record, headers=(ETAG, Header("Location", "The record's address."))),
-                Answer(200, "It was created before, with the same content.", Record, headers=(ETAG,)),
+                Answer(201, "Created.", SingleRecord, headers=(ETAG, LOCATION)),
+                Answer(200, "It was created before, with the same content.", SingleRecord, headers=(ETAG,)),
             ),
             tags=("records",),
             each="model",
@@ -196,12 +193,12 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
             "GET",
             "/v1/records/{model}/{id}",
             get,
-            response=Record,
+            response=SingleRecord,
             summary="Read a record",
             errors=(NotFound,),
             headers=(Header("If-None-Match", "ETags of the versions that the client has."),),
             answers=(
-                Answer(200, "The record.", Record, headers=(ETAG,)),
+                Answer(200, "The record.", SingleRecord, headers=(ETAG,)),
                 Answer(304, "The client has this version.", headers=(ETAG,)),
             ),
             tags=("records",),
@@ -212,7 +209,7 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
             "/v1/records/{model}/{id}",
             change,
             body=Change,
-            response=Record,
+            response=SingleRecord,
             max_body=MAX_RECORD_BODY,
             summary="Change fields of a record",
             errors=(*WRITE_ERRORS, PreconditionFailed),
@@ -233,9 +230,9 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
     ]
 
 
-def _version(kept: Kept) -> dict[str, str]:
-    return {} if kept.record is None else {"etag": f'"{kept.record.etag}"'}
+def _version(result: WriteResult) -> dict[str, str]:
+    return {} if result.record is None else {"etag": f'"{result.record.etag}"'}
 
 
-def _body(kept: Kept) -> bytes:
-    return _encode(Unseen(kept.id) if kept.record is None else kept.record)
+def _body(result: WriteResult) -> bytes:
+    return _encode(Unseen(result.id) if result.record is None else result.record)

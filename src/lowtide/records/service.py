@@ -26,8 +26,8 @@ from lowtide.kernel.errors import (
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Data, Lookup, Model, Principal, Schema
 from lowtide.records.denial import Denials, is_developer
-from lowtide.records.model import Write
-from lowtide.records.shape import AnyRecord, Shape, given_fields, given_id
+from lowtide.records.model import Write, WriteResult
+from lowtide.records.shape import RecordShape, given_fields, given_id
 from lowtide.records.store import QUERIES
 from lowtide.records.tags import wanted_ops
 from lowtide.storage.db import Query, Row, Select, Tx
@@ -64,15 +64,6 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     ops: tuple[int, ...] | None = None
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """What a write left. ``record`` is None when it is gone, or not for who wrote it to see."""
-
-    id: str
-    op: int
-    record: AnyRecord | None
-    status: Literal["created", "changed", "unchanged", "deleted"]
-
-
 class Records:
     """The REST API's work on records. Stateless beside what was worked out from the schema."""
 
@@ -84,13 +75,13 @@ class Records:
         self._clock = clock
         self._ids = ids
         self.shapes = {
-            name: Shape(model)
+            name: RecordShape(model)
             for name, model in self._schema.models.items()
             if not model.removed and not name.startswith("lowtide_")
         }
         self.denials = Denials(self._streams)
 
-    def shape(self, name: str) -> Shape:
+    def shape(self, name: str) -> RecordShape:
         """The model that an address names. Raises ``NotFound``."""
         shape = self.shapes.get(name)
         if shape is None:
@@ -99,7 +90,7 @@ class Records:
 
     # -- reading ----------------------------------------------------------------------------------
 
-    async def get(self, principal: Principal, name: str, id: str) -> tuple[Shape, Row]:
+    async def get(self, principal: Principal, name: str, id: str) -> tuple[RecordShape, Row]:
         """The shape and the stored row (data, op, created, updated). Raises ``NotFound``."""
         shape = self.shape(name)
         if len(self.spaces(principal, name)) == 1:
@@ -189,9 +180,9 @@ class Records:
         self,
         principal: Principal,
         intents: Sequence[Intent],
-        keep: Callable[[Tx, list[Kept]], Awaitable[None]] | None = None,
+        keep: Callable[[Tx, list[WriteResult]], Awaitable[None]] | None = None,
         request: str = "",
-    ) -> list[Kept]:
+    ) -> list[WriteResult]:
         """Apply ``intents`` together or not at all; what each left, in order.
 
         A creation that was done before with the same content is done again without effect. Raises what
@@ -223,7 +214,7 @@ class Records:
             if len(intents) > 1:
                 error.details["index"] = refused.n - 1
             raise error
-        return await self._kept(principal, intents, applied)
+        return await self._results(principal, intents, applied)
 
     def _present(self, principal: Principal, intent: Intent) -> Intent:
         present = self.sync.ownership.present
@@ -234,7 +225,7 @@ class Records:
         self,
         principal: Principal,
         intents: Sequence[Intent],
-        keep: Callable[[Tx, list[Kept]], Awaitable[None]],
+        keep: Callable[[Tx, list[WriteResult]], Awaitable[None]],
     ) -> Callable[[Tx, Applied], Awaitable[None]]:
         async def work(tx: Tx, applied: Applied) -> None:
             if any(result.status == "refused" for result in applied.results):
@@ -282,7 +273,9 @@ class Records:
         )
         return Batch(transactions=[transaction], echo=True)
 
-    async def _kept(self, principal: Principal, intents: Sequence[Intent], applied: Applied) -> list[Kept]:
+    async def _results(
+        self, principal: Principal, intents: Sequence[Intent], applied: Applied
+    ) -> list[WriteResult]:
         unchanged = _unwritten(principal, intents, applied)
         written = dict(applied.written)
         if unchanged:
@@ -295,8 +288,8 @@ class Records:
         intents: Sequence[Intent],
         results: Sequence[Result],
         written: Mapping[Key, Written],
-    ) -> list[Kept]:
-        kept = []
+    ) -> list[WriteResult]:
+        made = []
         for intent, result in zip(intents, results, strict=True):
             now = written.get((principal.space, intent.model, intent.id))
             record = None
@@ -304,9 +297,8 @@ class Records:
                 record = self.shapes[intent.model].record(
                     intent.id, now.json, now.op, now.created, now.updated
                 )
-            op = 0 if now is None else now.op
-            kept.append(Kept(intent.id, op, record, _status(intent, result)))
-        return kept
+            made.append(WriteResult(intent.id, _status(intent, result), record))
+        return made
 
     async def _standing(self, tx: Tx, principal: Principal, keys: Sequence[Key]) -> dict[Key, Written]:
         """The records as they stand, for writes that changed nothing."""
@@ -318,7 +310,7 @@ class Records:
                 found[key] = Written(text, False, op, created, updated, True)
         return found
 
-    async def _repeated(self, principal: Principal, intents: Sequence[Intent]) -> list[Kept] | None:
+    async def _repeated(self, principal: Principal, intents: Sequence[Intent]) -> list[WriteResult] | None:
         """What creations left that were done before, all of them and with the same content; else None."""
 
         async def read(tx: Tx) -> list[Row | None]:
@@ -327,7 +319,7 @@ class Records:
                 (await self._visible(tx.fetch, principal, models[one.model], one.id))[0] for one in intents
             ]
 
-        kept = []
+        made = []
         for intent, row in zip(intents, await self._database.read(read), strict=True):
             if row is None:
                 return None
@@ -336,8 +328,8 @@ class Records:
                 return None
             text, op, created, updated = row
             record = self.shapes[intent.model].record(intent.id, text, op, created, updated)
-            kept.append(Kept(intent.id, op, record, "unchanged"))
-        return kept
+            made.append(WriteResult(intent.id, "unchanged", record))
+        return made
 
 
 def _status(intent: Intent, result: Result) -> Literal["created", "changed", "unchanged", "deleted"]:

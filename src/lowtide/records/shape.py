@@ -35,7 +35,7 @@ class AnyRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Its fields."""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class SingleRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One record of the model that the address names, as the reference describes it."""
 
     id: str
@@ -59,7 +59,7 @@ class ListedRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Every declared field, also under its former name; with ``fields``, those alone."""
 
 
-class Shape:
+class RecordShape:
     """How the records of one model are answered."""
 
     def __init__(self, model: Model):

@@ -45,7 +45,7 @@ Noted = Callable[[Tx], Awaitable[object]]
 """Called in a transaction, to write down that it is done; awaits nothing but the transaction."""
 
 
-class Kept(msgspec.Struct, frozen=True):
+class SealedColumn(msgspec.Struct, frozen=True):
     """A column that holds sealed texts, so that ``Vault.reseal`` can find them.
 
     ``key`` is the table's primary key, one TEXT column; ``{key}`` in ``purpose`` stands for its value.
@@ -202,7 +202,7 @@ class Vault:
         self._master = fresh
         return count
 
-    async def reseal(self, places: Iterable[Kept]) -> int:
+    async def reseal(self, places: Iterable[SealedColumn]) -> int:
         """Seal with the present data key whatever an older one sealed in ``places``; returns how many texts.
 
         A text that another node changes meanwhile keeps the change. One that does not open raises
@@ -265,7 +265,7 @@ class Vault:
             ) from error
 
 
-def _statements(place: Kept) -> tuple[Query, Query]:
+def _statements(place: SealedColumn) -> tuple[Query, Query]:
     table, key, column = place.table, place.key, place.column
     select = (
         f"SELECT {key}, {column} FROM {table} WHERE {key} > $1 AND {column} IS NOT NULL "

@@ -21,7 +21,7 @@ from lowtide.sync.model import Bucket
 from lowtide.sync.store import OPS_PER_GROUP
 
 
-class Place(msgspec.Struct, frozen=True):
+class BucketPlace(msgspec.Struct, frozen=True):
     """Where a device stands in one bucket."""
 
     name: str
@@ -43,9 +43,9 @@ def checksum(name: str, op: int) -> int:
     return zlib.crc32(str(op).encode(), zlib.crc32(name.encode())) if op else 0
 
 
-def start(topic: str, bucket: Bucket, epoch: str, generation: int, head_op: int) -> Place:
+def start(topic: str, bucket: Bucket, epoch: str, generation: int, head_op: int) -> BucketPlace:
     """The place of a device that holds nothing of the bucket."""
-    return Place(name_of(topic, bucket, epoch, generation), 0, 0, min(head_op, bucket.last))
+    return BucketPlace(name_of(topic, bucket, epoch, generation), 0, 0, min(head_op, bucket.last))
 
 
 def keeps(

@@ -22,7 +22,7 @@ from lowtide.kernel.http import Outlet
 from lowtide.kernel.schema import Principal, Schema
 from lowtide.storage.db import Database, Tx
 from lowtide.sync import buckets
-from lowtide.sync.buckets import Place
+from lowtide.sync.buckets import BucketPlace
 from lowtide.sync.hub import Hub, Listener
 from lowtide.sync.lines import (
     BucketState,
@@ -60,7 +60,7 @@ class Delivery(msgspec.Struct, frozen=True):
     """One commit as it was told to a device: the same for all that stood where it stood."""
 
     piece: Piece
-    places: dict[str, Place]
+    places: dict[str, BucketPlace]
     states: dict[str, BucketState]
 
 
@@ -160,7 +160,7 @@ class Download:
                     break
         return view, segments
 
-    def _want(self, topic: str, bucket: Bucket, place: Place) -> Want:
+    def _want(self, topic: str, bucket: Bucket, place: BucketPlace) -> Want:
         return want(topic, bucket, place, self._format, self._request.raw_data)
 
     # Send.

@@ -16,7 +16,7 @@ from lowtide.kernel.schema import Data, Schema
 from lowtide.storage.db import Tx
 from lowtide.sync import store
 from lowtide.sync.index import lookup_name, unique_name, unique_text
-from lowtide.sync.model import Bucket, Key, Page, Record
+from lowtide.sync.model import Bucket, BucketPage, Key, Record
 from lowtide.sync.store import QUERIES
 from lowtide.sync.streams import Streams, key_text
 
@@ -64,7 +64,7 @@ class Ledger:
         self._dropped: list[tuple[Any, ...]] = []
         self._moves: dict[str, list[tuple[int, str, str, int, str]]] = {}
         self._live: dict[str, int] = {}
-        self.pages: dict[str, Page] = {}
+        self.pages: dict[str, BucketPage] = {}
         """What was written into each bucket: filled by ``write``."""
 
     def enter(self, key: Key, record: Record, json: str, before: Standing, after: Standing) -> None:
@@ -119,7 +119,7 @@ class Ledger:
             bucket = buckets[name]
             id, last, change = bucket.id, rows[-1][0], self._live.get(name, 0)
             buckets[name] = Bucket(id, last, bucket.live + change, bucket.floor)
-            self.pages[name] = Page(bucket.last, rows)
+            self.pages[name] = BucketPage(bucket.last, rows)
             entries.extend((id, op, model, record, removed) for op, model, record, removed, _ in rows)
             updates.append((id, last, change))
         if new:

@@ -227,7 +227,7 @@ class Bucket(msgspec.Struct, frozen=True):
     floor: int
 
 
-class Page(msgspec.Struct, frozen=True):
+class BucketPage(msgspec.Struct, frozen=True):
     """Everything that a bucket says after op ``after``."""
 
     after: int
@@ -243,7 +243,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """Names of changed buckets, lookups and devices; see ``streams.py``."""
     buckets: Mapping[str, Bucket] = {}
     """The changed buckets as the group left them; empty when another node made it."""
-    pages: Mapping[str, Page] = {}
+    pages: Mapping[str, BucketPage] = {}
     """What the group did in each of them."""
     jobs: bool = False
     """Did it enqueue any?"""

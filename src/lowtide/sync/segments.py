@@ -18,9 +18,9 @@ import msgspec
 
 from lowtide.kernel.codec import encode_data_line_bson
 from lowtide.storage.db import Database, Row, Tx
-from lowtide.sync.buckets import Place
+from lowtide.sync.buckets import BucketPlace
 from lowtide.sync.lines import DataLine, Entry, Format, Piece, line
-from lowtide.sync.model import Bucket, Page
+from lowtide.sync.model import Bucket, BucketPage
 from lowtide.sync.store import QUERIES
 
 PAGE_ROWS = 1_000
@@ -47,7 +47,7 @@ class Want(msgspec.Struct, frozen=True):
     space: str
     bucket: int
     last: int
-    place: Place
+    place: BucketPlace
     format: Format
     text: bool
     """Rows as JSON text; otherwise as objects, for clients of the first protocol."""
@@ -57,7 +57,7 @@ class Segment(msgspec.Struct, frozen=True):
     """A page, ready to send, and the place after it."""
 
     piece: Piece
-    end: Place
+    end: BucketPlace
     rows: int
     last: int
     """The bucket's latest op in the snapshot: when it is not the one wanted, the view is old."""
@@ -81,7 +81,7 @@ class Segments:
         self._sizes: dict[Want, int] = {}
         self._reading: dict[Want, asyncio.Task[Segment]] = {}
         self._lines: OrderedDict[bytes, Piece] = OrderedDict()
-        self._pages: OrderedDict[int, tuple[int, Page]] = OrderedDict()
+        self._pages: OrderedDict[int, tuple[int, BucketPage]] = OrderedDict()
         self.hits = 0
         self.misses = 0
 
@@ -125,7 +125,7 @@ class Segments:
                 self._lines.popitem(last=False)
         return piece
 
-    def remember(self, bucket: Bucket, page: Page) -> None:
+    def remember(self, bucket: Bucket, page: BucketPage) -> None:
         """A commit left ``bucket`` so: who stood before ``page`` need not ask the database.
 
         Only the latest is kept of each bucket, of ``RECENT_BUCKETS`` buckets, and nothing large.
@@ -243,7 +243,7 @@ def segment_of(want: Want, rows: Sequence[Row], latest: int, floor: int = 0) -> 
         cursor = last = latest
     # A page of forgotten removals has nothing to send, but the place moves on.
     raw = _encode(want, found, str(place.cursor), str(cursor), more) if found else b""
-    end = Place(place.name, cursor, last, 0 if last == latest else forget)
+    end = BucketPlace(place.name, cursor, last, 0 if last == latest else forget)
     return Segment(Piece(raw), end, len(found), latest, floor)
 
 
@@ -259,6 +259,6 @@ def _encode(want: Want, found: list[Any], after: str, next_after: str, more: boo
     return line("data", DataLine(want.place.name, after, next_after, more, found), want.format)
 
 
-def want(topic: str, bucket: Bucket, place: Place, format: Format, text: bool) -> Want:
+def want(topic: str, bucket: Bucket, place: BucketPlace, format: Format, text: bool) -> Want:
     """The next segment for a device at ``place`` of ``bucket``."""
     return Want(topic.partition("/")[0], bucket.id, bucket.last, place, format, text)

@@ -182,7 +182,7 @@ class Sync:
         self._seen[(principal.space, principal.user, client_id)] = (self._clock.now(), group)
 
     async def watch(self, tx: Tx, models: Collection[str]) -> None:
-        """Tell the writer's listener of these models' changes, from the next group on; ``*`` is all."""
+        """Tell ``Writer.changed`` of these models' changes, from the next group on; ``*`` is all."""
         await store.watch(tx, models)
 
     async def _enqueue(self, tx: Tx, kind: str, payload: msgspec.Struct) -> None:

@@ -13,7 +13,7 @@ from lowtide.kernel.errors import TooManyBuckets
 from lowtide.kernel.schema import Principal, Schema
 from lowtide.storage.db import Tx
 from lowtide.sync import buckets, store
-from lowtide.sync.buckets import Place
+from lowtide.sync.buckets import BucketPlace
 from lowtide.sync.model import Bucket
 from lowtide.sync.store import QUERIES, Device
 from lowtide.sync.streams import MAX_BUCKETS, Held, Streams, Subscription
@@ -62,7 +62,7 @@ class View(msgspec.Struct):
     """By topic, in the order of priorities."""
     buckets: dict[str, Bucket]
     device: Device
-    places: dict[str, Place]
+    places: dict[str, BucketPlace]
     """Where the device stands, by topic: no place in a bucket that nobody has written to, or that waits for
     an unmetered network."""
 
@@ -121,13 +121,13 @@ class Views:
         view.places = await self._settle(tx, view, before)
         return view
 
-    def begin(self, view: View, held: Held, bucket: Bucket, places: dict[str, Place]) -> None:
+    def begin(self, view: View, held: Held, bucket: Bucket, places: dict[str, BucketPlace]) -> None:
         """Let the device begin with a bucket of which it has nothing, unless its network is too dear."""
         if not (self._metered and held.defer):
             generation = view.device.generation
             places[held.topic] = buckets.start(held.topic, bucket, view.epoch, generation, view.op)
 
-    async def _settle(self, tx: Tx, view: View, before: View | None) -> dict[str, Place]:
+    async def _settle(self, tx: Tx, view: View, before: View | None) -> dict[str, BucketPlace]:
         """Where the device stands in each bucket that it is to hold: by its own word at first, and from then
         on where it was brought to."""
         evidence = self._evidence if before is None else {}
@@ -156,13 +156,13 @@ class Views:
                 self.begin(view, held, bucket, places)
         return places
 
-    async def _resume(self, tx: Tx, name: str, after: int, bucket: Bucket) -> Place:
+    async def _resume(self, tx: Tx, name: str, after: int, bucket: Bucket) -> BucketPlace:
         if not buckets.at_checkpoint(after):
-            return Place(name, after, after)
+            return BucketPlace(name, after, after)
         last = bucket.last
         if last > after:
             last = (await tx.fetch(QUERIES["history_at"], bucket.id, after))[0][0] or 0
-        return Place(name, last, last)
+        return BucketPlace(name, last, last)
 
 
 def _priority(asked: int | None) -> int | None:

@@ -80,7 +80,7 @@ Bar = Callable[[Tx, Sequence[Principal | None]], Awaitable[Sequence[LowtideError
 """(tx, authors) -> why each may write no more since it was let in, as of this transaction; None: it may."""
 Told = tuple[Key, int, dict[str, Any] | None, dict[str, Any] | None]
 """A record, its op, what it was and what it is."""
-Listener = Callable[[Tx, int, Sequence[Told]], Awaitable[bool]]
+Changed = Callable[[Tx, int, Sequence[Told]], Awaitable[bool]]
 """(tx, now, changes of watched models): hears of a group in its transaction; whether it has made jobs."""
 Granted = Callable[[Tx, Sequence[Grant]], Awaitable[None]]
 """(tx, grants): hears of a group's grants in its transaction."""
@@ -100,7 +100,7 @@ class Writer:
         enqueue: Enqueue,
         publish: Callable[[Commit], None],
         bar: Bar | None = None,
-        listener: Listener | None = None,
+        changed: Changed | None = None,
         granted: Granted | None = None,
     ):
         self._database = database
@@ -110,7 +110,7 @@ class Writer:
         self._enqueue = enqueue
         self._publish = publish
         self._bar = bar or _nobody
-        self.listener = listener
+        self.changed = changed
         self.granted = granted
         self._waiting: deque[tuple[Batch, int, asyncio.Future[Applied]]] = deque()
         self._waiting_mutations = 0
@@ -237,9 +237,9 @@ class Writer:
             log.error("the app's code failed: %s", fault)
         await receipts.write(now)
         ledger, buckets, topics, last, jobs = await self._write(tx, merge, group, head.last_bucket, now)
-        if head.watched != "[]" and self.listener is not None:
+        if head.watched != "[]" and self.changed is not None:
             told = _told(merge, ledger, frozenset(msgspec.json.decode(head.watched)))
-            jobs |= bool(told) and await self.listener(tx, now, told)
+            jobs |= bool(told) and await self.changed(tx, now, told)
         for i, batch in enumerate(batches):
             outcome = outcomes[i]
             if batch.echo and isinstance(outcome, Applied):

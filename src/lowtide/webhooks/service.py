@@ -19,7 +19,7 @@ from lowtide.kernel.errors import Conflict, Malformed, NotFound, OutsideFailed
 from lowtide.kernel.ids import Ids
 from lowtide.storage.db import Database, Row, Tx
 from lowtide.storage.jobs import Job, Jobs
-from lowtide.storage.vault import Kept, Vault
+from lowtide.storage.vault import SealedColumn, Vault
 from lowtide.webhooks.records import EVENTS, RecordChange, RecordMessages, watched
 from lowtide.webhooks.sending import PURPOSE, QUERIES, Sender, Tried
 from lowtide.webhooks.signature import shown
@@ -28,8 +28,8 @@ KIND = "webhooks.deliver"
 QUEUE = "webhooks"
 """Messages wait in a queue of their own, so that no receiver holds up the app's own mails and jobs."""
 SEALED = (
-    Kept("webhook_endpoint", "id", "secret", PURPOSE),
-    Kept("webhook_endpoint", "id", "old_secret", PURPOSE),
+    SealedColumn("webhook_endpoint", "id", "secret", PURPOSE),
+    SealedColumn("webhook_endpoint", "id", "old_secret", PURPOSE),
 )
 MAX_ENDPOINTS = 20
 """Each event is a message to each of them."""

@@ -28,12 +28,12 @@ from lowtide.kernel.errors import Conflict, InvalidGrant, NotFound
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Database, Tx, load_queries
-from lowtide.storage.vault import Kept, Vault
+from lowtide.storage.vault import SealedColumn, Vault
 
 QUERIES = load_queries("lowtide.auth.methods")
 
 PURPOSE = "auth.totp:{}"
-SEALED = (Kept("totp", "user_id", "secret", PURPOSE.format("{key}")),)
+SEALED = (SealedColumn("totp", "user_id", "secret", PURPOSE.format("{key}")),)
 """What the vault seals here."""
 DIGITS = 6
 STEP = 30

@@ -36,7 +36,7 @@ from lowtide.kernel.codec import decode_json
 from lowtide.kernel.errors import InvalidGrant, Malformed, SetupError, Unavailable
 from lowtide.storage.db import Database, Tx, load_queries
 from lowtide.storage.jobs import Job, Jobs
-from lowtide.storage.vault import Kept, Vault
+from lowtide.storage.vault import SealedColumn, Vault
 
 log = logging.getLogger("lowtide.auth")
 QUERIES = load_queries("lowtide.auth.outside")
@@ -56,7 +56,7 @@ DEADLINE = 10.0
 MAX_CODE = 1024
 """Characters of an authorization code."""
 PURPOSE = "apple:{}"
-SEALED = (Kept("apple_grant", "id", "sealed", PURPOSE.format("{key}")),)
+SEALED = (SealedColumn("apple_grant", "id", "sealed", PURPOSE.format("{key}")),)
 """What the vault seals here."""
 
 

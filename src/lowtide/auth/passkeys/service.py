@@ -105,7 +105,7 @@ class Passkey(msgspec.Struct, frozen=True, kw_only=True):
     transports: tuple[str, ...] = ()
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
+class StoredPasskey(msgspec.Struct, frozen=True, kw_only=True):
     """A passkey as stored."""
 
     shown: Passkey
@@ -348,20 +348,20 @@ class Passkeys:
             raise NotFound("There is no such user.")
         return found.email or found.phone or found.name or self._site.name
 
-    async def _of(self, user: str) -> Sequence[Kept]:
+    async def _of(self, user: str) -> Sequence[StoredPasskey]:
         async def work(tx: Tx) -> Sequence[Any]:
             return await tx.fetch(QUERIES["passkeys_of"], user)
 
         return [_kept(row) for row in await self._database.read(work)]
 
-    async def _find(self, credential_id: str) -> Kept | None:
+    async def _find(self, credential_id: str) -> StoredPasskey | None:
         async def work(tx: Tx) -> Sequence[Any]:
             return await tx.fetch(QUERIES["find_passkey"], credential_id)
 
         rows = await self._database.read(work)
         return _kept(rows[0]) if rows else None
 
-    async def _use(self, kept: Kept, challenge: Challenge, counter: int, backed_up: bool) -> bool:
+    async def _use(self, kept: StoredPasskey, challenge: Challenge, counter: int, backed_up: bool) -> bool:
         async def work(tx: Tx) -> bool:
             await self._challenges.use(tx, challenge)
             return bool(
@@ -372,7 +372,7 @@ class Passkeys:
 
         return await self._database.write(work)
 
-    async def _report_copy(self, kept: Kept, counter: int, request: str) -> None:
+    async def _report_copy(self, kept: StoredPasskey, counter: int, request: str) -> None:
         entry = Entry(
             action="passkey.counter_back",
             actor=f"user:{kept.user}",
@@ -405,7 +405,7 @@ def _row(passkey: Passkey, made: NewCredential, handle: str) -> tuple[Any, ...]:
     )
 
 
-def _kept(row: Sequence[Any]) -> Kept:
+def _kept(row: Sequence[Any]) -> StoredPasskey:
     id, credential_id, handle, public_key, counter, aaguid, transports, eligible, backed_up, *rest = row
     name, created_at, used_at, user = rest
     shown = Passkey(
@@ -417,7 +417,7 @@ def _kept(row: Sequence[Any]) -> Kept:
         aaguid=aaguid,
         transports=tuple(transports.split()),
     )
-    return Kept(
+    return StoredPasskey(
         shown=shown,
         credential_id=credential_id,
         handle=handle,
