@@ -54,7 +54,7 @@ format: .stamps/python ## rewrite the files as 'make check' wants them
 
 test: .stamps/python .stamps/node-sqlite .stamps/client ## all tests
 	$(say) 'tests'
-	@$(PY) -m pytest -n auto --dist loadfile
+	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 	@npm test --workspaces --if-present
 
 wheel-test: .stamps/python ## build the wheel and use it in an empty folder, as a newcomer does
