@@ -259,6 +259,50 @@ try {
     return Promise.all([...'abc'].map(screen));
   });
 
+  await step('opening', async () => {
+    // This page takes what a phone needs to open its database, as another window may that is busy, or hangs.
+    const take = (name) =>
+      page.evaluate(async (name) => {
+        const asking = setInterval(() => new BroadcastChannel(name).postMessage(null), 50); // as the SDK's storage asks for it
+        await new Promise((taken) => navigator.locks.request(name, () => new Promise((give) => (taken(), (window.give = give)))));
+        clearInterval(asking);
+      }, name);
+    const give = () => page.evaluate(() => window.give());
+    const locks = () => page.evaluate(() => navigator.locks.query());
+    const named = (list, part) => list.filter(({ name }) => name.includes(part)).length;
+    const reload = (id) => frame(id).evaluate(() => location.reload());
+    const wait = (id) => page.evaluate((id) => sessionStorage.getItem(`lowtide-playground-opening-${id}`), id);
+
+    await take('lowtide-playground-opening');
+    await reload('b');
+    await reload('c');
+    await until('two phones to wait', async () => named((await locks()).pending, 'playground-opening') === 2);
+    const opened = named((await locks()).held, '.ahp-'); // folders of workers that hold a database: the first phone's
+    await give();
+    await ready();
+
+    const file = await page.evaluate(async () => {
+      const folder = await navigator.storage.getDirectory();
+      for await (const name of folder.keys()) if (name.endsWith('-a-ann.db')) return name;
+    });
+    // What takes seconds for people does not here.
+    const { identifier } = await page.evaluateOnNewDocument(() => {
+      const { setTimeout } = window;
+      window.setTimeout = (work, wait, ...more) => setTimeout(work, wait >= 4_000 ? wait / 50 : wait, ...more);
+    });
+    await take(`ahp:/${file}`);
+    await reload('a');
+    const told = await until('the phone to say so', () =>
+      frame('a').evaluate(() => document.querySelector('[role=status]').innerText));
+    await until('it to open anew, twice', async () => (await wait('a')) === '2');
+    const anew = await until('the phone to say why', () =>
+      frame('a').evaluate(() => /opens anew/.test(document.querySelector('[role=status]').innerText)));
+    await give();
+    await ready();
+    await page.removeScriptToEvaluateOnNewDocument(identifier);
+    return { opened, told: told.includes('opening its database'), anew, after: await wait('a'), todos: (await screen('a')).todos.length };
+  });
+
   // A refused token is a request that fails, and the browser says so: who starts over has ended what was under way.
   seen.faults = faults.filter((fault) => !fault.includes('status of 401'));
   console.log(JSON.stringify(seen));

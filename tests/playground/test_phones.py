@@ -132,6 +132,15 @@ def test_starting_over_leaves_nothing(seen: Seen) -> None:
         assert (phone["lost"], phone["refusals"], phone["waiting"]) == ([], [], 0)
 
 
+def test_a_database_that_does_not_open_is_opened_anew(seen: Seen) -> None:
+    """One phone opens at a time; one that hangs says so, starts anew twice, and is itself once it can."""
+    opening = seen["opening"]
+    assert opening["opened"] == 1
+    assert (opening["told"], opening["anew"]) == (True, True)
+    assert opening["after"] is None
+    assert opening["todos"] > 0
+
+
 def test_no_page_said_a_word(seen: Seen) -> None:
     """No error of a script, no breach of a policy, no request that the server did not understand."""
     assert seen["faults"] == []

@@ -7,6 +7,7 @@ import { setClock, setUpClock } from './clock';
 import { databaseName, sessionName } from './files';
 import { Holder } from './holder';
 import { Network, type Sent } from './network';
+import { opening } from './opening';
 import { askToken, type Facts } from './server';
 import { ACCOUNT, onSwitches, readSwitches, type PhoneId, type Switches } from './switches';
 
@@ -52,13 +53,32 @@ export class Phone {
 
   /** Open the database that belongs to the user of this phone, and begin to sync. */
   async open(): Promise<void> {
+    this.db = await opening(this.id, () => this.openDatabase());
+    // An account's session is kept as an app keeps it; whoever has a development token asks for another one.
+    const { user } = this.switches;
+    const endpoint = location.origin;
+    const device = { name: `Phone ${this.id}`, platform: 'web' };
+    const session =
+      user === ACCOUNT ? new Session({ endpoint, store: webStore(), name: sessionName(this.facts, this.id), device }) : null;
+    const tokens = session ?? (() => askToken(fetch, user));
+    this.lowtide = new Lowtide(this.db, { endpoint, tokens, surroundings: SURROUNDINGS });
+    this.holder = new Holder(user, session, this.lowtide, () => this.rows(), this.outside);
+    await this.lowtide.open();
+    this.holder.begin();
+    this.connect(); // does not wait: another tab that has this phone open may be the one that syncs
+    onSwitches((phone, now) => {
+      if (phone === this.id) this.obey(now);
+    });
+  }
+
+  private async openDatabase(): Promise<PowerSyncDatabase> {
     const options = { trackPrevious: { onlyWhenChanged: true }, trackMetadata: true };
     const tables = this.facts.tables.map(({ name, columns }) => [
       name,
       new Table(Object.fromEntries(columns.map((one) => [one.name, KINDS[one.type]])), options)
     ]);
     const { user, ahead } = this.switches;
-    this.db = new PowerSyncDatabase({
+    const db = new PowerSyncDatabase({
       schema: new Schema(Object.fromEntries(tables)),
       database: {
         dbFilename: databaseName(this.facts, this.id, user),
@@ -73,21 +93,8 @@ export class Phone {
       },
       logger: { log: () => {} }
     });
-    await this.db.init();
-    // An account's session is kept as an app keeps it; whoever has a development token asks for another one.
-    const endpoint = location.origin;
-    const device = { name: `Phone ${this.id}`, platform: 'web' };
-    const session =
-      user === ACCOUNT ? new Session({ endpoint, store: webStore(), name: sessionName(this.facts, this.id), device }) : null;
-    const tokens = session ?? (() => askToken(fetch, user));
-    this.lowtide = new Lowtide(this.db, { endpoint, tokens, surroundings: SURROUNDINGS });
-    this.holder = new Holder(user, session, this.lowtide, () => this.rows(), this.outside);
-    await this.lowtide.open();
-    this.holder.begin();
-    this.connect(); // does not wait: another tab that has this phone open may be the one that syncs
-    onSwitches((phone, now) => {
-      if (phone === this.id) this.obey(now);
-    });
+    await db.init();
+    return db;
   }
 
   private connect(): void {

@@ -6,11 +6,13 @@ import { Account } from './account';
 import { Phone, type Report } from './database';
 import type { Holder, Who } from './holder';
 import type { Sent } from './network';
+import { failures } from './opening';
 import { readFacts, type Facts, type Lost } from './server';
 import { PHONES, USERS, type PhoneId } from './switches';
 import { Todos, type Member, type Note, type Refusal, type Todo } from './todos';
 
 const MOST_SENT = 200; // requests that are remembered
+const SLOW = 4_000; // milliseconds after which a phone says that it is still starting
 
 /** What the page around the phone may ask of it. */
 export interface PhoneHandle {
@@ -348,6 +350,16 @@ function Members({ members, todos, who }: { members: Member[]; todos: Todos; who
 
 const text = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value));
 
+function Slow({ anew }: { anew: boolean }) {
+  return (
+    <p class="nothing" role="status">
+      <b>This phone is opening its database.</b>
+      <br />
+      {anew ? 'It did not open in time, so it opens anew.' : 'It takes longer than usual.'}
+    </p>
+  );
+}
+
 async function start() {
   const id = PHONES.find((one) => location.pathname.endsWith(`/${one}`))!;
   const sent: Sent[] = [];
@@ -357,7 +369,8 @@ async function start() {
     if (sent.length > MOST_SENT) sent.shift();
     tell({ kind: 'sent', phone: id, sent: one });
   });
-  await phone.open();
+  const slow = setTimeout(() => render(<Slow anew={failures(id) > 0} />, document.body), failures(id) > 0 ? 0 : SLOW);
+  await phone.open().finally(() => clearTimeout(slow));
   const todos = new Todos(phone.db, phone.lowtide, phone.holder);
   await todos.start();
   render(<App phone={phone} todos={todos} facts={facts} />, document.body);
