@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from lowtide.api.edge import Edge
 from lowtide.api.rsocket import frames
 from lowtide.api.rsocket.frames import Ask, Frame, Keepalive, Payload, Setup
-from lowtide.kernel.codec import decode_bson, encode_bson
+from lowtide.kernel.bson import decode_bson, encode_bson
 from lowtide.kernel.errors import Forbidden
 from lowtide.kernel.http import Outlet, Request, Route, Stream
 from tests.api.edges import Handlers, build

@@ -22,7 +22,7 @@ from lowtide.api.rsocket.session import MAX_KEEPALIVE, MAX_REFUSED, MAX_SETUP
 from lowtide.api.rsocket.socket import INFLATED, RSocket
 from lowtide.api.rsocket.stream import MAX_REQUEST
 from lowtide.api.rsocket.times import SessionTimes
-from lowtide.kernel.codec import decode_bson, encode_bson
+from lowtide.kernel.bson import decode_bson, encode_bson
 from tests.api.rsockets import Numbers, ask, edge, phone, setup
 from tests.api.test_wire import served
 

@@ -15,7 +15,6 @@ from lowtide.declare.check import check
 from lowtide.kernel.schema import Data, Principal
 from lowtide.kernel.schema import Merge as MergeKind
 from lowtide.kernel.values import coerce, coerce_fields, complete
-from lowtide.sync.collaborative import text_of
 from lowtide.sync.merge import Merge
 from lowtide.sync.model import Mutation, Record, Result, Transaction
 from lowtide.sync.state import State
@@ -23,6 +22,7 @@ from lowtide.sync.streams import Streams
 from lowtide.sync.system import with_system
 from tests.docs.apps import app_of
 from tests.docs.pages import DOCS, Table, blocks, code, tables
+from tests.sync.test_collaborative import text_of
 
 PAGE = DOCS / "merge.md"
 ANN = Principal(user="ann")

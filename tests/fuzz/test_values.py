@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from lowtide.api.bodies import INFLATERS, Body, check_head
 from lowtide.api.limits import Deadline, Limits, Load
-from lowtide.kernel.codec import canonical_json, decode_as, decode_bson, decode_json, encode_bson
+from lowtide.kernel.bson import decode_bson, encode_bson
+from lowtide.kernel.codec import canonical_json, decode_as, decode_json
 from lowtide.kernel.errors import BadRequest, Busy, Malformed, TooLarge, UnsupportedMedia
 from lowtide.sync.pull import PullRequest, _read_cursor, _write_cursor
 from lowtide.sync.uploads import SentBatch

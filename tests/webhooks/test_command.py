@@ -15,7 +15,7 @@ from lowtide.app import Lowtide
 from lowtide.cli import main
 from lowtide.cli.opened import with_backend
 from lowtide.cli.project import open_project
-from lowtide.webhooks import Endpoint, RecordChange, Tried
+from lowtide.webhooks import Endpoint, RecordChange, Tried, listed
 
 Told = Callable[..., tuple[int, str, str]]
 
@@ -103,7 +103,7 @@ async def switch_on(lowtide: Lowtide, id: str) -> None:
 async def fail(lowtide: Lowtide) -> None:
     """The message's try fails, with characters that a terminal would obey."""
     hooks = lowtide.webhooks
-    (one,) = await lowtide.database.read(hooks.endpoints)
+    (one,) = await lowtide.database.read(listed)
     tried = Tried(
         message="m",
         event="record.created",

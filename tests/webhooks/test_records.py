@@ -21,9 +21,10 @@ from lowtide.storage.db import Dialect, Query, Row, Tx
 from lowtide.storage.jobs import store
 from lowtide.webhooks import QUEUE, RECORDS_QUEUE, RecordChange, Tried
 from lowtide.webhooks import records as outbox
+from lowtide.webhooks.model import Endpoint, Trouble, Try
 from lowtide.webhooks.records import AGAIN, AT_ONCE, HOLD, MAX_ATTEMPTS, MAX_BODY, WINDOW
-from lowtide.webhooks.sending import QUERIES
-from lowtide.webhooks.service import DISABLE_AFTER, KIND, MAX_TROUBLES, Endpoint, Trouble, Try
+from lowtide.webhooks.service import DISABLE_AFTER, KIND
+from lowtide.webhooks.store import MAX_TROUBLES, QUERIES, listed
 from tests.api.client import Client
 from tests.contract.conftest import running
 from tests.contract.shop import app as shop
@@ -125,7 +126,7 @@ class Records:
         return await self.world.database.read(lambda tx: self.world.webhooks.tries(tx, one.id))
 
     async def endpoint(self) -> Endpoint:
-        (found,) = await self.world.database.read(self.world.webhooks.endpoints)
+        (found,) = await self.world.database.read(listed)
         return found
 
 

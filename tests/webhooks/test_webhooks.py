@@ -28,8 +28,10 @@ from lowtide.storage.jobs import Job, Jobs, Worker, store
 from lowtide.storage.vault import COMPONENT as STORAGE
 from lowtide.storage.vault import Vault
 from lowtide.webhooks import COMPONENT, QUEUE, Webhooks
-from lowtide.webhooks.service import BOTH, DISABLE_AFTER, MAX_ENDPOINTS, MAX_LOGGED, Endpoint
+from lowtide.webhooks.model import Endpoint
+from lowtide.webhooks.service import BOTH, DISABLE_AFTER, MAX_ENDPOINTS, MAX_LOGGED
 from lowtide.webhooks.signature import sign
+from lowtide.webhooks.store import QUERIES, listed, read_endpoint
 from tests.egress.outside import OK, Outside
 
 pytestmark = pytest.mark.anyio
@@ -84,7 +86,7 @@ class World:
         return arrived
 
     async def find(self, id: str) -> Endpoint:
-        return await self.database.read(lambda tx: self.webhooks.find(tx, id))
+        return await self.database.read(lambda tx: read_endpoint(tx, id))
 
 
 @pytest.fixture
@@ -297,12 +299,12 @@ async def test_an_address_inside_is_no_webhook(world: World, url: str) -> None:
     """Refused when it is named, and nothing is kept."""
     with pytest.raises(AddressRefused):
         await world.database.write(lambda tx: world.webhooks.add(tx, url, ["*"]))
-    assert await world.database.read(world.webhooks.endpoints) == []
+    assert await world.database.read(listed) == []
 
 
 async def test_secrets_are_sealed(world: World) -> None:
     """The table does not hold what receivers verify with."""
     endpoint, secret = await world.add("*")
-    rows = await world.database.read(lambda tx: world.webhooks._row(tx, endpoint.id))
-    assert secret.removeprefix("whsec_") not in repr(list(rows))
-    assert str(rows[3]).startswith("sealed1.")
+    (row,) = await world.database.read(lambda tx: tx.fetch(QUERIES["endpoint"], endpoint.id))
+    assert secret.removeprefix("whsec_") not in repr(list(row))
+    assert str(row[3]).startswith("sealed1.")

@@ -55,31 +55,6 @@ def merge_documents(mine: str, theirs: str | None) -> str:
     return base64.b64encode(_guarded(_state, [_parsed(merged)])).decode()
 
 
-def check_document(value: str) -> None:
-    """``ValueError``, as ``merge_documents`` raises it, unless ``value`` is a whole Yjs document."""
-    merge_documents(value, None)
-
-
-def text_of(document: str, root: str | None = None) -> str:
-    """The plain text of the shared text named ``root``, without its marks and embedded objects.
-
-    By default of the document's only shared value, or of the one named ``text`` among several. Empty
-    when there is none, or when it is no text. Raises ``ValueError`` as ``merge_documents`` does.
-    """
-
-    def read(updates: list[_Update]) -> str:
-        from pycrdt import Text
-
-        doc = _applied(updates)
-        names = list(doc.keys())
-        name = root or (names[0] if len(names) == 1 else "text")
-        return str(doc.get(name, type=Text)) if name in names else ""
-
-    parts = [_read(document)]
-    _check_work(parts)
-    return _guarded(read, parts)
-
-
 _Id = tuple[int, int]
 """A client and its clock."""
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from lowtide.kernel.codec import encode_bson
+from lowtide.kernel.bson import encode_bson
 
 Format = Literal["json", "bson"]
 Coding = Literal["identity", "gzip", "zstd"]

@@ -16,7 +16,7 @@ from zlib import crc32
 
 import msgspec
 
-from lowtide.kernel.codec import encode_data_line_bson
+from lowtide.kernel.bson import encode_data_line_bson
 from lowtide.storage.db import Database, Row, Tx
 from lowtide.sync.buckets import BucketPlace
 from lowtide.sync.lines import DataLine, Entry, Format, Piece, line
@@ -82,8 +82,6 @@ class Segments:
         self._reading: dict[Want, asyncio.Task[Segment]] = {}
         self._lines: OrderedDict[bytes, Piece] = OrderedDict()
         self._pages: OrderedDict[int, tuple[int, BucketPage]] = OrderedDict()
-        self.hits = 0
-        self.misses = 0
 
     async def get(self, want: Want, *, alone: bool = False) -> Segment:
         """The segment; read by one, awaited by all who want the same. Raises as ``Database.read``.
@@ -96,7 +94,6 @@ class Segments:
         if kept is not None:
             self._kept.move_to_end(want)
             self._count(want, kept)
-            self.hits += 1
             return kept
         if (rows := self._recent(want)) is not None:
             segment = segment_of(want, rows, want.last)
@@ -104,7 +101,6 @@ class Segments:
             return segment
         task = self._reading.get(want)
         if task is None:
-            self.misses += 1
             task = asyncio.create_task(self._read(want))
             self._reading[want] = task
         return await asyncio.shield(task)

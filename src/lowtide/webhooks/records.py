@@ -21,7 +21,8 @@ from lowtide.kernel.ids import Ids
 from lowtide.storage.db import Database, Row, Tx
 from lowtide.storage.jobs import Job, Jobs
 from lowtide.storage.jobs.model import backoff
-from lowtide.webhooks.sending import QUERIES, Sender, Tried
+from lowtide.webhooks.sending import Sender, Tried
+from lowtide.webhooks.store import QUERIES
 
 KIND = "webhooks.records"
 QUEUE = "webhook-records"

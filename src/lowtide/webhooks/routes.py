@@ -12,7 +12,9 @@ from lowtide.audit.trail import Trail, entry_of
 from lowtide.kernel.errors import AddressRefused, Conflict, Malformed, NotFound
 from lowtide.kernel.http import Request, Route
 from lowtide.storage.db import Tx
-from lowtide.webhooks.service import MAX_NAMED, Endpoint, Try, Webhooks
+from lowtide.webhooks.model import Endpoint, Try
+from lowtide.webhooks.service import MAX_NAMED, Webhooks
+from lowtide.webhooks.store import listed, read_endpoint
 
 T = TypeVar("T")
 Event = Annotated[str, msgspec.Meta(pattern=r"^(\*|[a-z_]{1,40}\.(\*|[a-z_]{1,40}))$")]
@@ -77,8 +79,11 @@ def webhook_routes(webhooks: Webhooks, audit: Audit, trail: Trail, wake: Callabl
 
     async def known(tx: Tx, id: str) -> Any:
         """How the endpoint is set up, None where there is none."""
-        found = [endpoint for endpoint in await webhooks.endpoints(tx) if endpoint.id == id]
-        return {name: getattr(found[0], name) for name in SET_UP} if found else None
+        try:
+            found = await read_endpoint(tx, id)
+        except NotFound:
+            return None
+        return {name: getattr(found, name) for name in SET_UP}
 
     async def change(
         request: Request[Any, None], action: str, id: str, work: Callable[[Tx], Awaitable[T]]
@@ -106,7 +111,7 @@ def webhook_routes(webhooks: Webhooks, audit: Audit, trail: Trail, wake: Callabl
     async def list_(request: Request[None, None]) -> WebhookList:
         """The oldest first, without their secrets."""
         await trail.look(request, "webhook.list")
-        return WebhookList(await webhooks.database.read(webhooks.endpoints))
+        return WebhookList(await webhooks.database.read(listed))
 
     async def rotate(request: Request[None, None]) -> NewSecret:
         """Messages are signed with the old secret, too, for a day."""

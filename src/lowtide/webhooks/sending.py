@@ -7,11 +7,10 @@ import msgspec
 from lowtide.egress import Egress
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import AddressRefused, OutsideFailed
-from lowtide.storage.db import Database, load_queries
+from lowtide.storage.db import Database
 from lowtide.storage.vault import Vault
 from lowtide.webhooks.signature import headers
-
-QUERIES = load_queries("lowtide.webhooks")
+from lowtide.webhooks.store import QUERIES
 
 PURPOSE = "webhook:{key}"
 DEADLINE = 15.0

@@ -17,12 +17,14 @@ from lowtide.egress import Egress
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, Malformed, NotFound, OutsideFailed
 from lowtide.kernel.ids import Ids
-from lowtide.storage.db import Database, Row, Tx
+from lowtide.storage.db import Database, Tx
 from lowtide.storage.jobs import Job, Jobs
 from lowtide.storage.vault import SealedColumn, Vault
+from lowtide.webhooks.model import Endpoint, Message, Try
 from lowtide.webhooks.records import EVENTS, RecordChange, RecordMessages, watched
-from lowtide.webhooks.sending import PURPOSE, QUERIES, Sender, Tried
+from lowtide.webhooks.sending import PURPOSE, Sender, Tried
 from lowtide.webhooks.signature import shown
+from lowtide.webhooks.store import QUERIES, read_endpoint
 
 KIND = "webhooks.deliver"
 QUEUE = "webhooks"
@@ -41,76 +43,11 @@ DISABLE_AFTER = 5 * 86_400
 """Seconds of nothing but failures after which an endpoint is switched off."""
 BOTH = 86_400
 """Seconds for which the old secret signs, too, after a rotation."""
-MAX_TROUBLES = 5
-"""Messages that failed which are named of an endpoint."""
 MAX_NAMED = 200
 """Models, or spaces, that an endpoint names."""
 SWEEP = "webhooks.sweep"
 Watch = Callable[[Tx, Collection[str]], Awaitable[None]]
 """(tx, models): tell the writer whose changes to tell of; "*" is all."""
-
-
-class Message(msgspec.Struct, frozen=True):
-    """A message on its way, as a job's payload."""
-
-    endpoint: str
-    id: str
-    event: str
-    body: str
-
-
-class Trouble(msgspec.Struct, frozen=True):
-    """A message about a record that failed, or was given up."""
-
-    record: str
-    """``space/model/id``: what comes later about it waits."""
-    event: str
-    attempt: int
-    """Tries so far."""
-    error: str
-    """What the last one said; of a dead message why it is dead."""
-    dead: bool
-    """It is not tried again, unless ``replay`` sends it."""
-
-
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where events are sent."""
-
-    id: str
-    url: str
-    events: list[str]
-    """``user.create``, or ``user.*`` for all of a kind, or ``*``."""
-    enabled: bool
-    reason: str
-    """Why it was switched off."""
-    failing_since: int | None
-    """Milliseconds since 1970: nothing has arrived since then."""
-    created_at: int
-    models: list[str] = []
-    """Whose records' changes it hears of; ``*`` is all."""
-    spaces: list[str] = []
-    """In which spaces; empty: in all."""
-    data: bool = False
-    """Do messages hold the record, and what it was before?"""
-    waiting: int = 0
-    """Messages about records on their way."""
-    dead: int = 0
-    """Messages about records that were given up; ``replay`` sends them again."""
-    troubles: list[Trouble] = []
-    """Some of those that failed: first what waits, the longest pauses first, then the latest dead."""
-
-
-class Try(msgspec.Struct, frozen=True):
-    """One try to deliver a message."""
-
-    message: str
-    event: str
-    attempt: int
-    status: int
-    """Of the answer; 0: there was none."""
-    error: str
-    milliseconds: int
-    at: int
 
 
 class Webhooks:
@@ -167,7 +104,7 @@ class Webhooks:
         texts = [msgspec.json.encode(list(part)).decode() for part in (events, models, spaces)]
         await tx.execute(QUERIES["add_endpoint"], id, url, texts[0], sealed, now, *texts[1:], int(data))
         await self._watch(tx)
-        return await self.find(tx, id), shown(secret)
+        return await read_endpoint(tx, id), shown(secret)
 
     def _check(self, events: Sequence[str], models: Sequence[str]) -> None:
         of_records = [event for event in events if event in ("*", "record.*", *EVENTS)]
@@ -186,17 +123,9 @@ class Webhooks:
         if self.watch is not None:
             await self.watch(tx, watched(await tx.fetch(QUERIES["wishes"])))
 
-    async def endpoints(self, tx: Tx) -> list[Endpoint]:
-        """Every endpoint, the oldest first."""
-        return await listed(tx)
-
-    async def find(self, tx: Tx, id: str) -> Endpoint:
-        """Raises ``NotFound``."""
-        return _endpoint(await self._row(tx, id))
-
     async def rotate(self, tx: Tx, id: str) -> str:
         """A new secret; messages are signed with the old one, too, for a day. Raises ``NotFound``."""
-        await self._row(tx, id)
+        await read_endpoint(tx, id)
         secret = self._secret()
         sealed = self._vault.seal(PURPOSE.replace("{key}", id), secret)
         await tx.execute(QUERIES["rotate"], id, sealed, self._clock.now() + BOTH * 1000)
@@ -207,7 +136,7 @@ class Webhooks:
 
         Call the jobs' ``wake`` after the commit. Raises ``NotFound``.
         """
-        await self._row(tx, id)
+        await read_endpoint(tx, id)
         await tx.execute(QUERIES["enable"], id, int(on), "" if on else "by an admin")
         # First: a group that still tells of it has then written its messages.
         await self._watch(tx)
@@ -219,7 +148,7 @@ class Webhooks:
 
     async def delete(self, tx: Tx, id: str) -> None:
         """Forget an endpoint and its tries. Raises ``NotFound``."""
-        await self._row(tx, id)
+        await read_endpoint(tx, id)
         await tx.execute(QUERIES["delete"], id)
         await tx.execute(QUERIES["delete_tries"], id)
         await self._watch(tx)
@@ -227,7 +156,7 @@ class Webhooks:
 
     async def tries(self, tx: Tx, id: str) -> list[Try]:
         """The last tries, the latest first. Raises ``NotFound``."""
-        await self._row(tx, id)
+        await read_endpoint(tx, id)
         return [Try(*row) for row in await tx.fetch(QUERIES["tries"], id, MAX_LOGGED)]
 
     # -- messages --------------------------------------------------------------------------------------
@@ -247,7 +176,7 @@ class Webhooks:
 
     async def test(self, tx: Tx, id: str) -> str:
         """Enqueue a message ``webhook.test`` for one endpoint; its id. Raises ``NotFound``."""
-        await self._row(tx, id)
+        await read_endpoint(tx, id)
         messages = self._messages([id], "webhook.test", {"target": f"webhook:{id}"})
         await self._enqueue(tx, messages)
         return messages[0].id
@@ -270,7 +199,7 @@ class Webhooks:
         Messages about accounts that died are jobs, and waited a day for a receiver: those, too. Raises
         ``NotFound``, and ``Conflict`` if the endpoint is off.
         """
-        if not _endpoint(await self._row(tx, id)).enabled:
+        if not (await read_endpoint(tx, id)).enabled:
             # A job that meets an endpoint that is off ends, and its message with it.
             raise Conflict("The webhook is off: nothing can be sent to it.", hint="Switch it on first.")
         count = await self._records.revive(tx, id)
@@ -282,7 +211,7 @@ class Webhooks:
 
     async def try_now(self, id: str) -> Tried:
         """Send a message ``webhook.test`` at once, to an endpoint that is off, too. Raises ``NotFound``."""
-        await self.database.read(lambda tx: self._row(tx, id))
+        await self.database.read(lambda tx: read_endpoint(tx, id))
         message, body = f"msg_{self._ids.token()}", self._body("webhook.test", {"target": f"webhook:{id}"})
         tried = await self._sender.send(id, message, "webhook.test", body, 1, off=True)
         if tried is None:
@@ -327,7 +256,7 @@ class Webhooks:
         if len(failed) < len(tries):
             await tx.execute(QUERIES["well"], id)
             return True
-        since = _endpoint(await self._row(tx, id)).failing_since
+        since = (await read_endpoint(tx, id)).failing_since
         if since is not None and now - since > DISABLE_AFTER * 1000:
             await self._switch_off(tx, id, "nothing arrived for five days")
             return False
@@ -355,50 +284,8 @@ class Webhooks:
     def _body(self, event: str, data: dict[str, Any]) -> str:
         return msgspec.json.encode({"type": event, "timestamp": self._clock.now(), "data": data}).decode()
 
-    async def _row(self, tx: Tx, id: str) -> Row:
-        rows = await tx.fetch(QUERIES["endpoint"], id)
-        if not rows:
-            raise NotFound("There is no such webhook.")
-        return rows[0]
-
     def _secret(self) -> bytes:
         return bytes.fromhex(self._ids.token() + self._ids.token())
-
-
-async def listed(tx: Tx) -> list[Endpoint]:
-    """Every endpoint, the oldest first, with what waits for it and what failed.
-
-    Two statements, and one for each endpoint for which anything waits or is dead.
-    """
-    counts = {(id, dead): count for id, dead, count in await tx.fetch(QUERIES["counts"])}
-    found = []
-    for one in [_endpoint(row) for row in await tx.fetch(QUERIES["endpoints"])]:
-        waiting, given_up = counts.get((one.id, 0), 0), counts.get((one.id, 1), 0)
-        rows = await tx.fetch(QUERIES["troubles"], one.id, MAX_TROUBLES) if waiting or given_up else []
-        troubles = [
-            Trouble(record, event, attempt, error, bool(dead)) for record, event, attempt, error, dead in rows
-        ]
-        troubles.sort(key=lambda trouble: trouble.dead)
-        found.append(
-            msgspec.structs.replace(one, waiting=waiting, dead=given_up, troubles=troubles[:MAX_TROUBLES])
-        )
-    return found
-
-
-def _endpoint(row: Row) -> Endpoint:
-    id, url, events, _, _, _, enabled, reason, since, created, models, spaces, data = row
-    return Endpoint(
-        id=id,
-        url=url,
-        events=msgspec.json.decode(events),
-        enabled=bool(enabled),
-        reason=reason,
-        failing_since=since,
-        created_at=created,
-        models=msgspec.json.decode(models),
-        spaces=msgspec.json.decode(spaces),
-        data=bool(data),
-    )
 
 
 def _wants(pattern: str, event: str) -> bool:

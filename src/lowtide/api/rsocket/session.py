@@ -17,7 +17,8 @@ from lowtide.api.rsocket import frames
 from lowtide.api.rsocket.frames import Ask, Cancel, Failure, Frame, Keepalive, Other, Payload, RequestN, Setup
 from lowtide.api.rsocket.stream import MAX_REQUEST, SAME_TOKEN, Asgi, Download, Line, Scope, failure
 from lowtide.api.rsocket.times import SessionTimes
-from lowtide.kernel.codec import decode_as, decode_bson
+from lowtide.kernel.bson import decode_bson
+from lowtide.kernel.codec import decode_as
 from lowtide.kernel.errors import Busy, LowtideError, Malformed, NotFound, TooLarge
 from lowtide.kernel.http import KIB
 
