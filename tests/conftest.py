@@ -21,6 +21,7 @@ from lowtide.kernel.ids import SeededIds
 from lowtide.storage.db import Database, Dialect
 from lowtide.storage.db.postgres import PostgresDatabase
 from lowtide.storage.db.sqlite import SqliteDatabase
+from tests.memory import memory
 from tests.postgres_server import PostgresServer
 from tests.s3_server import S3Server
 
@@ -36,6 +37,8 @@ def pytest_configure() -> None:
     A run in the background is deaf to SIGINT, and so would be the servers that it stops with one; what
     programs print is compared, and has no colours, whoever wants some.
     """
+    if (folder := memory()) is not None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
     os.environ.pop("FORCE_COLOR", None)
     os.environ["NO_COLOR"] = "1"
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -26,11 +26,11 @@ from typing import Any, Self
 
 import asyncpg
 
+from tests.memory import memory
+
 START_SECONDS = 60.0
 UNPRIVILEGED = "nobody"
 _PARENT_DEATH_SIGNAL = 1
-_MEMORY = Path("/dev/shm")
-_MEMORY_BYTES = 2 * 1024**3
 _PLACES = ("/usr/lib/postgresql", "/usr/local/pgsql", "/opt/homebrew/opt", "/usr/pgsql")
 
 
@@ -45,7 +45,7 @@ class PostgresServer:
         self.binaries = binaries or find_binaries()
         self._fsync = fsync
         # Not pytest's tmp_path: that is closed to other users, and the server may run as another.
-        self.folder = Path(tempfile.mkdtemp(prefix="lowtide-postgres-", dir=None if fsync else _memory()))
+        self.folder = Path(tempfile.mkdtemp(prefix="lowtide-postgres-", dir=None if fsync else memory()))
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
@@ -206,13 +206,6 @@ def _candidates() -> list[Path]:
     if on_path := shutil.which("postgres"):
         found.append(Path(on_path).resolve().parent)
     return found
-
-
-def _memory() -> Path | None:
-    """The folder that is kept in memory, if there is room: there a new database takes a tenth of the time."""
-    if not os.access(_MEMORY, os.W_OK) or shutil.disk_usage(_MEMORY).free < _MEMORY_BYTES:
-        return None
-    return _MEMORY
 
 
 def _may_run(program: Path) -> bool:
