@@ -139,6 +139,7 @@ MESSAGES_AT_ONCE = 8
 """Messages to webhooks: a receiver that does not answer holds up no other job."""
 QUEUES = {"default": JOBS_AT_ONCE, QUEUE: MESSAGES_AT_ONCE, RECORDS_QUEUE: MAX_ENDPOINTS}
 RESEAL = "lowtide.reseal"
+HOUR, DAY = 3_600.0, 86_400.0
 
 
 class Lowtide:
@@ -161,14 +162,11 @@ class Lowtide:
         notes = settings.audit_checkpoints
         self._notes = open_blobs(settings, notes, ids) if notes else None
         self.checkpoints = Checkpoints(self.chain, self.audit_keys, clock, self._notes)
-        self.checkpoints.schedule(self.jobs)
-        Archive(
+        self._archive = Archive(
             self.database, self.blobs, self.audit_keys, self.audit, clock, settings.audit_kept_days
-        ).schedule(self.jobs)
+        )
         self.rates = SharedRates(self.database, clock)
-        self.rates.schedule(self.jobs)
         self.once = Once(self.database, clock, self.vault)
-        self.once.schedule(self.jobs)
         self.webhooks = Webhooks(
             self.database,
             self.jobs,
@@ -221,7 +219,6 @@ class Lowtide:
         self.bridges = Bridges(
             self.sync, clock, settings.removals_kept_days, read_oldest(settings.bridge_schemas)
         )
-        self.bridges.schedule(self.jobs)
         self.webhooks.watch = self.sync.watch
         self.sync.writer.changed = self._changed
         self.sync.writer.granted = GrantTrail(self.audit).told
@@ -229,11 +226,10 @@ class Lowtide:
             self.database, self.accounts, self.sync.ownership, self.jobs, lambda: self.tokens, clock
         )
         self.deletion = Deletion(self.database, self.accounts, self.sync.ownership, self.jobs, clock)
-        Retention(self.database, clock, settings.removals_kept_days, settings.journal_kept_days).schedule(
-            self.jobs
+        self._retention = Retention(
+            self.database, clock, settings.removals_kept_days, settings.journal_kept_days
         )
-        self.jobs.keep()
-        self.jobs.register(RESEAL, type(None), self._reseal, deadline=3600)
+        self.jobs.register(RESEAL, type(None), self._reseal, deadline=HOUR)
         self.load = Load()
         self._versions = read_versions(settings.min_app_versions)
         self._android = read_android_apps(settings.android_apps)
@@ -275,7 +271,6 @@ class Lowtide:
         self.accounts.sign_in.credentials.append(self.outside.apple)
         self.provider = Provider(
             self.database,
-            self.jobs,
             self.accounts,
             self.keys,
             lambda: self.keys.derive("forms"),
@@ -318,8 +313,26 @@ class Lowtide:
             self._development = [*outbox_routes(self.database), *playground]
         self._name = app.name
         self._schema = schema
+        self._schedule()
         self._worker = Worker(self.database, self.bus, self.jobs, clock, ids, queues=QUEUES)
         self._opened = AsyncExitStack()
+
+    def _schedule(self) -> None:
+        """What is done again and again: once in each period, on one of the nodes that run jobs."""
+        every = self.jobs.every
+        every(HOUR, "lowtide.audit_checkpoint", self.checkpoints.write)
+        every(DAY, "lowtide.audit_archive", self._archive.run, deadline=HOUR)
+        every(HOUR, "lowtide.purge_jobs", self.jobs.forget, deadline=HOUR / 2)
+        every(HOUR, "lowtide.purge_once", self.once.purge, deadline=HOUR / 2)
+        every(HOUR / 6, "lowtide.purge_rates", self.rates.purge, deadline=HOUR / 12)
+        every(HOUR / 6, "lowtide.purge_flows", self.methods.codes.purge)
+        every(HOUR / 6, "lowtide.sweep_oauth", self.provider.sweep)
+        every(HOUR * 6, "auth.trim", self.accounts.trim, deadline=HOUR / 6)
+        if self.settings.apple_key_file:
+            every(HOUR / 2, "apple.sweep", self.outside.apple.sweep)
+        every(HOUR, "sync.trim", self._retention.trim, deadline=HOUR / 2)
+        every(HOUR, "bridges.trim", self.bridges.trim, deadline=HOUR / 2)
+        every(HOUR, "webhooks.sweep", self.webhooks.sweep)
 
     async def _changed(self, tx: Tx, now: int, told: Sequence[Told]) -> bool:
         """The writer's changes, as webhooks hear of them."""

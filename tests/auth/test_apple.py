@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from lowtide.auth import jws
 from lowtide.auth.challenges import Challenges
 from lowtide.auth.outside import Credentials, Outside, read_credentials
-from lowtide.auth.outside.apple import ATTEMPTS, EXCHANGE, ORPHANED, REVOKE, SWEEP
+from lowtide.auth.outside.apple import ATTEMPTS, EXCHANGE, ORPHANED, REVOKE
 from lowtide.egress import Egress
 from lowtide.kernel.errors import InvalidGrant, NotFound, SetupError, Unauthorized
 from lowtide.kernel.ids import SeededIds
@@ -122,8 +122,7 @@ class Side:
 
     async def sweep(self) -> None:
         """Run the periodic job."""
-        handler = self.world.jobs.handler(SWEEP)
-        await handler.call(None, handler.decode("null"))  # type: ignore[arg-type]
+        await self.outside.apple.sweep()
         self.world.jobs.wake()
 
     def notification(self, kind: str, **changes: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import subprocess
@@ -1042,7 +1043,8 @@ class TestKeeping:
 
     async def test_finished_jobs_are_forgotten_after_their_time(self, still: Queue) -> None:
         """Done and dead jobs go when their own retention is over; what waits or runs never does."""
-        still.jobs.keep(done=100_000, dead=200_000)
+        forget = functools.partial(still.jobs.forget, done=100_000, dead=200_000)
+        still.jobs.every(3600, "forget", forget)
         done, dead = await still.enqueue("mail"), await still.enqueue("mail")
         for job in await still.claim():
             if job.id == done:

@@ -473,10 +473,10 @@ class TestFaults:
         await records.world.database.write(lambda tx: records.world.webhooks.enable(tx, endpoint.id, False))
         await records.world.database.write(lambda tx: records.world.webhooks.enable(tx, endpoint.id, True))
         await records.happen(change("b", 2))
-        sweep = records.world.jobs.handler("webhooks.sweep").call
+        sweep = records.world.webhooks.sweep
         for days, dead in ((29, 1), (2, 0)):
             records.world.clock.advance(days * 86_400)
-            await sweep(None, None)  # type: ignore[arg-type]
+            await sweep()
             found = await records.endpoint()
             assert (found.waiting, found.dead) == (1, dead)
 
@@ -512,7 +512,7 @@ class TestFaults:
             message=tried.message, event=tried.event, attempt=2, status=200, failure="", took=1, at=1
         )
         await records.world.database.write(lambda tx: log(tx, "deleted", [ended]))
-        await records.world.jobs.handler("webhooks.sweep").call(None, None)  # type: ignore[arg-type]
+        await records.world.webhooks.sweep()
         left = await records.world.database.read(lambda tx: tx.fetch(TRIES))
         assert [tuple(row) for row in left] == [(endpoint.id,)]
 
@@ -604,7 +604,7 @@ class TestFaults:
         await records.happen(change("b", 2))
         await records.world.database.write(lambda tx: tx.execute(NO_JOBS))
         assert await records.work() == 0
-        await records.world.jobs.handler("webhooks.sweep").call(None, None)  # type: ignore[arg-type]
+        await records.world.webhooks.sweep()
         await records.work()
         assert records.sent[1:] == [("b", "2")]
 

@@ -24,12 +24,10 @@ from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import AuditBroken, BlobExists, BlobsLost
 from lowtide.storage.blobs import Blobs, put_once
 from lowtide.storage.db import Database, Row, Tx, load_queries
-from lowtide.storage.jobs import Jobs
 
 QUERIES = load_queries("lowtide.audit")
 _LOG = logging.getLogger("lowtide.audit")
 
-ARCHIVE = "lowtide.audit_archive"
 FOLDER = "audit/"
 DAY = 86_400_000
 AT_ONCE = 1_000
@@ -46,10 +44,6 @@ class Archive:
     ):
         self._database, self._blobs, self._keys = database, blobs, keys
         self._audit, self._clock, self._days = audit, clock, days
-
-    def schedule(self, jobs: Jobs) -> None:
-        """Archive once a day, on one node."""
-        jobs.every(86_400.0, ARCHIVE, self.run, deadline=3600.0)
 
     async def run(self) -> int:
         """Archive what is old enough; how many entries. Safe to run twice, and by two nodes at once.

@@ -16,11 +16,7 @@ from lowtide.audit.verify import Fault
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import NotFound, TooLarge
 from lowtide.storage.blobs import MAX_LIST, Blobs, put_once
-from lowtide.storage.jobs import Jobs
 
-CHECKPOINT = "lowtide.audit_checkpoint"
-EVERY = 3600.0
-"""Seconds between two checkpoints."""
 SUFFIX = ".note"
 MAX_NOTE = 4_096
 """Bytes of a checkpoint."""
@@ -32,14 +28,10 @@ _LOG = logging.getLogger("lowtide.audit")
 
 
 class Checkpoints:
-    """Signs the present state of the log, hourly into ``blobs`` and the server's own log."""
+    """Signs the present state of the log, into ``blobs`` and the server's own log."""
 
     def __init__(self, chain: Chain, keys: AuditKeys, clock: Clock, blobs: Blobs | None):
         self._chain, self._keys, self._clock, self._blobs = chain, keys, clock, blobs
-
-    def schedule(self, jobs: Jobs) -> None:
-        """Sign once an hour, on whichever node runs jobs."""
-        jobs.every(EVERY, CHECKPOINT, self.write)
 
     async def sign(self) -> str:
         """A checkpoint of everything that is committed now: it is chained first."""

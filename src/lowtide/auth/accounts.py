@@ -23,8 +23,6 @@ from lowtide.storage.vault import SealedColumn, Vault
 
 SEALED = (SealedColumn("session", "id", "secret", PURPOSE.format("{key}")),)
 """What the vault seals here."""
-TRIM = "auth.trim"
-TRIM_EVERY = 6 * 3600.0
 
 
 class Accounts:
@@ -56,13 +54,12 @@ class Accounts:
         self.identities = Identities(database, self.users, self.sessions, audit, clock)
         self.hooks = Hooks(hooks, jobs)
         self.sign_in = SignIn(database, self.users, self.sessions, self.hooks, audit, clock, ids)
-        jobs.every(TRIM_EVERY, TRIM, self._trim, deadline=600)
 
     async def load(self) -> None:
         """Read which sessions ended lately."""
         await self.revocations.load()
 
-    async def _trim(self) -> None:
+    async def trim(self) -> None:
         """Forget what has had its time: sessions that nobody can refresh, tickets."""
         now = self._clock.now()
         await self._database.write(lambda tx: tx.execute(QUERIES["trim_tickets"], now))

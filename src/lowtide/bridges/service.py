@@ -11,13 +11,10 @@ from lowtide.bridges.walk import Walks
 from lowtide.bridges.watermelon import Watermelon
 from lowtide.kernel.clock import Clock
 from lowtide.storage.db import Tx
-from lowtide.storage.jobs import Jobs
 from lowtide.storage.purge import purge
 from lowtide.sync import Sync
 from lowtide.sync.retention import DAY
 from lowtide.sync.store import group_before
-
-TRIM = "bridges.trim"
 
 
 class Bridges:
@@ -34,10 +31,6 @@ class Bridges:
         self.watermelon = Watermelon(sync, walks, pushes, oldest or {})
         self.rxdb = Rxdb(sync, walks, pushes, clock, oldest or {})
         sync.ownership.beside.append(self)
-
-    def schedule(self, jobs: Jobs) -> None:
-        """Forget what clients pushed long ago, once an hour, on one node."""
-        jobs.every(3600.0, TRIM, self.trim, deadline=1800.0)
 
     async def trim(self) -> int:
         """Forget pushes from before removals are kept: a cursor so old begins anew. How many."""

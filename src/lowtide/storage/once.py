@@ -15,7 +15,6 @@ import msgspec
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, KeyInFlight, KeyReused
 from lowtide.storage.db import Database, Tx, load_queries
-from lowtide.storage.jobs import Jobs
 from lowtide.storage.purge import purge
 from lowtide.storage.vault import Vault
 
@@ -28,7 +27,6 @@ SPARE = 10
 MAX_ANSWER = 65_536
 """Bytes of an answer that is kept; that a larger one was given is kept alone."""
 PURPOSE = "once"
-PURGE = "lowtide.purge_once"
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -124,10 +122,6 @@ class Once:
         sealed = self._vault.seal(PURPOSE, msgspec.msgpack.encode(answer))
         until = self._clock.now() + KEPT * 1000
         return bool(await tx.fetch(QUERIES["finish_once"], scope, fingerprint, sealed, until))
-
-    def schedule(self, jobs: Jobs) -> None:
-        """Forget what is older than a day, every hour."""
-        jobs.every(3600, PURGE, self.purge, deadline=1800)
 
     async def purge(self) -> int:
         """Forget answers whose time is over; returns how many. Short transactions."""

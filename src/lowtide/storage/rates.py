@@ -11,13 +11,9 @@ import hashlib
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.rates import Decision, Limit
 from lowtide.storage.db import Database, Tx, load_queries
-from lowtide.storage.jobs import Jobs
 from lowtide.storage.purge import purge
 
 QUERIES = load_queries("lowtide.storage")
-
-PURGE = "lowtide.purge_rates"
-PERIOD = 600.0
 
 
 class SharedRates:
@@ -55,10 +51,6 @@ class SharedRates:
         rows = await tx.fetch(QUERIES["read_rate"], _digest(name, key))
         ahead = max(0.0, (rows[0][0] - now) / 1e6) if rows else 0.0
         return limit.judge(ahead, 1, limit.judge(ahead, 1, True).remaining > 0)
-
-    def schedule(self, jobs: Jobs) -> None:
-        """Forget limits whose time has passed, every ten minutes."""
-        jobs.every(PERIOD, PURGE, self.purge, deadline=PERIOD / 2)
 
     async def purge(self) -> int:
         """Forget limits whose time has passed; returns how many. Short transactions."""

@@ -10,7 +10,6 @@ import msgspec
 
 from lowtide.kernel.clock import Clock
 from lowtide.storage.db import Database, Tx
-from lowtide.storage.jobs import Jobs
 from lowtide.storage.purge import purge
 from lowtide.sync import store
 from lowtide.sync.store import QUERIES
@@ -27,10 +26,6 @@ class Retention:
         self._clock = clock
         self._removals = removals_days * DAY
         self._journal = journal_days * DAY
-
-    def schedule(self, jobs: Jobs) -> None:
-        """Trim once an hour, on one node."""
-        jobs.every(3600.0, "sync.trim", self.trim, deadline=1800.0)
 
     async def trim(self) -> int:
         """Forget; the number of buckets whose floor rose. Many short transactions, safe to run twice."""

@@ -45,7 +45,6 @@ BOTH = 86_400
 """Seconds for which the old secret signs, too, after a rotation."""
 MAX_NAMED = 200
 """Models, or spaces, that an endpoint names."""
-SWEEP = "webhooks.sweep"
 Watch = Callable[[Tx, Collection[str]], Awaitable[None]]
 """(tx, models): tell the writer whose changes to tell of; "*" is all."""
 
@@ -76,7 +75,6 @@ class Webhooks:
             database, jobs, self._sender, self._settle, self._switch_off, clock, ids
         )
         jobs.register(KIND, Message, self._deliver, deadline=30)
-        jobs.every(3_600, SWEEP, self._sweep)
 
     # -- endpoints -------------------------------------------------------------------------------------
 
@@ -273,7 +271,9 @@ class Webhooks:
         )
         await self._audit.write(tx, entry)
 
-    async def _sweep(self) -> None:
+    async def sweep(self) -> None:
+        """Forget what is for nobody, and wake what waits without a job. One transaction."""
+
         async def sweep(tx: Tx) -> None:
             await self._records.sweep(tx)
             # Of a try that ended after its endpoint was deleted.

@@ -147,7 +147,6 @@ class House:
         challenges = Challenges(world.vault, self.clock, world.ids)
         self.provider = Provider(
             world.database,
-            world.jobs,
             world.accounts,
             keys,
             lambda: keys.derive("forms"),

@@ -28,7 +28,6 @@ from lowtide.kernel.errors import InvalidGrant, SignInPending, TooManyRequests
 from lowtide.kernel.ids import Ids
 from lowtide.kernel.rates import Limit
 from lowtide.storage.db import Database, Tx, load_queries
-from lowtide.storage.jobs import Jobs
 from lowtide.storage.purge import purge
 from lowtide.storage.rates import SharedRates
 
@@ -41,7 +40,6 @@ MAX_TRIES = 5
 """Codes that may be tried in one flow."""
 MAX_SECRET = 128
 """Characters of a flow's id, a code or a link's token, as they are sent."""
-PURGE = "lowtide.purge_flows"
 
 Charge = tuple[str, str, Limit]
 """(name, key, limit): something scarce that a message takes one of."""
@@ -104,7 +102,6 @@ class Codes:
     def __init__(
         self,
         database: Database,
-        jobs: Jobs,
         messages: Messages,
         rates: SharedRates,
         audit: Audit,
@@ -120,7 +117,6 @@ class Codes:
         self._audit = audit
         self._clock = clock
         self._ids = ids
-        jobs.every(GOOD_FOR, PURGE, self._purge)
 
     async def start(
         self,
@@ -279,7 +275,8 @@ class Codes:
         user = await self._owner(tx, channel, address)
         return "" if user is None else await self._known.place(tx, user.id, installation=installation)
 
-    async def _purge(self) -> None:
+    async def purge(self) -> None:
+        """Forget flows whose time is over."""
         await purge(self._database, QUERIES["purge_flows"], self._clock.now())
 
 

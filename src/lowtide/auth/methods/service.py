@@ -66,7 +66,7 @@ class Methods:
 
         self.messages = Messages(jobs, vault, clock, carriers)
         self.signing = signing = Signing(accounts.sign_in, accounts.identities, proofs, authenticate, clock)
-        codes = Codes(database, jobs, self.messages, rates, audit, clock, ids, accounts.users)
+        self.codes = codes = Codes(database, self.messages, rates, audit, clock, ids, accounts.users)
         self.email = Email(codes, signing, clock, app=app, address=address)
         tries = Tries(database, rates)
         self.hasher = Hasher(ids)

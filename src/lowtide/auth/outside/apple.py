@@ -42,7 +42,7 @@ log = logging.getLogger("lowtide.auth")
 QUERIES = load_queries("lowtide.auth.outside")
 
 APPLE = "https://appleid.apple.com"
-EXCHANGE, REVOKE, SWEEP = "apple.exchange", "apple.revoke", "apple.sweep"
+EXCHANGE, REVOKE = "apple.exchange", "apple.revoke"
 ATTEMPTS = 8
 """At an exchange: about as long as a code is good."""
 ORPHANED = 1800
@@ -135,8 +135,6 @@ class Apple:
         self._url = url
         jobs.register(EXCHANGE, Code, self._exchange, deadline=30.0)
         jobs.register(REVOKE, Granted, self._revoke, deadline=30.0)
-        if credentials is not None:
-            jobs.every(ORPHANED, SWEEP, self._sweep)
 
     async def keep(self, code: str, client_id: str, subject: str) -> None:
         """Exchange ``code`` soon, and keep what Apple gives for it. One write."""
@@ -241,7 +239,7 @@ class Apple:
         form = {"token": token, "token_type_hint": "refresh_token"}
         await self._ask("/auth/revoke", granted.client_id, form)
 
-    async def _sweep(self) -> None:
+    async def sweep(self) -> None:
         """Revoke what Apple granted for users who are not here: an exchange may end after their deletion."""
         before = self._clock.now() - ORPHANED * 1000
         found = await self._database.read(lambda tx: tx.fetch(QUERIES["orphaned_grants"], before, SWEPT))

@@ -28,11 +28,6 @@ from lowtide.kernel.clients import Client
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.http import Route
 from lowtide.storage.db import Database
-from lowtide.storage.jobs import Jobs
-
-SWEEP = "lowtide.sweep_oauth"
-SWEEP_EVERY = 600.0
-"""Seconds."""
 
 
 class Provider:
@@ -41,7 +36,6 @@ class Provider:
     def __init__(
         self,
         database: Database,
-        jobs: Jobs,
         accounts: Accounts,
         keys: KeySource,
         secrets: Callable[[], tuple[bytes, ...]],
@@ -94,7 +88,6 @@ class Provider:
         inspection = Inspection(database, self.clients, users, sessions, tokens, issuer=address, audience=app)
         self._endpoints = Endpoints(database, self.store, self.clients, grants, inspection, proofs)
         self._admin = ClientAdmin(database, self.store, self.clients, sessions, accounts.audit)
-        jobs.every(SWEEP_EVERY, SWEEP, self._sweep)
 
     def routes(self) -> list[Route]:
         """Every address of the provider."""
@@ -106,5 +99,6 @@ class Provider:
             *self._admin.routes(),
         ]
 
-    async def _sweep(self) -> None:
+    async def sweep(self) -> None:
+        """Forget what has had its time."""
         await self._database.write(self.store.sweep)

@@ -21,8 +21,7 @@ P = TypeVar("P")
 TOPIC = "lowtide.jobs"
 """Of the hint that some queue has something new."""
 
-PURGE = "lowtide.purge_jobs"
-HOUR, DAY = 3_600.0, 86_400.0
+DAY = 86_400.0
 
 
 class Jobs:
@@ -176,15 +175,11 @@ class Jobs:
         self.register(kind, type(None), run, deadline=deadline)
         self.periods[kind] = int(seconds * 1000)
 
-    def keep(self, *, done: float = DAY, dead: float = 30 * DAY) -> None:
-        """Forget jobs an hour at most after they have been done or dead for so many seconds."""
-
-        async def forget() -> None:
-            now = self._clock.now()
-            await self.purge("done", now - int(done * 1000))
-            await self.purge("dead", now - int(dead * 1000))
-
-        self.every(HOUR, PURGE, forget, deadline=HOUR / 2)
+    async def forget(self, *, done: float = DAY, dead: float = 30 * DAY) -> None:
+        """Forget the jobs that have been done or dead for so many seconds."""
+        now = self._clock.now()
+        await self.purge("done", now - int(done * 1000))
+        await self.purge("dead", now - int(dead * 1000))
 
     async def purge(self, status: Literal["done", "dead"], before: int) -> int:
         """Forget the jobs that ended with ``status`` before ``before``; how many. Short transactions."""
