@@ -226,3 +226,10 @@ def spaces_leak() -> Iterator[None]:
     """A row is looked up without its space."""
     with _statement("page", "r.space = ?1 AND", "?1 = ?1 AND"):
         yield
+
+
+@fault
+def floor_that_comes_with_news() -> Iterator[None]:
+    """What was forgotten while a stream stood still is not looked for when news of the bucket come."""
+    with mock.patch.object(download.Download, "_forgotten", return_value=False):
+        yield

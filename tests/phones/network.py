@@ -83,6 +83,8 @@ class Link:
         self.letters: dict[str, Letter] = {}
         self.again = False
         """The core wants to connect again at once."""
+        self.stalls = 0
+        """How many more times the phone takes nothing of its download when it could."""
         self._random = random
         self._weather = weather
 

@@ -57,12 +57,14 @@ class Scenario(Stage):
         return [
             (300, self._act),
             (400, self._read),
+            (20, self._stall),
             (100, self._connect),
             (300, self._send),
             (150, self._carry),
             (40, self._pass_time),
             (20, self._grant_or_revoke),
             (30, self._server_writes),
+            (24, self._churn),
             (15, self._airplane),
             (12, self._kill),
             (20, self._subscribe),
@@ -99,7 +101,17 @@ class Scenario(Stage):
             await self.open(link)
 
     async def _read(self) -> None:
-        await self.advance(self._any(lambda link: link.download is not None and link.download.waiting > 0))
+        link = self._any(lambda link: link.download is not None and link.download.waiting > 0 and not link.stalls)
+        if link.stalls:
+            link.stalls -= 1
+            return
+        await self.advance(link)
+
+    async def _stall(self) -> None:
+        """A phone takes nothing for a while, and what the server writes to it waits in mid-stream."""
+        link = self._any(lambda link: link.download is not None)
+        link.stalls = self.random.randint(1, 8)
+        self.note(link.holder.phone.name, "stalls")
 
     async def _send(self) -> None:
         letter = self.write_letter(self._any(lambda link: link.download is not None and not link.letters))
@@ -191,6 +203,23 @@ class Scenario(Stage):
         else:
             await self.write("main", "put", "city", f"city{self.users.fresh()}", name=self.users.token())
 
+    async def _churn(self) -> None:
+        """Rows of a bucket come and go, and that they went is forgotten, faster than slow phones hear of it."""
+        model = self.random.choice(("note", "card", "minute", "city"))
+        about = {"name": self.users.token()} if model == "city" else {"team_id": self.random.choice(TEAMS)}
+        there = sorted(
+            id
+            for id, version in self.history.records("main", model, NOW)
+            if version.data is not None and version.data.get("team_id") == about.get("team_id")
+        )
+        if there and self.random.random() < 0.8:
+            await self.write("main", "delete", model, self.random.choice(there))
+        if self.random.random() < 0.6:
+            await self._trim()
+        if model != "city":
+            about["body"] = self.users.token()
+        await self.write("main", "put", model, f"{model}{self.users.fresh()}", **about)
+
     async def _pass_time(self) -> None:
         seconds = self.random.choice((0.5, 3, 25, 100, 400))
         self.note("time", seconds)
@@ -211,6 +240,8 @@ class Scenario(Stage):
 
     async def _trim(self) -> None:
         """The server forgets its removals; whoever has not heard of them downloads anew."""
+        # A clock that stands would call nothing old that happened since it moved last.
+        await self.world.pass_time(self.random.choice((0.0, 0.01)))
         with self.steady():
             self.note("trims", await self.server.trim())
 

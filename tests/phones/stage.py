@@ -124,7 +124,7 @@ class Stage:
 
     async def open(self, link: Link) -> None:
         holder = link.holder
-        link.again = False
+        link.again, link.stalls = False, 0
         link.token = self.server.token(holder.user, holder.space, self.random.choice((30, 600, 3600)))
         body = holder.phone.start()
         holder.subscriptions = body["streams"]["subscriptions"]
@@ -134,7 +134,7 @@ class Stage:
             link.token,
             msgspec.json.encode(body),
             headers=link.headers(),
-            window=self.weather.window,
+            window=self.random.choice((self.weather.window, 1, 300)),
         )
         await self.world.settle()
         self.note(holder.phone.name, "connects", exchange.status, len(body["buckets"]))
