@@ -251,6 +251,41 @@ async def test_who_leaves_a_team_loses_its_documents_and_who_joins_gets_them(doo
     assert anna.live()["t"]["title"] == "secret"
 
 
+@pytest.mark.parametrize("before", [0, 1])
+async def test_who_leaves_a_team_loses_what_it_made_itself_since_it_pulled(doors: Doors, before: int) -> None:
+    """Its own are no secret to it; what others made since stays one. Else it would keep them for ever."""
+    for n in range(before):
+        await doors.put("task", f"t{n}", team_id="red", title="pulled")
+    anna = await fork(doors)
+    await anna.push(anna.row("own", _deleted=False, team_id="red", title="mine"))
+    await doors.put("task", "others", team_id="red", title="secret")
+    await doors.leave("anna", "red")
+    told = {one["id"]: one["_deleted"] for one in await anna.pull_once()}
+    assert told == {"own": True, **{f"t{n}": True for n in range(before)}}
+    await doors.delete("task", "own")
+    await doors.join("anna", "red")
+    await anna.pull()
+    assert list(anna.live()) == ["others", *(f"t{n}" for n in range(before))]
+
+
+async def test_who_left_a_team_while_it_was_away_for_long_begins_anew(
+    doors: Doors, clock: ManualClock
+) -> None:
+    """The server has forgotten when its checkpoint was, and with that which records are younger."""
+    await doors.put("task", "t", team_id="red", title="then")
+    away = await fork(doors)
+    clock.advance((KEPT_DAYS + 1) * 86_400_000)
+    await doors.put("membership", "other", user_id="zoe", team_id="blue")
+    clock.advance(KEPT_DAYS * 86_400_000)
+    await doors.put("task", "t", team_id="red", title="now")
+    await doors.leave("anna", "red")
+    await Retention(doors.engine.sync.database, clock, KEPT_DAYS + 1, KEPT_DAYS).trim()
+    answer = await away.ask("GET", f"/pull?lwt={away.checkpoint['lwt']}")
+    assert (answer.status, answer.code) == (410, "resync_required")
+    fresh = await fork(doors, client="anna-fresh")
+    assert fresh.live() == {}
+
+
 async def test_a_checkpoint_that_is_too_old_or_of_another_epoch_is_told_to_begin_anew(
     doors: Doors, clock: ManualClock
 ) -> None:

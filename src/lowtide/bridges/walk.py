@@ -285,6 +285,9 @@ class _Walk:
         if self._echo and (at is None or await store.group_at(self._tx, low // OPS_PER_GROUP) is None):
             # What the client pushed before that is forgotten.
             raise Outdated
+        if at is None and before - self._held:
+            # Of a bucket that is held no longer nobody knows which records are older than that.
+            raise Outdated
         parts = [(topic, self._models, after if topic in before else 0) for topic in sorted(self._held)]
         if place.first and self._afresh:
             parts += [(topic, self._afresh, 0) for topic in sorted(self._held & before)]
@@ -307,9 +310,9 @@ class _Walk:
                 stopped = await self._leaving(topic, bucket, since, low, last_op_of(high), at or 0)
             if stopped is not None:
                 return msgspec.structs.replace(place, part=part, op=stopped, record=("", ""))
-        if not told or not self._echo:
+        if self._echo and not told:
             return None
-        group, record = cursors[0].group, ("", "")
+        group, record = cursors[0].group if self._echo else place.told.group if place.told else 0, ("", "")
         if place.part >= len(parts):
             group, record = place.op, place.record
         rest = await self._pushed(group, record)
@@ -386,7 +389,8 @@ class _Walk:
         return stopped
 
     async def _pushed(self, group: int, record: tuple[str, str]) -> tuple[int, tuple[str, str]] | None:
-        """Tell what became of what the client pushed: its copy may differ from that."""
+        """Tell what became of what the client pushed: its copy may differ from that, and leaves where it is
+        the client's no longer. Without ``echo`` the latter alone."""
         who = self._principal
         while True:
             room = self._room()
@@ -400,8 +404,9 @@ class _Walk:
             for key in keys:
                 row = there.get(key)
                 if row is not None and self._holds(key, row[0]):
-                    self.rows.setdefault(key[1:], row)
-                    self._size += len(row[0])
+                    if self._echo:
+                        self.rows.setdefault(key[1:], row)
+                        self._size += len(row[0])
                 else:
                     self.rows.setdefault(key[1:], None)
             if len(found) < room:
