@@ -184,7 +184,7 @@ class Checker:
         return expected
 
     def pulled(self, seat: Seat, rows: dict[tuple[str, str], dict[str, Any]], group: int) -> None:
-        """A script that has pulled to the end has what a device has."""
+        """Who has pulled to the end without a client core has what a device has."""
         permitted = self.permitted(seat, group)
         expected = {
             (model, id): data
@@ -194,6 +194,17 @@ class Checker:
         if rows != expected:
             wrong = [key for key in rows.keys() | expected.keys() if rows.get(key) != expected.get(key)]
             raise Violation(f"4: the pull at {group} differs in {sorted(wrong)}")
+
+    def pulled_versions(self, seat: Seat, model: str, versions: dict[str, int], group: int) -> None:
+        """As ``pulled``, of one model, by the groups that wrote what is there."""
+        permitted = self.permitted(seat, group)
+        expected: dict[str, int] = {}
+        for id in self.expected(seat, model, permitted, group):
+            for space in (seat.space, "main"):
+                if (version := self._history.at((space, model, id), group)) is not None:
+                    expected.setdefault(id, version.group)
+        if versions != expected:
+            raise Violation(f"4: the {model}s pulled at {group} are {versions}, not {expected}")
 
     # -- when everything has come to rest --------------------------------------------------------------
 

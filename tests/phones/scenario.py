@@ -14,7 +14,7 @@ from tests.phones.server import Alarm
 from tests.phones.stage import NOW, Stage
 from tests.phones.users import TEAMS, TOPICS, tables_of
 
-STEPS = 220
+STEPS = 190
 MOST_PHONES = 6
 
 
@@ -51,7 +51,7 @@ class Scenario(Stage):
             await self.random.choices(steps, weights)[0][1]()
             await self.after_power_cut()
         await self.come_to_rest()
-        self.check_all()
+        await self.check_all()
 
     def _choices(self) -> list[tuple[int, Callable[[], Any]]]:
         return [
@@ -76,6 +76,8 @@ class Scenario(Stage):
             (8, self._cut_power),
             (8, self._trim),
             (10, self.pull),
+            (10, self.pull_melon),
+            (16, self.pull_rx),
             (4, self._resync),
             (4, self._deploy),
             (8, self._back_up),
@@ -101,7 +103,9 @@ class Scenario(Stage):
             await self.open(link)
 
     async def _read(self) -> None:
-        link = self._any(lambda link: link.download is not None and link.download.waiting > 0 and not link.stalls)
+        link = self._any(
+            lambda link: link.download is not None and link.download.waiting > 0 and not link.stalls
+        )
         if link.stalls:
             link.stalls -= 1
             return
@@ -204,7 +208,7 @@ class Scenario(Stage):
             await self.write("main", "put", "city", f"city{self.users.fresh()}", name=self.users.token())
 
     async def _churn(self) -> None:
-        """Rows of a bucket come and go, and that they went is forgotten, faster than slow phones hear of it."""
+        """Rows of a bucket come and go, and that they went is forgotten before slow phones hear of it."""
         model = self.random.choice(("note", "card", "minute", "city"))
         about = {"name": self.users.token()} if model == "city" else {"team_id": self.random.choice(TEAMS)}
         there = sorted(

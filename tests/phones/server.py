@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections.abc import Callable
 from importlib import resources
 from random import Random
 from typing import Any
@@ -20,6 +21,7 @@ from lowtide.api.logs import AccessLog
 from lowtide.api.origins import Hosts
 from lowtide.audit import Audit
 from lowtide.audit.trail import Trail
+from lowtide.bridges import Bridges, bridge_routes
 from lowtide.kernel.errors import TokenExpired, Unauthorized
 from lowtide.kernel.ids import SeededIds
 from lowtide.kernel.schema import Principal, Schema
@@ -48,7 +50,7 @@ def _migrated() -> bytes:
     import apsw
 
     database = apsw.Connection(":memory:")
-    for package in ("lowtide.sync", "lowtide.storage.jobs", "lowtide.audit"):
+    for package in ("lowtide.sync", "lowtide.storage.jobs", "lowtide.audit", "lowtide.bridges"):
         folder = resources.files(package) / "migrations"
         for file in sorted(folder.iterdir(), key=lambda file: file.name):
             if file.name.endswith(".sql") and not file.name.endswith(".postgres.sql"):
@@ -127,14 +129,30 @@ class Exchange:
             await self._room.wait()
 
 
+class Hints(MemoryBus):
+    """One node's bus. ``passed`` takes what it publishes to the others, or loses it."""
+
+    def __init__(self, passed: Callable[[Hints, str, bytes], None]):
+        super().__init__()
+        self._passed = passed
+
+    def publish(self, topic: str, payload: bytes = b"") -> None:
+        super().publish(topic, payload)
+        self._passed(self, topic, payload)
+
+    def hear(self, topic: str, payload: bytes) -> None:
+        """Another node has published it."""
+        super().publish(topic, payload)
+
+
 class Server:
     """One process of the server. ``database`` outlives it."""
 
-    def __init__(self, world: World, schema: Schema, database: InlineDatabase, seed: int):
+    def __init__(self, world: World, schema: Schema, database: InlineDatabase, bus: Hints, seed: int):
         ids = SeededIds(world.clock, seed)
-        bus = MemoryBus()
         jobs = Jobs(database, bus, world.clock, ids)
         self.database = database
+        self.bus = bus
         self.world = world
         self.sync = Sync(schema, database, bus, jobs, world.clock, ids)
         self._schema = schema
@@ -143,7 +161,10 @@ class Server:
             database, bus, jobs, world.clock, ids, queues={"default": 2}, lease=LEASE, poll=LEASE
         )
         self._edge = Edge(
-            routes(self.sync, Trail(Audit(world.clock, ids), database), lambda _: None),
+            [
+                *routes(self.sync, Trail(Audit(world.clock, ids), database), lambda _: None),
+                *bridge_routes(Bridges(self.sync, world.clock, 0), world.clock),
+            ],
             authenticate=self._who,
             clock=world.clock,
             ids=ids,

@@ -14,6 +14,7 @@ import msgspec
 
 from lowtide.kernel.schema import Schema
 from lowtide.sync.model import Mutation
+from lowtide.sync.service import LOOK_EVERY
 from lowtide.sync.system import with_system
 from tests.phones.app import SCHEMA
 from tests.phones.checker import Checker, Holder, Seat
@@ -22,8 +23,8 @@ from tests.phones.conservation import check_conservation
 from tests.phones.history import Change, History, Violation
 from tests.phones.network import Letter, Link, Mail, draw
 from tests.phones.phone import Applied, CheckpointAsk, Closed, Event, Mismatch, Phone, TokenWanted
-from tests.phones.puller import Puller
-from tests.phones.server import LEASE, Exchange, Server, journal, new_database
+from tests.phones.puller import Puller, Rx, Watermelon
+from tests.phones.server import LEASE, Exchange, Hints, Server, journal, new_database
 from tests.phones.users import TEAMS, Users, older, tables_of
 from tests.phones.world import InlineDatabase, World
 
@@ -32,6 +33,8 @@ CALM_ROUNDS = 60
 QUIET_ROUNDS = 3
 """Rounds of a second in which nothing moves: what a server would only do at its next sign of life is late."""
 PEOPLE = (("ann", "main"), ("bob", "main"), ("ann", "main"), ("cat", "main"), ("dan", "other"))
+HINTS_LOST = 0.3
+"""Of what one node tells another."""
 NOW = 1 << 40
 """A group after every group."""
 
@@ -60,8 +63,12 @@ class Stage:
         self.deployed: Schema = older(SCHEMA) if self.random.random() < 0.4 else SCHEMA
         """The version of the app that the server runs."""
         self.puller = Puller(Seat("ann", "main"))
+        self.melon = Watermelon(Seat("bob", "main"), list(SCHEMA.models))
+        self.rx = Rx(Seat("cat", "main"), self.random.choice(("note", "card", "membership", "city")))
         self._names = 0
-        self.server: Server
+        self.nodes = self.random.choice((1, 1, 2))
+        self.servers: list[Server] = []
+        """The nodes, over one database."""
         self.database: InlineDatabase
         self.opened = contextlib.ExitStack()
         """What ends with the run: a database that Python's collector cannot see through stays for ever."""
@@ -72,7 +79,7 @@ class Stage:
         self.database = new_database(self.world, Random(self.seed + 3))
         self.opened.callback(self.database.end)
         self.database.committed = self.history.committed
-        await self.start_server()
+        await self.start_servers()
         for user, team in (("ann", "red"), ("ann", "blue"), ("bob", "red"), ("cat", "blue")):
             await self.write("main", "put", "membership", f"{user}:{team}", user_id=user, team_id=team)
         await self.write("other", "put", "membership", "dan:red", user_id="dan", team_id="red")
@@ -88,13 +95,30 @@ class Stage:
             self.links.append(link)
             link.holder.phone.subscribe("archive", {"team_id": self.random.choice(TEAMS)})
 
-    async def start_server(self) -> None:
-        await self._new_server().start()
+    @property
+    def server(self) -> Server:
+        """Whichever node a request reaches."""
+        return self.servers[0] if len(self.servers) == 1 else self.random.choice(self.servers)
 
-    def _new_server(self) -> Server:
-        self._names += 1
-        self.server = Server(self.world, self.deployed, self.database, self.seed * 1000 + self._names)
-        return self.server
+    async def start_servers(self) -> None:
+        for server in self._new_servers():
+            await server.start()
+
+    def _new_servers(self) -> list[Server]:
+        self.servers = []
+        for _ in range(self.nodes):
+            self._names += 1
+            seed = self.seed * 1000 + self._names
+            self.servers.append(
+                Server(self.world, self.deployed, self.database, Hints(self._pass_hint), seed)
+            )
+        return self.servers
+
+    def _pass_hint(self, sender: Hints, topic: str, payload: bytes) -> None:
+        """One node tells the others; some of that is lost, and is only met by looking."""
+        for server in self.servers:
+            if server.bus is not sender and (self.calm or self.random.random() > HINTS_LOST):
+                server.bus.hear(topic, payload)
 
     def new_link(self, user: str, space: str) -> Link:
         number = len(self.links)
@@ -335,10 +359,11 @@ class Stage:
             if link.download is not None:
                 link.download.ended = True
         self.ghosts.clear()
-        server = self._new_server()
+        servers = self._new_servers()
         if content is not None:
-            await server.begin_epoch()
-        await server.start()
+            await servers[0].begin_epoch()
+        for server in servers:
+            await server.start()
         for letter in self._unknown:
             await self._ask_again(letter)
         self._unknown.clear()
@@ -370,6 +395,48 @@ class Stage:
         self.note("pull", self.puller.head, complete)
         return not complete or self.puller.head != before
 
+    async def pull_melon(self) -> bool:
+        """The app with WatermelonDB asks for its next page; whether there may be more."""
+        token = self.server.token(self.melon.seat.user, self.melon.seat.space, 60)
+        exchange = self.server.request("POST", "/v1/bridges/watermelondb/pull", token, self.melon.ask())
+        await self.world.settle()
+        body = exchange.take(1 << 30)
+        if self.database.off:
+            return False
+        if exchange.status != 200:
+            self.unexpected(exchange.status, body)
+            return False
+        whole = self.melon.take(body)
+        if whole:
+            self.checker.pulled(self.melon.seat, self.melon.rows, self.melon.head)
+        self.note("melon", self.melon.head, whole)
+        return not whole
+
+    async def pull_rx(self) -> bool:
+        """The app with RxDB asks for its next page; whether there may be more."""
+        token, limit = (
+            self.server.token(self.rx.seat.user, self.rx.seat.space, 60),
+            self.random.choice((1, 3, 50)),
+        )
+        headers = {"x-lowtide-client": "rx"}
+        exchange = self.server.request("GET", self.rx.ask(limit), token, headers=headers)
+        await self.world.settle()
+        body = exchange.take(1 << 30)
+        if self.database.off:
+            return False
+        if exchange.status == 410:
+            self.rx.begin_anew()
+            self.note("rx begins anew")
+            return True
+        if exchange.status != 200:
+            self.unexpected(exchange.status, body)
+            return False
+        whole = self.rx.take(body, limit)
+        if whole:
+            self.checker.pulled_versions(self.rx.seat, self.rx.model, self.rx.versions, self.rx.head)
+        self.note("rx", self.rx.head, whole)
+        return not whole
+
     async def hang_up_ghosts(self) -> None:
         for exchange in self.ghosts:
             exchange.leave()
@@ -383,6 +450,9 @@ class Stage:
         self.calm = True
         self.database.busy, self.database.cut = 0, None
         self.note("calm")
+        if len(self.servers) > 1:
+            # By then each has looked for what it was not told.
+            await self.world.pass_time(1.3 * LOOK_EVERY)
         await self.hang_up_ghosts()
         quiet = 0
         for _ in range(CALM_ROUNDS):
@@ -395,8 +465,11 @@ class Stage:
             await self.world.pass_time(1)
         raise Violation(f"7: there is still something to do after {CALM_ROUNDS} quiet seconds")
 
-    def check_all(self) -> None:
+    async def check_all(self) -> None:
         """Everything that holds at rest."""
+        for pull in (self.pull_melon, self.pull_rx):
+            while await pull():
+                pass
         self.checker.rest([link.holder for link in self.links])
         self.checker.commands("found_city", "city")
         check_conservation(self.schema, self.history, journal(self.database))
