@@ -15,14 +15,16 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from lowtide.auth import jws
 from lowtide.auth.challenges import Challenges
+from lowtide.auth.model import Evidence
 from lowtide.auth.outside import Credentials, Outside, read_credentials
 from lowtide.auth.outside.apple import ATTEMPTS, EXCHANGE, ORPHANED, REVOKE
 from lowtide.egress import Egress
-from lowtide.kernel.errors import InvalidGrant, NotFound, SetupError, Unauthorized
+from lowtide.kernel.errors import InvalidGrant, NotFound, SetupError, StorageLost, Unauthorized
 from lowtide.kernel.ids import SeededIds
+from lowtide.storage.db import Tx
 from lowtide.storage.jobs import Worker
 from tests.auth.issuer import NOW, OTHER_KEY, IssuerServer, signed
-from tests.auth.world import World
+from tests.auth.world import World, ask_for
 
 pytestmark = pytest.mark.anyio
 NONCE = "a nonce of the app's"
@@ -170,15 +172,37 @@ class TestSigningIn:
         token = signed(side.claims())
         first = await side.world.enter(await side.outside.native.prove("apple", token, NONCE))
         with pytest.raises(InvalidGrant, match="used before"):
-            await side.outside.native.prove("apple", token, NONCE)
+            await side.world.enter(await side.outside.native.prove("apple", token, NONCE))
         assert (await side.enter()).user.id == first.user.id
+
+    async def test_a_token_is_used_up_with_its_sign_in(self, side: Side) -> None:
+        """A server that dies in between leaves token and code as good as they were; of two at the same moment
+        one signs in."""
+        token = signed(side.claims())
+
+        async def proved() -> Evidence:
+            return await side.outside.native.prove("apple", token, NONCE, code="c0de")
+
+        async def died(tx: Tx, outcome: Any) -> None:
+            raise StorageLost
+
+        first = await proved()
+        with pytest.raises(StorageLost):
+            await side.world.sign_in.complete(first.proof, ask_for(), spend=first.spend, also=died)
+        assert await side.world.rows("SELECT kind FROM job WHERE kind = ?", EXCHANGE) == []
+        both = [await proved(), await proved()]
+        found = await asyncio.gather(*map(side.world.enter, both), return_exceptions=True)
+        assert sorted(type(one).__name__ for one in found) == ["InvalidGrant", "Signed"]
+        assert len(await side.world.rows("SELECT kind FROM job WHERE kind = ?", EXCHANGE)) == 1
+        with pytest.raises(InvalidGrant, match="used before"):
+            await side.world.enter(await proved())
 
     async def test_google_signs_in(self, side: Side) -> None:
         """Both spellings of Google's issuer, its own keys, its own client ids."""
         token = ""
         for issuer in ("https://accounts.google.com", "accounts.google.com"):
             token = signed(side.claims(iss=issuer, aud="1.apps.example", name="Ann", nonce=NONCE))
-            proof = await side.outside.native.prove("google", token, NONCE)
+            proof = (await side.outside.native.prove("google", token, NONCE)).proof
             assert (proof.provider, proof.name) == ("google", "Ann")
         for wrong in (
             side.claims(iss="https://accounts.google.com", aud=APP, nonce=NONCE),
@@ -279,7 +303,8 @@ class TestRevocation:
         await side.done(REVOKE)
         await side.world.write(lambda tx: side.world.users.unlink_all(tx, user))
         side.grants(token="granted-late")
-        await side.outside.native.prove("apple", signed(side.claims()), NONCE, code="late")
+        late = await side.outside.native.prove("apple", signed(side.claims()), NONCE, code="late")
+        await side.world.spent(late)
         await side.done(EXCHANGE, count=2)
         await side.sweep()
         assert await side.kept() == ["granted-late"], "the user of a sign-in that goes on is not here yet"

@@ -30,6 +30,7 @@ from lowtide.kernel.errors import (
     SetupError,
     SignInRefused,
     StepUpRequired,
+    StorageLost,
 )
 from lowtide.kernel.ids import SeededIds, SystemIds
 from lowtide.kernel.schema import Principal
@@ -83,8 +84,12 @@ async def signed_with(
     return msgspec.convert(device.sign_in(await passkeys.begin_sign_in(user)), AssertionCredential)
 
 
-async def prove(passkeys: Passkeys, device: Authenticator) -> Proof:
-    return await passkeys.prove(await signed_with(passkeys, device))
+async def prove(world: World, passkeys: Passkeys, device: Authenticator) -> Proof:
+    return await used(world, passkeys, await signed_with(passkeys, device))
+
+
+async def used(world: World, passkeys: Passkeys, answer: AssertionCredential, user: str = "") -> Proof:
+    return await world.spent(await passkeys.prove(answer, user=user))
 
 
 class TestSigningIn:
@@ -92,7 +97,7 @@ class TestSigningIn:
         """Without a name or a second factor; the same user, a session of its own."""
         who, device = await ann(world), Authenticator()
         kept = await make(passkeys, who, device)
-        proof = await prove(passkeys, device)
+        proof = await prove(world, passkeys, device)
         assert (proof.provider, proof.subject, proof.strong) == ("passkey", kept.id, True)
         signed = await world.enter(proof)
         assert (signed.user.id, signed.outcome) == (who.user, "signed_in")
@@ -104,7 +109,7 @@ class TestSigningIn:
         guest = world.who(await world.sign_in.anonymous(ask_for()))
         device = Authenticator()
         await make(passkeys, guest, device)
-        signed = await world.enter(await prove(passkeys, device))
+        signed = await world.enter(await prove(world, passkeys, device))
         assert signed.user.id == guest.user
         assert not signed.user.anonymous
 
@@ -142,7 +147,7 @@ class TestSigningIn:
             await world.users.link(tx, second.user, Proof(provider="passkey", subject=kept.id))
 
         await world.write(move)
-        assert (await world.enter(await prove(passkeys, device))).user.id == second.user
+        assert (await world.enter(await prove(world, passkeys, device))).user.id == second.user
         assert [one.id for one in await passkeys.list(second.user)] == [kept.id]
         assert await passkeys.list(first.user) == []
 
@@ -167,7 +172,9 @@ class TestSigningIn:
         assert isinstance(waiting, SecondFactorNeeded)
         assert set(waiting.factors) == {"totp", "passkey"}
         # The passkey by itself is two factors.
-        assert isinstance(await world.sign_in.complete(await prove(passkeys, device), ask_for()), Signed)
+        assert isinstance(
+            await world.sign_in.complete(await prove(world, passkeys, device), ask_for()), Signed
+        )
 
     async def test_a_second_factor_is_the_same_users(self, world: World, passkeys: Passkeys) -> None:
         """Where a certain user is waited for, no other's passkey and no other challenge will do."""
@@ -183,7 +190,7 @@ class TestSigningIn:
                 with pytest.raises(InvalidGrant):
                     await passkeys.prove(answer, user=who.user)
             else:
-                assert (await passkeys.prove(answer, user=who.user)).strong
+                assert (await used(world, passkeys, answer, who.user)).strong
         with pytest.raises(InvalidGrant):
             await passkeys.prove(await signed_with(passkeys, mine), user=who.user)
         with pytest.raises(InvalidGrant):
@@ -196,10 +203,56 @@ class TestTricks:
         device = Authenticator()
         await make(passkeys, await ann(world), device)
         answer = await signed_with(passkeys, device)
-        both = await asyncio.gather(passkeys.prove(answer), passkeys.prove(answer), return_exceptions=True)
+        both = await asyncio.gather(
+            *(used(world, passkeys, answer) for _ in range(2)), return_exceptions=True
+        )
         assert sorted(type(one).__name__ for one in both) == ["InvalidGrant", "Proof"]
         with pytest.raises(InvalidGrant):
+            await used(world, passkeys, answer)
+
+    async def test_an_answer_is_used_up_with_its_sign_in(self, world: World, passkeys: Passkeys) -> None:
+        """A server that dies in between leaves it good, counter and all; a phone that heard nothing and sends
+        it again is refused, and called no copy."""
+        device = Authenticator()
+        await make(passkeys, await ann(world), device)
+        device.counter = 7
+        answer = await signed_with(passkeys, device)
+
+        async def died(tx: Tx, outcome: Any) -> None:
+            raise StorageLost
+
+        first = await passkeys.prove(answer)
+        with pytest.raises(StorageLost):
+            await world.sign_in.complete(first.proof, ask_for(), spend=first.spend, also=died)
+        assert (await world.enter(await passkeys.prove(answer))).outcome == "signed_in"
+        with pytest.raises(InvalidGrant, match="used before"):
             await passkeys.prove(answer)
+        assert "passkey.counter_back" not in await world.actions()
+
+    async def test_nobody_is_made_of_a_passkey(
+        self, database: Database, clock: ManualClock, ids: SeededIds
+    ) -> None:
+        """Its user deletes the account, or it, while it signs in: nobody new begins with it, nor becomes a
+        guest somebody, and no hook hears of a sign-up."""
+        asked: list[str] = []
+
+        async def hook(told: SignInEvent) -> None:
+            asked.append(told.provider)
+
+        async with opened(database, clock, ids, hooks={"before_sign_up": hook}) as world:
+            passkeys, device = passkeys_of(world), Authenticator()
+            who = await ann(world)
+            kept = await make(passkeys, who, device)
+            late = [await passkeys.prove(await signed_with(passkeys, device)) for _ in range(2)]
+            await passkeys.delete(who, kept.id, "r1")
+            guest = world.who(await world.sign_in.anonymous(ask_for()))
+            users = await world.rows("SELECT id, anonymous FROM users ORDER BY id")
+            with pytest.raises(InvalidGrant, match="does not know"):
+                await world.enter(late[0])
+            with pytest.raises(InvalidGrant, match="does not know"):
+                await world.enter(late[1], upgrade=guest)
+            assert await world.rows("SELECT id, anonymous FROM users ORDER BY id") == users
+            assert asked == ["google", "anonymous"]
 
     async def test_an_answer_comes_in_time(
         self, world: World, passkeys: Passkeys, clock: ManualClock
@@ -243,17 +296,17 @@ class TestTricks:
         """A copy gives itself away; authenticators that do not count (always 0) are let in."""
         who, device = await ann(world), Authenticator()
         await make(passkeys, who, device)
-        assert (await prove(passkeys, device)).strong
-        assert (await prove(passkeys, device)).strong
+        assert (await prove(world, passkeys, device)).strong
+        assert (await prove(world, passkeys, device)).strong
         device.counter = 5
-        assert (await prove(passkeys, device)).strong
+        assert (await prove(world, passkeys, device)).strong
         for counter in (5, 4, 0):
             device.counter = counter
             with pytest.raises(InvalidGrant, match="backwards"):
-                await prove(passkeys, device)
+                await prove(world, passkeys, device)
         assert (await world.actions()).count("passkey.counter_back") == 3
         device.counter = 6
-        assert (await prove(passkeys, device)).strong
+        assert (await prove(world, passkeys, device)).strong
 
     async def test_of_two_answers_with_one_count_one_is_refused(
         self, world: World, passkeys: Passkeys
@@ -263,7 +316,9 @@ class TestTricks:
         await make(passkeys, await ann(world), device)
         device.counter = 1
         answers = [await signed_with(passkeys, device) for _ in range(2)]
-        both = await asyncio.gather(*map(passkeys.prove, answers), return_exceptions=True)
+        both = await asyncio.gather(
+            *(used(world, passkeys, answer) for answer in answers), return_exceptions=True
+        )
         assert sorted(type(one).__name__ for one in both) == ["InvalidGrant", "Proof"]
 
     async def test_the_handle_names_the_owner(self, world: World, passkeys: Passkeys) -> None:
@@ -275,9 +330,9 @@ class TestTricks:
         for wrong in ("", other.handle, "AAAA"):
             device.handle = wrong
             with pytest.raises(InvalidGrant):
-                await prove(passkeys, device)
+                await prove(world, passkeys, device)
         device.handle = handle
-        assert (await prove(passkeys, device)).strong
+        assert (await prove(world, passkeys, device)).strong
 
     async def test_an_unknown_passkey_signs_nobody_in(self, world: World, passkeys: Passkeys) -> None:
         """Nobody is made up for it, either."""
@@ -285,7 +340,7 @@ class TestTricks:
         stranger.handle = "A" * 43
         users = await world.rows("SELECT id FROM users")
         with pytest.raises(InvalidGrant, match="does not know"):
-            await prove(passkeys, stranger)
+            await prove(world, passkeys, stranger)
         assert await world.rows("SELECT id FROM users") == users
 
 
@@ -340,7 +395,7 @@ class TestKeeping:
         assert [one.name for one in await passkeys.list(who.user)] == ["Work phone"]
         await passkeys.delete(who, kept.id, "r")
         with pytest.raises(InvalidGrant):
-            await prove(passkeys, device)
+            await prove(world, passkeys, device)
         assert await passkeys.list(who.user) == []
         assert await world.rows("SELECT id FROM passkey") == []
         actions = [one for one in await world.actions() if one.startswith("passkey.")]
@@ -380,7 +435,7 @@ class TestKeeping:
         await make(passkeys, thief, device)
         await world.enter(google("ann", "ann@example.com"))
         with pytest.raises(InvalidGrant):
-            await prove(passkeys, device)
+            await prove(world, passkeys, device)
         assert await world.rows("SELECT id FROM passkey") == []
 
     @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from lowtide.app import Lowtide
 from lowtide.auth import COMPONENT as AUTH
 from lowtide.auth.challenges import LIFE, Challenges
-from lowtide.auth.model import Proof
+from lowtide.auth.model import Evidence, Proof
 from lowtide.auth.outside.discovery import read_metadata
 from lowtide.auth.outside.issuers import IdTokens
 from lowtide.auth.outside.upstream import GOOGLE, WAY, Upstreams, read_proof, s256
@@ -66,6 +66,12 @@ async def begin(there: Upstreams, **changes: Any) -> str:
     return await there.start("there", **(asked | changes))
 
 
+async def spent(database: Database, evidence: Evidence) -> Proof:
+    """What was proved, used up without a sign-in."""
+    await database.write(evidence.spend)
+    return evidence.proof
+
+
 @pytest.fixture(scope="module")
 def provider() -> Iterator[ProviderProcess]:
     with ProviderProcess(CALLBACK) as running:
@@ -81,7 +87,7 @@ class TestACertifiedProvider:
         upstream = Upstream(name="there", issuer=provider.url, client_id=request.param, client_secret=secret)
         return await upstreams(database, SystemClock(), upstream, provider.address)
 
-    async def test_a_user_goes_there_and_comes_back(self, there: Upstreams) -> None:
+    async def test_a_user_goes_there_and_comes_back(self, there: Upstreams, database: Database) -> None:
         """The browser goes there and to the app, which exchanges its code; no token on the way."""
         back = await asyncio.to_thread(Browser().sign_in, await begin(there), "ann")
         assert back.startswith(CALLBACK)
@@ -90,7 +96,7 @@ class TestACertifiedProvider:
         answer = query_of(home)
         assert answer.keys() == {"code", "state"}
         assert answer["state"] == "the app's"
-        proof = await there.finish(answer["code"], VERIFIER)
+        proof = await spent(database, await there.finish(answer["code"], VERIFIER))
         assert proof == Proof(
             provider="there",
             subject="ann",
@@ -101,7 +107,7 @@ class TestACertifiedProvider:
         )
         # Each step happens once.
         with pytest.raises(InvalidGrant):
-            await there.finish(answer["code"], VERIFIER)
+            await spent(database, await there.finish(answer["code"], VERIFIER))
         with pytest.raises(InvalidGrant):
             await there.callback("there", query_of(back))
 
@@ -112,7 +118,7 @@ class TestACertifiedProvider:
         for verifier in ("", "x" * 43, VERIFIER + "v", s256(VERIFIER)):
             with pytest.raises(InvalidGrant, match="another device"):
                 await there.finish(code, verifier)
-        proof = await there.finish(code, VERIFIER)
+        proof = (await there.finish(code, VERIFIER)).proof
         assert (proof.email, proof.email_verified) == ("mallory@example.com", False)
 
     async def test_a_user_who_declines_goes_back_to_the_app(self, there: Upstreams) -> None:
@@ -289,7 +295,7 @@ class TestTheWayBack:
     async def test_a_right_answer_is_taken(self, there: Upstreams, server: IssuerServer) -> None:
         """The code is exchanged with the verifier and the client's secret."""
         found = await self.answer(there, server)
-        assert (await there.finish(found["code"], VERIFIER)).subject == "000123.abc"
+        assert (await there.finish(found["code"], VERIFIER)).proof.subject == "000123.abc"
         ((_, _, form),) = [one for one in server.requests if one[1] == "/token"]
         assert (form["grant_type"], form["code"], form["redirect_uri"]) == (
             "authorization_code",
@@ -359,7 +365,7 @@ class TestTheWayBack:
         server.answers.pop("/token")
         found = await self.answer(there, server, token)
         expected = min(time, now) * 1000 if type(told) is int else None
-        assert (await there.finish(found["code"], VERIFIER)).auth_time == expected
+        assert (await there.finish(found["code"], VERIFIER)).proof.auth_time == expected
 
     async def test_a_forged_id_token_is_refused(self, there: Upstreams, server: IssuerServer) -> None:
         """Another key, no signature, and none at all."""
@@ -422,7 +428,7 @@ class TestTheWayBack:
         server.answers["/me"] = (200, claims)
         server.answers.pop("/token")
         found = await self.answer(there, server, token)
-        assert (await there.finish(found["code"], VERIFIER)).email == "ann@example.com"
+        assert (await there.finish(found["code"], VERIFIER)).proof.email == "ann@example.com"
 
     async def test_a_state_that_is_not_ours_leads_nowhere(
         self, there: Upstreams, server: IssuerServer, clock: ManualClock

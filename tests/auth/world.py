@@ -10,7 +10,7 @@ from lowtide.app import COMPONENTS
 from lowtide.audit import Audit
 from lowtide.auth import Accounts, Tokens
 from lowtide.auth.hooks import Hook
-from lowtide.auth.model import Ask, DeviceFacts, Proof, Signed
+from lowtide.auth.model import Ask, DeviceFacts, Evidence, Proof, Signed
 from lowtide.auth.refresh import judge
 from lowtide.auth.sessions import Judge
 from lowtide.kernel.clock import ManualClock
@@ -68,15 +68,21 @@ class World:
         await self.vault.load()
         await self.accounts.load()
 
-    async def enter(self, proof: Proof, **ask: Any) -> Signed:
+    async def enter(self, found: Proof | Evidence, **ask: Any) -> Signed:
         """Sign in, with no second factor in the way."""
-        signed = await self.sign_in.complete(proof, ask_for(**ask))
+        evidence = found if isinstance(found, Evidence) else Evidence(found)
+        signed = await self.sign_in.complete(evidence.proof, ask_for(**ask), spend=evidence.spend)
         assert isinstance(signed, Signed)
         return signed
 
     def who(self, signed: Signed) -> Principal:
         """Whom an access token stands for."""
         return self.tokens.verify(signed.access_token)
+
+    async def spent(self, evidence: Evidence) -> Proof:
+        """What was proved, used up without a sign-in."""
+        await self.database.write(evidence.spend)
+        return evidence.proof
 
     async def write(self, work: Callable[..., Any]) -> Any:
         """Run ``work`` in a transaction."""

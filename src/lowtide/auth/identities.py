@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from lowtide.audit import Audit, Entry
-from lowtide.auth.model import Ask, Identity, Opened, Proof, Signed, User
+from lowtide.auth.model import Also, Ask, Identity, Proof, Signed, Spend, User, nothing
 from lowtide.auth.sessions import Sessions
 from lowtide.auth.users import Users, check_proof, person_name
 from lowtide.kernel.clock import Clock
@@ -33,9 +33,12 @@ class Identities:
         self._audit = audit
         self._clock = clock
 
-    async def link(self, who: Principal, proof: Proof, ask: Ask) -> Signed:
+    async def link(
+        self, who: Principal, proof: Proof, ask: Ask, *, spend: Spend = nothing, also: Also = nothing
+    ) -> Signed:
         """Give the signed-in user another way in; new tokens of their session say what has changed.
 
+        In its transaction ``spend`` uses up what has proved it, and ``also`` is called with the answer.
         Raises ``IdentityTaken``, ``NotFound`` for a session that is over, and ``StepUpRequired`` if the last
         sign-in is more than ``RECENT`` seconds ago.
         """
@@ -43,13 +46,20 @@ class Identities:
         self.recent(who)
         check_proof(proof)
 
-        async def work(tx: Tx) -> Opened:
+        async def work(tx: Tx) -> Signed:
             await self._sessions.check(tx, who)
             user = await self._users.get(tx, who.user)
+            await spend(tx)
+            user = await add(tx, user)
+            signed = self._sessions.signed(await self._sessions.again(tx, who.session, user))
+            await also(tx, signed)
+            return signed
+
+        async def add(tx: Tx, user: User) -> User:
             owner = await self._users.by_identity(tx, proof.provider, proof.subject)
             if owner is not None and owner.id == user.id:
                 await self._users.used(tx, proof)
-                return await self._sessions.again(tx, who.session, user)
+                return user
             if owner is not None:
                 raise IdentityTaken
             if proof.email is not None and proof.email_verified:
@@ -64,14 +74,14 @@ class Identities:
                 tx, entry("identity.link", user, ask, via=who.session, after=named(proof))
             )
             await self._sessions.change(tx, user.id)
-            return await self._sessions.again(tx, who.session, user)
+            return user
 
         try:
-            opened = await self._database.write(work)
+            signed = await self._database.write(work)
         except NotUnique:
             raise IdentityTaken from None
         await self._sessions.revocations.committed()
-        return self._sessions.signed(opened)
+        return signed
 
     def recent(self, who: Principal) -> None:
         """Raise ``StepUpRequired`` if the last sign-in of ``who`` is more than ``RECENT`` seconds ago."""

@@ -7,7 +7,7 @@ bounded by the ``MAX_`` constants here, and never empty text: what is not known 
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -56,6 +56,34 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """When it was proved at an outside provider, in milliseconds since 1970; None if it does not tell."""
     claims: Mapping[str, Any] = {}
     """What the provider says besides: shown to hooks, not stored, not in tokens."""
+
+
+Spend = Callable[[Tx], Awaitable[None]]
+"""Uses up what has proved something. Raises ``InvalidGrant`` where another request has."""
+Also = Callable[[Tx, Any], Awaitable[None]]
+"""What belongs to a sign-in besides: called with what it came to, in its transaction."""
+
+
+async def nothing(tx: Tx, outcome: Any = None) -> None:
+    """Neither uses anything up nor adds anything."""
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """A proof that counts once: ``spend`` is for the transaction in which it counts, and in no other.
+
+    So that a sign-in which fails, or dies with its server, leaves the proof as good as it was.
+    """
+
+    proof: Proof
+    spend: Spend = nothing
+
+
+class Factor(msgspec.Struct, frozen=True):
+    """A second factor that was right. ``spend`` as of ``Evidence``."""
+
+    amr: tuple[str, ...]
+    """How (RFC 8176)."""
+    spend: Spend
 
 
 class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -145,7 +145,7 @@ class Sessions:
     def signed(
         self, opened: Opened, outcome: Literal["signed_in", "created", "upgraded"] = "signed_in"
     ) -> Signed:
-        """The tokens of a session. Only after its transaction has committed. About 110 µs."""
+        """The tokens of a session, to be handed out once its transaction has committed. About 110 µs."""
         who = opened.who()
         return Signed(
             access_token=self._tokens().issue(who, ttl=ACCESS),

@@ -18,7 +18,18 @@ import msgspec
 from lowtide.audit import Audit
 from lowtide.auth.hooks import Hooks, event
 from lowtide.auth.identities import enriched, entry, named
-from lowtide.auth.model import Ask, Credentials, Opened, Proof, SecondFactorNeeded, Signed, User
+from lowtide.auth.model import (
+    Also,
+    Ask,
+    Credentials,
+    Opened,
+    Proof,
+    SecondFactorNeeded,
+    Signed,
+    Spend,
+    User,
+    nothing,
+)
 from lowtide.auth.sessions import Sessions
 from lowtide.auth.users import QUERIES, Users, check_proof, check_space
 from lowtide.kernel.clock import Clock
@@ -62,6 +73,8 @@ class _Settling(msgspec.Struct, frozen=True):
     ask: Ask
     ticket: str | None
     opens: bool
+    spend: Spend
+    also: Also
     seen: _Found
     claims: dict[str, Any]
 
@@ -70,8 +83,7 @@ class _Done(msgspec.Struct, frozen=True):
     """What a sign-in came to."""
 
     user: User
-    outcome: Outcome
-    opened: Opened | None
+    signed: Signed | None
     changed: bool
     """Tokens that are around say what is no longer true."""
 
@@ -107,7 +119,9 @@ class SignIn:
 
     # -- what methods call ------------------------------------------------------------------------
 
-    async def complete(self, proof: Proof, ask: Ask) -> Signed | SecondFactorNeeded:
+    async def complete(
+        self, proof: Proof, ask: Ask, *, spend: Spend = nothing, also: Also = nothing
+    ) -> Signed | SecondFactorNeeded:
         """Sign in whoever ``proof`` is of, and sign them up if they are new.
 
         With ``ask.upgrade``, an anonymous user keeps their id and gets this identity; if the identity is
@@ -115,24 +129,30 @@ class SignIn:
         the two may then be merged. With the user's own token in ``ask.upgrade`` it is a step-up: the same
         session goes on with a new ``auth_time``.
 
+        In its transaction ``spend`` uses up what has proved it, and ``also`` is called with the answer.
+
         Raises ``SignInRefused`` and ``FunctionFailed`` for hooks, ``AccountDisabled``, ``Forbidden`` for a
         space, ``IdentityUnlinked``, ``IdentityTaken`` for ``ask.alone`` where the proof is of another user,
-        ``Malformed`` for a proof that cannot be kept.
+        ``InvalidGrant`` for a passkey that is nobody's any more, ``Malformed`` for a proof that cannot be
+        kept, and what ``spend`` and ``also`` raise: then nothing has happened.
         """
-        return await self._complete(proof, ask, None)
+        done = await self._settle(proof, ask, None, True, spend, also)
+        return done if isinstance(done, SecondFactorNeeded) else _signed(done)
 
-    async def identify(self, proof: Proof, ask: Ask) -> User | SecondFactorNeeded:
+    async def identify(
+        self, proof: Proof, ask: Ask, *, spend: Spend = nothing, also: Also = nothing
+    ) -> User | SecondFactorNeeded:
         """The same without a session: for browser pages that keep their own. Raises as ``complete``."""
-        done = await self._settle(proof, ask, None, opens=False)
+        done = await self._settle(proof, ask, None, False, spend, also)
         return done if isinstance(done, SecondFactorNeeded) else done.user
 
-    async def anonymous(self, ask: Ask) -> Signed:
+    async def anonymous(self, ask: Ask, *, also: Also = nothing) -> Signed:
         """A new user who has proved nothing: whoever holds the session is that user."""
         check_space(ask.space)
         draft = User(id="", anonymous=True)
         claims = await self._hooks.before("before_sign_up", draft, ANONYMOUS, ask)
 
-        async def work(tx: Tx) -> Opened:
+        async def work(tx: Tx) -> Signed:
             made = msgspec.structs.replace(draft, claims=claims, signed_in_at=self._clock.now())
             user = await self._users.create(tx, made)
             opened = await self._sessions.open(tx, user, ask, ())
@@ -140,57 +160,58 @@ class SignIn:
                 tx, entry("user.create", user, ask, via=opened.session.id, after={"anonymous": True})
             )
             await self._hooks.after(tx, "after_sign_up", event(user, ANONYMOUS, ask))
-            return opened
+            signed = self._sessions.signed(opened, "created")
+            await also(tx, signed)
+            return signed
 
-        opened = await self._database.write(work)
+        signed = await self._database.write(work)
         self._hooks.wake()
-        return self._sessions.signed(opened, "created")
+        return signed
 
     async def waiting(self, ticket: str) -> User:
         """Whose second factor ``ticket`` waits for. Raises ``InvalidGrant`` once it is used up or too old."""
         user, _ = await self._database.read(lambda tx: self._ticket(tx, ticket))
         return user
 
-    async def finish(self, ticket: str, ask: Ask, amr: tuple[str, ...]) -> Signed:
-        """The second factor was right, too: sign in. The ticket is used up.
+    async def finish(
+        self, ticket: str, ask: Ask, amr: tuple[str, ...], *, spend: Spend = nothing, also: Also = nothing
+    ) -> Signed:
+        """The second factor was right, too: sign in. The ticket is used up, and so is what ``spend`` uses.
 
         The caller has verified a factor of the user that ``waiting`` names; ``amr`` is how. Raises as
         ``waiting`` and ``complete``.
         """
-        _, proof = await self._database.read(lambda tx: self._ticket(tx, ticket))
-        signed = await self._complete(_with(proof, amr), ask, ticket)
-        assert isinstance(signed, Signed)  # noqa: S101 - nothing is asked for after a ticket
-        return signed
+        return _signed(await self._finish(ticket, ask, amr, True, spend, also))
 
-    async def finish_identify(self, ticket: str, ask: Ask, amr: tuple[str, ...]) -> User:
+    async def finish_identify(
+        self, ticket: str, ask: Ask, amr: tuple[str, ...], *, spend: Spend = nothing, also: Also = nothing
+    ) -> User:
         """The same without a session."""
-        _, proof = await self._database.read(lambda tx: self._ticket(tx, ticket))
-        done = await self._settle(_with(proof, amr), ask, ticket, opens=False)
-        assert isinstance(done, _Done)  # noqa: S101 - likewise
-        return done.user
+        return (await self._finish(ticket, ask, amr, False, spend, also)).user
 
     # -- inside -----------------------------------------------------------------------------------
 
-    async def _complete(self, proof: Proof, ask: Ask, ticket: str | None) -> Signed | SecondFactorNeeded:
-        done = await self._settle(proof, ask, ticket, opens=True)
-        if isinstance(done, SecondFactorNeeded):
-            return done
-        assert done.opened is not None  # noqa: S101 - that is what ``opens`` says
-        return self._sessions.signed(done.opened, done.outcome)
+    async def _finish(
+        self, ticket: str, ask: Ask, amr: tuple[str, ...], opens: bool, spend: Spend, also: Also
+    ) -> _Done:
+        _, proof = await self._database.read(lambda tx: self._ticket(tx, ticket))
+        done = await self._settle(_with(proof, amr), ask, ticket, opens, spend, also)
+        assert isinstance(done, _Done)  # noqa: S101 - nothing is asked for after a ticket
+        return done
 
     async def _settle(
-        self, proof: Proof, ask: Ask, ticket: str | None, *, opens: bool
+        self, proof: Proof, ask: Ask, ticket: str | None, opens: bool, spend: Spend, also: Also
     ) -> _Done | SecondFactorNeeded:
         check_proof(proof)
         check_space(ask.space)
         for _ in range(ATTEMPTS):
-            seen = await self._database.read(lambda tx: self._look(tx, proof, ask))
+            seen = await self._database.read(lambda tx: self._look(tx, proof, ask, ticket))
             # Outside the transaction: the app's code may take its time.
             moment: Literal["before_sign_in", "before_sign_up"] = (
                 "before_sign_in" if seen.outcome == "signed_in" else "before_sign_up"
             )
             claims = await self._hooks.before(moment, seen.user, proof, ask)
-            settling = _Settling(proof, ask, ticket, opens, seen, claims)
+            settling = _Settling(proof, ask, ticket, opens, spend, also, seen, claims)
             try:
                 done = await self._database.write(lambda tx, it=settling: self._write_down(tx, it))  # type: ignore[misc]
             except (_Changed, NotUnique):
@@ -208,24 +229,27 @@ class SignIn:
         if seen.user.id:
             # Held from here on: what is looked at now is what is written back.
             await self._hold(tx, seen.user.id)
-        found = await self._look(tx, proof, ask)
+        found = await self._look(tx, proof, ask, settling.ticket)
         if (found.user.id, found.outcome, found.known) != (seen.user.id, seen.outcome, seen.known):
             raise _Changed
+        await settling.spend(tx)
         if settling.ticket is not None:
-            user, _ = await self._ticket(tx, settling.ticket)
-            if user.id != found.user.id:
-                raise InvalidGrant
             await tx.execute(QUERIES["delete_ticket"], _digest(settling.ticket))
         elif found.outcome == "signed_in" and not proof.strong and not found.cleanse:
             factors = await self._factors(tx, found.user)
             if factors:
-                return await self._wait(tx, found.user, proof, factors)
+                needed = await self._wait(tx, found.user, proof, factors)
+                await settling.also(tx, needed)
+                return needed
         user = await self._keep(tx, found, proof, ask, settling.claims)
-        opened = await self._open(tx, user, ask, proof.amr) if settling.opens else None
-        changed = (
-            found.cleanse or found.outcome == "upgraded" or (opened is not None and opened.session.epoch > 0)
-        )
-        return _Done(user, found.outcome, opened, changed)
+        changed = found.cleanse or found.outcome == "upgraded"
+        if not settling.opens:
+            await settling.also(tx, user)
+            return _Done(user, None, changed)
+        opened = await self._open(tx, user, ask, proof.amr)
+        signed = self._sessions.signed(opened, found.outcome)
+        await settling.also(tx, signed)
+        return _Done(user, signed, changed or opened.session.epoch > 0)
 
     async def _hold(self, tx: Tx, user: str) -> None:
         try:
@@ -233,9 +257,11 @@ class SignIn:
         except NotFound:
             raise _Changed from None
 
-    async def _look(self, tx: Tx, proof: Proof, ask: Ask) -> _Found:
-        """Who ``proof`` is of. Reads only."""
+    async def _look(self, tx: Tx, proof: Proof, ask: Ask, ticket: str | None) -> _Found:
+        """Who ``proof`` is of, for whom ``ticket`` must wait if there is one. Reads only."""
         found = await self._find(tx, proof, ask)
+        if ticket is not None and (await self._ticket(tx, ticket))[0].id != found.user.id:
+            raise InvalidGrant
         if ask.alone and ask.upgrade is not None and found.user.id != ask.upgrade.user:
             raise IdentityTaken
         return found
@@ -244,6 +270,9 @@ class SignIn:
         user = await self._users.by_identity(tx, proof.provider, proof.subject)
         if user is not None:
             return _Found(_checked(user), "signed_in", known=True)
+        if proof.provider == "passkey":
+            # Who makes one is signed in: it was deleted, or its user, since it signed.
+            raise InvalidGrant("This server does not know the passkey.")
         holder = None if proof.email is None else await self._users.by_email(tx, proof.email)
         if holder is not None and proof.email_verified:
             # Who proves the mailbox itself is its owner, whatever else was taken away.
@@ -339,6 +368,11 @@ class SignIn:
                 await self._audit.write(tx, entry("session.prove", user, ask, via=session.id))
                 return opened
         return await self._sessions.open(tx, user, ask, amr)
+
+
+def _signed(done: _Done) -> Signed:
+    assert done.signed is not None  # noqa: S101 - that is what ``opens`` says
+    return done.signed
 
 
 def _checked(user: User) -> User:

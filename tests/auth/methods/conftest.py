@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,16 +108,23 @@ class House:
         return len([row for row in await self.rows("SELECT action FROM audit_entry") if row[0] == action])
 
 
-@pytest.fixture
-async def house(
-    anyio_backend: object, dialect: Dialect, tmp_path: Path, request: pytest.FixtureRequest
-) -> AsyncIterator[House]:
-    """A backend with an outbox, started."""
-    place = str(tmp_path / "data.db") if dialect == "sqlite" else request.getfixturevalue("postgres_dsn")
+@asynccontextmanager
+async def housed(place: str, app: App) -> AsyncIterator[House]:
+    """A backend for ``app`` with an outbox, started."""
     clock = ManualClock()
     settings = Settings(database=place, secret_key=KEY)
-    made = partial(Lowtide, settings, App("notes"), clock, SystemIds(clock), dev=True)
+    made = partial(Lowtide, settings, app, clock, SystemIds(clock), dev=True)
     lowtide = await asyncio.to_thread(made)  # makes a folder
     await lowtide.start()
     yield House(lowtide, clock)
     await lowtide.stop()
+
+
+@pytest.fixture
+async def house(
+    anyio_backend: object, dialect: Dialect, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[House]:
+    """A backend without hooks."""
+    place = str(tmp_path / "data.db") if dialect == "sqlite" else request.getfixturevalue("postgres_dsn")
+    async with housed(place, App("notes")) as house:
+        yield house

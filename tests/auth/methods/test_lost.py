@@ -182,10 +182,10 @@ async def test_a_code_that_was_right_a_moment_before_finishes_nothing(house: Hou
     """A sign-in between its code and its session meets the removal, and loses."""
     session, phone = await enrolled(house)
     begun, ann = await ticket(house), session["user"]["id"]
-    amr = await house.lowtide.methods.seconds.check(ann, phone.code(), ip="203.0.113.9")
+    factor = await house.lowtide.methods.seconds.check(ann, phone.code(), ip="203.0.113.9")
     await ask(house, "DELETE", ann, "second-factor")
     with pytest.raises(InvalidGrant):
-        await house.lowtide.accounts.sign_in.finish(begun, ask_for(), amr)
+        await house.lowtide.accounts.sign_in.finish(begun, ask_for(), factor.amr, spend=factor.spend)
     assert await house.rows("SELECT id FROM session WHERE ended_at IS NULL") == []
 
 

@@ -7,9 +7,11 @@ from urllib.parse import urlencode
 
 import pytest
 
+from lowtide.auth.model import Proof
 from tests.api.client import Answer
 from tests.auth.provider.test_flow import id_claims
 from tests.auth.provider.world import AUTHORIZE, FIRST, ISSUER, THIRD, TOKEN, Browser, Flow, Form, House
+from tests.auth.world import code
 
 pytestmark = pytest.mark.anyio
 
@@ -171,6 +173,9 @@ class TestOutside:
 class TestPasskey:
     async def test_it_signs_in_alone(self, house: House) -> None:
         """As the method says, without a code or an address."""
+        ann = await house.world.enter(code("ann@example.com"))
+        phone = Proof(provider="passkey", subject="1")
+        await house.world.write(lambda tx: house.world.users.link(tx, ann.user.id, phone))
         browser, flow = house.browser(), Flow()
         page = await opened(browser, flow)
         tokens = await house.post(

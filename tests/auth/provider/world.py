@@ -21,7 +21,7 @@ from lowtide.auth import auth_routes
 from lowtide.auth.challenges import Challenges
 from lowtide.auth.dpop import Proofs
 from lowtide.auth.keys import Keys
-from lowtide.auth.model import Proof, User
+from lowtide.auth.model import Evidence, Factor, Proof, nothing
 from lowtide.auth.outside.upstream import s256
 from lowtide.auth.proofs import SharedProofs
 from lowtide.auth.provider import Provider
@@ -82,41 +82,42 @@ class Mailbox:
         self.sent[flow] = (email, f"{len(self.sent):08}")
         return flow, "42"
 
-    async def code(self, flow: str, given: str | None, request: Request[Any, Any]) -> Proof:
+    async def code(self, flow: str, given: str | None, request: Request[Any, Any]) -> Evidence:
         if flow not in self.sent:
             raise InvalidGrant("The code has expired or was used, or tried too often.", tries_left=0)
         email, right = self.sent[flow]
         if given != right and flow not in self.confirmed:
             raise InvalidGrant("The code is wrong.", tries_left=3)
         del self.sent[flow]
-        return code(email)
+        return Evidence(code(email))
 
-    async def password(self, email: str, password: str, request: Request[Any, Any]) -> Proof:
+    async def password(self, email: str, password: str, request: Request[Any, Any]) -> Evidence:
         if self.words.get(email) != password:
             raise InvalidGrant("The address or the password is wrong.")
-        return Proof(provider="email", subject=email, email=email, email_verified=True, amr=("pwd",))
+        proof = Proof(provider="email", subject=email, email=email, email_verified=True, amr=("pwd",))
+        return Evidence(proof)
 
-    async def second(self, ticket: str, given: str, ask: Any) -> tuple[User, tuple[str, ...]]:
+    async def second(self, ticket: str, given: str, ask: Any) -> Factor:
         await self._world.sign_in.waiting(ticket)
         if given != "123456":
             raise InvalidGrant("The code is wrong.", tries_left=2)
-        return await self._world.sign_in.finish_identify(ticket, ask, ("otp",)), ("otp", "mfa")
+        return Factor(("otp",), nothing)
 
     async def ask_passkey(self, ticket: str = "") -> Mapping[str, Any]:
         if ticket:
             await self._world.sign_in.waiting(ticket)
         return {"challenge": "AAAA", "allowCredentials": [], "rpId": "example.com"}
 
-    async def passkey(self, credential: str, request: Request[Any, Any]) -> Proof:
+    async def passkey(self, credential: str, request: Request[Any, Any]) -> Evidence:
         if credential != "ann's phone":
             raise InvalidGrant("The passkey's answer is not right.")
-        return Proof(provider="passkey", subject="1", amr=("hwk", "user"), strong=True)
+        return Evidence(Proof(provider="passkey", subject="1", amr=("hwk", "user"), strong=True))
 
-    async def second_passkey(self, ticket: str, credential: str, ask: Any) -> tuple[User, tuple[str, ...]]:
+    async def second_passkey(self, ticket: str, credential: str, ask: Any) -> Factor:
         await self._world.sign_in.waiting(ticket)
         if credential != "ann's phone":
             raise InvalidGrant("The passkey's answer is not right.")
-        return await self._world.sign_in.finish_identify(ticket, ask, ("hwk", "user")), ("hwk", "user", "mfa")
+        return Factor(("hwk", "user"), nothing)
 
     async def leave(self, name: str, **given: Any) -> str:
         if name not in dict(self.upstreams):
@@ -124,12 +125,13 @@ class Mailbox:
         self.left.append(given)
         return f"https://{name}.example/authorize"
 
-    async def arrive(self, code: str, verifier: str) -> Proof:
+    async def arrive(self, code: str, verifier: str) -> Evidence:
         email, challenge = self.arrivals.get(code, ("", ""))
         if s256(verifier) != challenge:
             raise InvalidGrant("The sign-in was begun on another device.")
         del self.arrivals[code]
-        return Proof(provider="okta", subject=email, email=email, email_verified=True, auth_time=self.told)
+        proof = Proof(provider="okta", subject=email, email=email, email_verified=True, auth_time=self.told)
+        return Evidence(proof)
 
     def newest(self) -> str:
         """The code of the last letter."""

@@ -21,7 +21,7 @@ import msgspec
 from lowtide.audit import Audit, Entry
 from lowtide.auth.methods.known import KnownDevices
 from lowtide.auth.methods.messages import Channel, Message, Messages
-from lowtide.auth.model import User
+from lowtide.auth.model import Spend, User
 from lowtide.auth.users import Users
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import InvalidGrant, SignInPending, TooManyRequests
@@ -65,10 +65,12 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proved(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow that has come to its end: somebody reads what is sent to ``address``."""
+    """Somebody reads what is sent to ``address``."""
 
     channel: Channel
     address: str
+    spend: Spend
+    """Ends the flow; see ``Evidence``."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,11 +95,11 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
 Compose = Callable[[Secrets, int], Message]
 """What is sent, given the secrets and until when it is of use."""
 
-Verdict = Literal["right", "wrong", "exhausted", "pending", "gone"]
+Verdict = Literal["right", "wrong", "pending", "gone"]
 
 
 class Codes:
-    """Flows of every channel. What they cost: two transactions, one at each end."""
+    """Flows of every channel. What they cost: a transaction at each end, and that which signs in."""
 
     def __init__(
         self,
@@ -176,33 +178,38 @@ class Codes:
         self._messages.wake()
         return Flow(flow_id=flow_id, number=number, expires_in=GOOD_FOR)
 
-    async def finish(self, flow_id: str, code: str | None, *, request: str = "") -> Proved:
-        """End a flow: by the code, or by a link that was confirmed meanwhile. Works once.
+    async def prove(self, flow_id: str, code: str | None, *, request: str = "") -> Proved:
+        """Whose a flow is: by the code, or by a link that was confirmed meanwhile. ``spend`` works once.
 
-        Raises ``InvalidGrant`` for a flow that is none, is over, or a wrong code (``tries_left`` says how
-        many may follow), and ``SignInPending`` without a code, as long as nobody has confirmed the link.
+        A wrong code counts at once, whatever becomes of the sign-in; the right one does not, so that it
+        can be sent again until it has signed in. Raises ``InvalidGrant`` for a flow that is none, is over, or
+        a wrong code (``tries_left`` says how many may follow), and ``SignInPending`` without a code, as long
+        as nobody has confirmed the link.
         """
         digest = _digest(flow_id)
         mac = None if code is None else _mac(flow_id, _bare(code))
         now = self._clock.now()
 
+        async def spend(tx: Tx) -> None:
+            if not await tx.fetch(QUERIES["end_flow"], digest, now):
+                raise _over()
+
         async def work(tx: Tx) -> tuple[Verdict, int, Proved | None]:
-            if mac is None:
-                rows = await tx.fetch(QUERIES["take_confirmed"], digest, now)
-                if not rows:
-                    waits = await tx.fetch(QUERIES["find_flow"], digest, now)
-                    return ("pending" if waits else "gone"), 0, None
-                return "right", 0, Proved(channel=rows[0][0], address=rows[0][1])
-            rows = await tx.fetch(QUERIES["try_code"], digest, now, MAX_TRIES)
+            # Held, so that no guess is compared before the one before it was counted.
+            rows = await tx.fetch(QUERIES["hold_flow"], digest, now)
             if not rows:
                 return "gone", 0, None
-            channel, address, expected, tries = rows[0]
-            if hmac.compare_digest(expected, mac):
-                await tx.execute(QUERIES["end_flow"], digest, now)
-                return "right", 0, Proved(channel=channel, address=address)
-            if tries < MAX_TRIES:
-                return "wrong", MAX_TRIES - tries, None
-            await tx.execute(QUERIES["end_flow"], digest, now)
+            channel, address, expected, tries, confirmed_at = rows[0]
+            right = confirmed_at is not None if mac is None else hmac.compare_digest(expected, mac)
+            if right:
+                return "right", 0, Proved(channel=channel, address=address, spend=spend)
+            if mac is None:
+                return "pending", 0, None
+            await tx.execute(QUERIES["count_try"], digest)
+            left = MAX_TRIES - tries - 1
+            if left > 0:
+                return "wrong", left, None
+            await tx.fetch(QUERIES["end_flow"], digest, now)
             owner = await self._owner(tx, channel, address)
             await self._audit.write(
                 tx,
@@ -216,7 +223,7 @@ class Codes:
                     else {"address_hash": self._audit.pseudonym(address)},
                 ),
             )
-            return "exhausted", 0, None
+            return "gone", 0, None
 
         verdict, left, proved = await self._database.write(work)
         if proved is not None:
@@ -225,17 +232,17 @@ class Codes:
             raise SignInPending(retry_after=2)
         if verdict == "wrong":
             raise InvalidGrant("The code is wrong.", hint="Look at the latest message.", tries_left=left)
-        raise InvalidGrant("The code has expired or was used, or tried too often.", tries_left=0)
+        raise _over()
 
     async def check(self, flow_id: str, code: str | None) -> str:
         """The address of a flow that can be finished: before anything dear is done.
 
-        Raises what ``finish`` would for one that is over, or waits.
+        Raises what ``prove`` would for one that is over, or waits.
         """
         digest, now = _digest(flow_id), self._clock.now()
         rows = await self._database.read(lambda tx: tx.fetch(QUERIES["find_flow"], digest, now))
         if not rows:
-            raise InvalidGrant("The code has expired or was used, or tried too often.", tries_left=0)
+            raise _over()
         if code is None and rows[0][0] is None:
             raise SignInPending(retry_after=2)
         return str(rows[0][1])
@@ -251,7 +258,10 @@ class Codes:
         return Asked(address=address, device=device, ip=ip, asked_at=asked_at, numbers=_choices(link, number))
 
     async def confirm(self, link: str, number: int) -> bool:
-        """Let the device that shows ``number`` go on. A wrong number, or a link that is none, ends it all."""
+        """Let the device that shows ``number`` go on. A wrong number, or a link that is none, ends it all.
+
+        A repeat with the right number is answered like the first.
+        """
 
         async def work(tx: Tx) -> bool:
             now = self._clock.now()
@@ -278,6 +288,10 @@ class Codes:
     async def purge(self) -> None:
         """Forget flows whose time is over."""
         await purge(self._database, QUERIES["purge_flows"], self._clock.now())
+
+
+def _over() -> InvalidGrant:
+    return InvalidGrant("The code has expired or was used, or tried too often.", tries_left=0)
 
 
 def _digest(secret: str) -> str:

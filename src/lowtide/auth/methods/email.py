@@ -15,7 +15,7 @@ from lowtide.auth.methods.letters import code_letter
 from lowtide.auth.methods.networks import network
 from lowtide.auth.methods.pages import escaped, page
 from lowtide.auth.methods.signing import HEADERS, REFUSED, UNLINKED, Answered, Linking, Signing
-from lowtide.auth.model import MAX_EMAIL, DeviceFacts, Proof
+from lowtide.auth.model import MAX_EMAIL, DeviceFacts, Evidence, Proof
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import (
     InvalidGrant,
@@ -130,16 +130,16 @@ class Email:
         """The address of a flow, which goes on. Raises as ``prove`` for one that is over, or waits."""
         return await self._codes.check(flow_id, code)
 
-    async def prove(self, flow_id: str, code: str | None, request: str) -> Proof:
-        """What a flow has proved; it is over. Raises ``InvalidGrant``, ``SignInPending``."""
-        proved = await self._codes.finish(flow_id, code, request=request)
-        return self._proof(proved)
+    async def prove(self, flow_id: str, code: str | None, request: str) -> Evidence:
+        """What a flow has proved. Raises ``InvalidGrant``, ``SignInPending``."""
+        proved = await self._codes.prove(flow_id, code, request=request)
+        return Evidence(self._proof(proved), proved.spend)
 
     async def finish(self, request: Request[EmailFinish, None]) -> Answered:
         """Sign in with the code from the mail, or, without one, once the link was confirmed."""
         body, ask = request.body, await self._signing.ask(request, request.body)
-        proof = await self.prove(body.flow_id, body.code, request.id)
-        return await self._signing.complete(proof, ask)
+        evidence = await self.prove(body.flow_id, body.code, request.id)
+        return await self._signing.complete(evidence, ask, request.keep)
 
     async def opened(self, request: Request[None, LinkOpened]) -> Response:
         """The page behind a mail's link. It changes nothing: mail scanners open links, too."""

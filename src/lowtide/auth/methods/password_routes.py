@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import msgspec
 
-from lowtide.auth.answers import SignedIn, own_session
+from lowtide.auth.answers import own_session
 from lowtide.auth.methods.addresses import email_address
 from lowtide.auth.methods.codes import MAX_SECRET
 from lowtide.auth.methods.email import Email, email_proof
-from lowtide.auth.methods.passwords import MAX_PASSWORD_BYTES, MIN_ALONE, Passwords
+from lowtide.auth.methods.passwords import MAX_PASSWORD_BYTES, MIN_ALONE, NewPassword, Passwords
 from lowtide.auth.methods.secondfactor import SecondFactors
 from lowtide.auth.methods.signing import HEADERS, REFUSED, Answered, Asking, Signing
-from lowtide.auth.model import MAX_EMAIL
+from lowtide.auth.model import MAX_EMAIL, Evidence, SecondFactorNeeded, Signed
 from lowtide.kernel.errors import (
     Busy,
     Conflict,
@@ -24,7 +24,7 @@ from lowtide.kernel.errors import (
     TooManyRequests,
 )
 from lowtide.kernel.http import KIB, Request, Route
-from lowtide.storage.db import Database
+from lowtide.storage.db import Database, Tx
 
 Secret = Annotated[str, msgspec.Meta(max_length=MAX_SECRET)]
 Typed = Annotated[str, msgspec.Meta(max_length=MAX_PASSWORD_BYTES)]
@@ -68,7 +68,7 @@ def password_routes(
             request=request.id,
             installation=body.device.installation,
         )
-        return await signing.complete(email_proof(address, "pwd"), ask)
+        return await signing.complete(Evidence(email_proof(address, "pwd")), ask, request.keep)
 
     async def set_first(request: Request[PasswordSet, None]) -> Answered:
         """Set a password with a code from a mail: to sign up, or because the old one is forgotten.
@@ -80,18 +80,16 @@ def password_routes(
         address = await email.check(body.flow_id, body.code)
         given = await passwords.screened(body.password, email=address, beside=False)
         kept = await passwords.hash(given)
-        proof = await email.prove(body.flow_id, body.code, request.id)
-        done = await signing.complete(proof, ask)
-        if isinstance(done, SignedIn):
-            await passwords.keep(
-                done.user.id,
-                kept,
-                short=False,
-                session=done.session_id,
-                ip=request.client,
-                request=request.id,
-            )
-        return done
+        evidence = await email.prove(body.flow_id, body.code, request.id)
+
+        async def keep(tx: Tx, done: Signed | SecondFactorNeeded) -> None:
+            if isinstance(done, Signed):
+                new = NewPassword(kept, done.user.id, done.session_id, request.client, request.id)
+                await passwords.keep(tx, new)
+
+        answer = await signing.complete(evidence, ask, request.keep, also=keep)
+        await passwords.kept()
+        return answer
 
     async def change(request: Request[PasswordChange, None]) -> None:
         """Set a new password, and end every other session. 8 characters suffice beside a second factor."""
@@ -107,15 +105,9 @@ def password_routes(
         else:
             signing.fresh(who)
         given = await passwords.screened(body.password, email=user.email, beside=enrolled)
-        await passwords.keep(
-            user.id,
-            await passwords.hash(given),
-            short=len(given) < MIN_ALONE,
-            session=who.session,
-            who=who,
-            ip=request.client,
-            request=request.id,
-        )
+        hashed, short = await passwords.hash(given), len(given) < MIN_ALONE
+        new = NewPassword(hashed, user.id, who.session, request.client, request.id, short=short)
+        await passwords.change(who, new)
 
     def route(method: Any, path: str, handler: Any, body: Any, summary: str, **more: Any) -> Route:
         return Route(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import unicodedata
 
+import msgspec
+
 from lowtide.audit import Audit, Entry
 from lowtide.auth.methods.blocklist import Blocklist
 from lowtide.auth.methods.hashing import Hasher
@@ -36,6 +38,19 @@ MAX_PASSWORD = 256
 MAX_PASSWORD_BYTES = 1024
 NOTICE = 24 * 3600
 """Seconds for which it is worth telling that a password was changed."""
+
+
+class NewPassword(msgspec.Struct, frozen=True):
+    """A password that a user shall have."""
+
+    hash: str
+    user: str
+    session: str
+    """Goes on; every other one of the user ends."""
+    ip: str
+    request: str
+    short: bool = False
+    """It may not stand alone."""
 
 
 class Passwords:
@@ -141,46 +156,43 @@ class Passwords:
         """What is kept of a ``screened`` password. Raises ``Busy``."""
         return await self._hasher.hash(given)
 
-    async def keep(
-        self,
-        user: str,
-        kept: str,
-        *,
-        short: bool,
-        session: str,
-        who: Principal | None = None,
-        ip: str = "",
-        request: str = "",
-    ) -> None:
-        """Give ``user`` a password. Every session but ``session`` ends, and the user is told by mail.
-
-        ``who``: with which token they ask, if with one. Raises as ``Sessions.check``.
-        """
-        now = self._clock.now()
+    async def change(self, who: Principal, new: NewPassword) -> None:
+        """Give the signed-in user another password. Raises as ``Sessions.check``."""
 
         async def work(tx: Tx) -> None:
-            if who is not None:
-                await self._sessions.check(tx, who)
-            found = await self._users.get(tx, user)
-            await tx.execute(QUERIES["set_password"], user, kept, int(short), now)
-            ended = await self._sessions.revoke_all(tx, user, "user", but=session)
-            await self._audit.write(
-                tx,
-                Entry(
-                    action="password.set",
-                    actor=f"user:{user}",
-                    via=f"session:{session}" if session else "",
-                    target=f"user:{user}",
-                    after={"sessions_ended": len(ended)},
-                    request=request,
-                    personal={"ip": ip} if ip else {},
-                ),
-            )
-            if found.email is not None and self._messages.able("mail"):
-                what = "Your password was changed."
-                await self._messages.send(tx, notice(self._app, found.email, what, now + NOTICE * 1000))
+            await self._sessions.check(tx, who)
+            await self.keep(tx, new)
 
         await self._database.write(work)
+        await self.kept()
+
+    async def keep(self, tx: Tx, new: NewPassword) -> None:
+        """Give a user a password. Every session but one ends, and the user is told by mail.
+
+        Call ``kept`` after the commit.
+        """
+        now, user, session = self._clock.now(), new.user, new.session
+        found = await self._users.get(tx, user)
+        await tx.execute(QUERIES["set_password"], user, new.hash, int(new.short), now)
+        ended = await self._sessions.revoke_all(tx, user, "user", but=session)
+        await self._audit.write(
+            tx,
+            Entry(
+                action="password.set",
+                actor=f"user:{user}",
+                via=f"session:{session}",
+                target=f"user:{user}",
+                after={"sessions_ended": len(ended)},
+                request=new.request,
+                personal={"ip": new.ip} if new.ip else {},
+            ),
+        )
+        if found.email is not None and self._messages.able("mail"):
+            what = "Your password was changed."
+            await self._messages.send(tx, notice(self._app, found.email, what, now + NOTICE * 1000))
+
+    async def kept(self) -> None:
+        """A password was changed, and that is durable: sessions end, and the mail goes out."""
         self._messages.wake()
         await self._sessions.revocations.committed()
 

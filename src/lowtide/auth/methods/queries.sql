@@ -20,26 +20,27 @@ VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8, $9, $10)
 -- name: find_flow
 SELECT confirmed_at, address FROM code_flow WHERE id = $1 AND expires_at > $2 AND ended_at IS NULL
 
--- name: try_code
-UPDATE code_flow SET tries = tries + 1
-WHERE id = $1 AND expires_at > $2 AND ended_at IS NULL AND tries < $3
-RETURNING channel, address, code, tries
+-- name: hold_flow
+SELECT channel, address, code, tries, confirmed_at FROM code_flow
+WHERE id = $1 AND expires_at > $2 AND ended_at IS NULL
+-- postgres
+SELECT channel, address, code, tries, confirmed_at FROM code_flow
+WHERE id = $1 AND expires_at > $2 AND ended_at IS NULL FOR UPDATE
 
--- name: take_confirmed
-UPDATE code_flow SET ended_at = $2
-WHERE id = $1 AND expires_at > $2 AND ended_at IS NULL AND confirmed_at IS NOT NULL
-RETURNING channel, address
+-- name: count_try
+UPDATE code_flow SET tries = tries + 1 WHERE id = $1
 
 -- name: end_flow
-UPDATE code_flow SET ended_at = $2 WHERE id = $1
+-- Whoever was first: a code that was right in time signs in a moment later, too.
+UPDATE code_flow SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL RETURNING 1
 
 -- name: find_link
 SELECT address, number, device, ip, asked_at FROM code_flow
 WHERE link = $1 AND expires_at > $2 AND ended_at IS NULL AND confirmed_at IS NULL
 
 -- name: confirm_link
-UPDATE code_flow SET confirmed_at = $3
-WHERE link = $1 AND number = $2 AND expires_at > $3 AND ended_at IS NULL AND confirmed_at IS NULL
+UPDATE code_flow SET confirmed_at = coalesce(confirmed_at, $3)
+WHERE link = $1 AND number = $2 AND expires_at > $3 AND (ended_at IS NULL OR confirmed_at IS NOT NULL)
 RETURNING 1
 
 -- name: end_link
@@ -63,7 +64,7 @@ UPDATE password SET hash = $3 WHERE user_id = $1 AND hash = $2
 DELETE FROM password WHERE user_id = $1
 
 -- name: totp
-SELECT secret, confirmed_at FROM totp WHERE user_id = $1
+SELECT secret, confirmed_at, last_step FROM totp WHERE user_id = $1
 
 -- name: start_totp
 INSERT INTO totp (user_id, secret, started_at, confirmed_at, last_step) VALUES ($1, $2, $3, NULL, 0)
@@ -84,6 +85,9 @@ DELETE FROM totp WHERE user_id = $1
 
 -- name: add_recovery
 INSERT INTO recovery_code (user_id, hash) VALUES ($1, $2)
+
+-- name: recovery
+SELECT 1 FROM recovery_code WHERE user_id = $1 AND hash = $2
 
 -- name: use_recovery
 DELETE FROM recovery_code WHERE user_id = $1 AND hash = $2

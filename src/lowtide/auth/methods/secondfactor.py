@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Sequence
+from functools import partial
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -20,7 +21,7 @@ from lowtide.auth.methods.letters import notice
 from lowtide.auth.methods.messages import Messages
 from lowtide.auth.methods.passwords import NOTICE, Passwords
 from lowtide.auth.methods.tries import Tries
-from lowtide.auth.model import User
+from lowtide.auth.model import Factor, User
 from lowtide.auth.sessions import Sessions
 from lowtide.auth.users import Users
 from lowtide.kernel.clock import Clock
@@ -205,9 +206,10 @@ class SecondFactors:
 
     async def check(
         self, user: str, code: str, *, ip: str, request: str = "", session: str = "", installation: str = ""
-    ) -> tuple[str, ...]:
-        """How ``code`` proves that it is ``user`` (RFC 8176); it is used up. Raises ``InvalidGrant``.
+    ) -> Factor:
+        """How ``code`` proves that it is ``user``. Raises ``InvalidGrant``.
 
+        A wrong one counts at once, whatever becomes of the sign-in; the right one is used up with it.
         ``session``: of a device that is signed in as ``user``, which strangers do not slow down; nor do they
         one that ``user`` has signed in on before, by its ``installation`` or its network. Wrong ones are told
         to ``user``, once a day. Raises ``TooManyRequests``, for the day only where a code can be guessed: a
@@ -221,34 +223,46 @@ class SecondFactors:
         bare = "".join(code.replace("-", " ").split()).lower()
         guessed = len(bare) == DIGITS
 
-        async def work(tx: Tx) -> str | None:
+        async def note(tx: Tx, what: str, whose: str) -> None:
+            entry = Entry(
+                action=f"second_factor.{what}",
+                actor=whose,
+                target=f"user:{user}",
+                request=request,
+                personal={"ip": ip} if ip else {},
+            )
+            await self._audit.write(tx, entry)
+
+        async def recovered(tx: Tx) -> None:
+            if not await tx.fetch(QUERIES["use_recovery"], user, _digest(user, bare)):
+                raise _wrong()
+            await note(tx, "used_recovery_code", f"user:{user}")
+
+        async def work(tx: Tx) -> Factor | None:
             rows = await tx.fetch(QUERIES["totp"], user)
             if not rows or rows[0][1] is None:
                 return None
             if guessed:
                 await self._tries.check(tx, "totp", user, place)
             step = self._step(user, rows[0][0], bare)
-            if step is not None and await tx.fetch(QUERIES["use_totp"], user, step):
-                return "totp"
-            used = await tx.fetch(QUERIES["use_recovery"], user, _digest(user, bare))
-            what = "used_recovery_code" if used else "wrong"
-            entry = Entry(
-                action=f"second_factor.{what}",
-                actor=f"user:{user}" if used else "system",
-                target=f"user:{user}",
-                request=request,
-                personal={"ip": ip} if ip else {},
-            )
-            await self._audit.write(tx, entry)
-            if not used and await self._tries.wrong(tx, "totp", user, place, guessed=guessed):
+            if step is not None and rows[0][2] < step:
+                return Factor(("otp",), partial(self._use_step, user=user, step=step))
+            if await tx.fetch(QUERIES["recovery"], user, _digest(user, bare)):
+                return Factor(("otp", "recovery"), recovered)
+            await note(tx, "wrong", "system")
+            if await self._tries.wrong(tx, "totp", user, place, guessed=guessed):
                 await self._tell(tx, user, ip, request)
-            return "recovery" if used else None
+            return None
 
         found = await self._database.write(work)
         if found is None:
             self._messages.wake()
-            raise InvalidGrant("The code is wrong, or was used before.", hint="Wait for the next code.")
-        return ("otp",) if found == "totp" else ("otp", "recovery")
+            raise _wrong()
+        return found
+
+    async def _use_step(self, tx: Tx, *, user: str, step: int) -> None:
+        if not await tx.fetch(QUERIES["use_totp"], user, step):
+            raise _wrong()
 
     async def _tell(self, tx: Tx, user: str, ip: str, request: str) -> None:
         """Whoever typed these has the first factor: the user should know."""
@@ -294,6 +308,10 @@ class SecondFactors:
         actor = f"user:{who.user}"
         entry = Entry(action=action, actor=actor, via=f"session:{who.session}", target=actor, request=request)
         await self._audit.write(tx, entry)
+
+
+def _wrong() -> InvalidGrant:
+    return InvalidGrant("The code is wrong, or was used before.", hint="Wait for the next code.")
 
 
 def _same(one: str, other: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from lowtide.auth.answers import SignedIn, own_session, signed_in
+from lowtide.auth.answers import SignedIn, own_session
 from lowtide.auth.methods.codes import MAX_SECRET
 from lowtide.auth.methods.secondfactor import Enrolment, RecoveryCodes, SecondFactors
 from lowtide.auth.methods.signing import HEADERS, REFUSED, Asking, Signing
@@ -37,14 +37,14 @@ def second_factor_routes(seconds: SecondFactors, signing: Signing) -> list[Route
         """Finish a sign-in with the second factor. A wrong code may be followed by others, ever slower."""
         body, ask = request.body, await signing.ask(request, request.body)
         user = await signing.waiting(body.ticket)
-        amr = await seconds.check(
+        factor = await seconds.check(
             user.id,
             body.code,
             ip=request.client,
             request=request.id,
             installation=body.device.installation,
         )
-        return signed_in(await signing.finish(body.ticket, amr, ask))
+        return await signing.finish(body.ticket, factor, ask, request.keep)
 
     async def enrol(request: Request[None, None]) -> Enrolment:
         """Begin to set up an authenticator app. Not in force before it is confirmed."""

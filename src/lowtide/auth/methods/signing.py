@@ -9,7 +9,17 @@ import msgspec
 
 from lowtide.auth.answers import SecondFactor, SignedIn, ask_of, own_session, signed_in, told
 from lowtide.auth.identities import Identities
-from lowtide.auth.model import Ask, DeviceFacts, Proof, Signed, User
+from lowtide.auth.model import (
+    Also,
+    Ask,
+    DeviceFacts,
+    Evidence,
+    Factor,
+    SecondFactorNeeded,
+    Signed,
+    User,
+    nothing,
+)
 from lowtide.auth.proofs import SharedProofs
 from lowtide.auth.signin import SignIn
 from lowtide.kernel.clock import Clock
@@ -29,8 +39,9 @@ from lowtide.kernel.errors import (
     TokenExpired,
     Unauthorized,
 )
-from lowtide.kernel.http import Header, Request
+from lowtide.kernel.http import Header, Keep, Request
 from lowtide.kernel.schema import Principal
+from lowtide.storage.db import Tx
 
 HEADERS = (
     Header(
@@ -126,14 +137,36 @@ class Signing:
         """Whose second factor ``ticket`` waits for. Raises ``InvalidGrant``."""
         return await self._sign_in.waiting(ticket)
 
-    async def finish(self, ticket: str, amr: tuple[str, ...], ask: Ask) -> Signed:
-        """A session for whom ``ticket`` is of, whose second factor was right. Raises as ``SignIn.finish``."""
-        return await self._sign_in.finish(ticket, ask, amr)
+    async def finish(self, ticket: str, factor: Factor, ask: Ask, keep: Keep | None) -> SignedIn:
+        """A session for whom ``ticket`` is of, whose second factor was right. Raises as ``SignIn.finish``.
 
-    async def complete(self, proof: Proof, ask: Ask) -> Answered:
-        """A session for whom ``proof`` is of, or what is missing. Raises as ``SignIn`` does."""
-        who = ask.upgrade
+        ``keep``: the request's.
+        """
+        also = _kept(keep)
+        return signed_in(await self._sign_in.finish(ticket, ask, factor.amr, spend=factor.spend, also=also))
+
+    async def complete(
+        self, evidence: Evidence, ask: Ask, keep: Keep | None, *, also: Also = nothing
+    ) -> Answered:
+        """A session for whom ``evidence`` is of, or what is missing. Raises as ``SignIn`` does.
+
+        ``keep``: the request's; called, like ``also``, in the transaction in which the evidence is used up.
+        """
+        who, proof, spend = ask.upgrade, evidence.proof, evidence.spend
         # A guest is upgraded: that is a sign-up, with its hooks.
         if ask.alone and who is not None and not who.claims.get("anonymous"):
-            return signed_in(await self._identities.link(who, proof, ask))
-        return told(await self._sign_in.complete(proof, ask))
+            signed = await self._identities.link(who, proof, ask, spend=spend, also=_kept(keep, also))
+            return signed_in(signed)
+        return told(await self._sign_in.complete(proof, ask, spend=spend, also=_kept(keep, also)))
+
+
+def _kept(keep: Keep | None, also: Also = nothing) -> Also:
+    """``also``, and the answer kept for who repeats the request."""
+    if keep is None:
+        return also
+
+    async def work(tx: Tx, outcome: Signed | SecondFactorNeeded) -> None:
+        await also(tx, outcome)
+        await keep(tx, told(outcome))
+
+    return work

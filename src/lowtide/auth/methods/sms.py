@@ -20,7 +20,7 @@ from lowtide.auth.methods.letters import code_text
 from lowtide.auth.methods.messages import Message
 from lowtide.auth.methods.networks import network
 from lowtide.auth.methods.signing import HEADERS, REFUSED, UNLINKED, Answered, Linking, Signing
-from lowtide.auth.model import DeviceFacts, Proof
+from lowtide.auth.model import DeviceFacts, Evidence, Proof
 from lowtide.egress import Egress
 from lowtide.kernel.errors import (
     AddressRefused,
@@ -177,12 +177,12 @@ class Sms:
     async def finish(self, request: Request[SmsFinish, None]) -> Answered:
         """Sign in with the code from the text message."""
         body, ask = request.body, await self._signing.ask(request, request.body)
-        proved = await self._codes.finish(body.flow_id, body.code, request=request.id)
+        proved = await self._codes.prove(body.flow_id, body.code, request=request.id)
         if proved.channel != "sms":
             raise InvalidGrant("This flow was begun with an e-mail address.")
         number = proved.address
         proof = Proof(provider="phone", subject=number, phone=number, phone_verified=True, amr=("sms",))
-        return await self._signing.complete(proof, ask)
+        return await self._signing.complete(Evidence(proof, proved.spend), ask, request.keep)
 
     def routes(self) -> list[Route]:
         """``/v1/auth/sms/...``"""

@@ -136,17 +136,16 @@ class Apple:
         jobs.register(EXCHANGE, Code, self._exchange, deadline=30.0)
         jobs.register(REVOKE, Granted, self._revoke, deadline=30.0)
 
-    async def keep(self, code: str, client_id: str, subject: str) -> None:
-        """Exchange ``code`` soon, and keep what Apple gives for it. One write."""
+    async def keep(self, tx: Tx, code: str, client_id: str, subject: str) -> None:
+        """Exchange ``code`` soon, and keep what Apple gives for it. Call ``wake`` after the commit."""
         if self._credentials is None:
             return
         sealed = self._vault.seal(EXCHANGE, code.encode())
+        payload = Code(subject=subject, client_id=client_id, sealed=sealed)
+        await self._jobs.enqueue(tx, EXCHANGE, payload, max_attempts=ATTEMPTS)
 
-        async def work(tx: Tx) -> None:
-            payload = Code(subject=subject, client_id=client_id, sealed=sealed)
-            await self._jobs.enqueue(tx, EXCHANGE, payload, max_attempts=ATTEMPTS)
-
-        await self._database.write(work)
+    def wake(self) -> None:
+        """Let the jobs of ``keep`` begin."""
         self._jobs.wake()
 
     async def factors(self, tx: Tx, user: str) -> tuple[str, ...]:

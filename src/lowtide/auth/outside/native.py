@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lowtide.auth.challenges import Challenges
-from lowtide.auth.model import Proof
+from lowtide.auth.model import Evidence
 from lowtide.auth.outside.apple import APPLE, Apple
 from lowtide.auth.outside.issuers import IdTokens, Issuer, good_until
 from lowtide.auth.outside.upstream import GOOGLE, read_proof
 from lowtide.kernel.errors import InvalidGrant, NotFound
-from lowtide.storage.db import Database
+from lowtide.storage.db import Tx
 
 GOOGLE_KEYS = "https://www.googleapis.com/oauth2/v3/certs"
 
@@ -34,13 +34,11 @@ class NativeSignIn:
         issuers: Sequence[Issuer],
         id_tokens: IdTokens,
         apple: Apple,
-        database: Database,
         challenges: Challenges,
     ):
         self._issuers: Mapping[str, Issuer] = {one.name: one for one in issuers if one.audiences}
         self._id_tokens = id_tokens
         self._apple = apple
-        self._database = database
         self._challenges = challenges
 
     @property
@@ -50,36 +48,34 @@ class NativeSignIn:
 
     async def prove(
         self, provider: str, id_token: str, nonce: str, *, code: str | None = None, name: str | None = None
-    ) -> Proof:
-        """Who the token is of, once. ``code``: Apple's authorization code, exchanged later by a job.
+    ) -> Evidence:
+        """Who the token is of. ``code``: Apple's authorization code, exchanged by a job once it has counted.
 
         ``name``: what Apple told the app, and only the app; believed as far as any name that a user gives.
-        Raises ``NotFound`` for a provider that is not set up, ``InvalidGrant`` for a token that was used
-        before (Apple's are good for a day), and as ``IdTokens.verify``. One durable write.
+        Raises ``NotFound`` for a provider that is not set up, and as ``IdTokens.verify``. ``spend`` raises
+        ``InvalidGrant`` for a token that was used before (Apple's are good for a day).
         """
         issuer = self._issuer(provider)
         claims = await self._id_tokens.verify(issuer, id_token, nonce=nonce)
-        await self._use(id_token, claims)
-        if code and provider == "apple":
-            audience = claims["aud"]
-            client_id = next(
-                one
-                for one in issuer.audiences
-                if one == audience or (isinstance(audience, list) and one in audience)
-            )
-            await self._apple.keep(code, client_id, claims["sub"])
-        return read_proof(provider, claims, name)
+        # What is signed, and not the signature: some can be written in two ways.
+        spent = f"id-token {id_token.rpartition('.')[0]}"
+        until = int((good_until(claims) + 1) * 1000)
+
+        async def spend(tx: Tx) -> None:
+            if not await self._challenges.first(tx, spent, until):
+                raise InvalidGrant("The id token was used before.", hint="Ask the provider for a new one.")
+            if code and provider == "apple":
+                await self._apple.keep(tx, code, _audience(issuer, claims), claims["sub"])
+
+        return Evidence(read_proof(provider, claims, name), spend)
+
+    def wake(self) -> None:
+        """Let a code that was kept be exchanged: call it after the commit."""
+        self._apple.wake()
 
     async def hear_apple(self, payload: str) -> None:
         """Take a notification of Apple. ``NotFound`` where it is not set up, else as ``Apple.hear``."""
         await self._apple.hear(self._issuer("apple"), self._id_tokens, payload)
-
-    async def _use(self, id_token: str, claims: Mapping[str, Any]) -> None:
-        # What is signed, and not the signature: some can be written in two ways.
-        name = f"id-token {id_token.rpartition('.')[0]}"
-        until = int((good_until(claims) + 1) * 1000)
-        if not await self._database.write(lambda tx: self._challenges.first(tx, name, until)):
-            raise InvalidGrant("The id token was used before.", hint="Ask the provider for a new one.")
 
     def _issuer(self, provider: str) -> Issuer:
         issuer = self._issuers.get(provider)
@@ -89,3 +85,10 @@ class NativeSignIn:
                 hint="Set 'apple_client_ids' or 'google_client_ids'.",
             )
         return issuer
+
+
+def _audience(issuer: Issuer, claims: Mapping[str, Any]) -> str:
+    """For which of the app's client ids the token is."""
+    audience = claims["aud"]
+    named = audience if isinstance(audience, list) else [audience]
+    return next(one for one in issuer.audiences if one in named)

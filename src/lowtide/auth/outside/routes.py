@@ -74,10 +74,13 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
     async def sign_in(request: Request[IdTokenSignIn, None]) -> Answered:
         """Sign in with the id token of Apple or Google that the phone's own system gave."""
         body, ask = request.body, await signing.ask(request, request.body)
-        proof = await native.prove(
+        evidence = await native.prove(
             body.provider, body.id_token, body.nonce, code=body.authorization_code, name=body.name
         )
-        return await signing.complete(proof, ask)
+        answer = await signing.complete(evidence, ask, request.keep)
+        if body.authorization_code:
+            native.wake()
+        return answer
 
     async def hear(request: Request[Notification, None]) -> None:
         """Apple's notifications: consent that was withdrawn, accounts that were deleted. Signed by Apple."""
@@ -107,7 +110,8 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
     async def finish(request: Request[Finish, None]) -> Answered:
         """Exchange the code for tokens, on the device that began."""
         body, ask = request.body, await signing.ask(request, request.body)
-        return await signing.complete(await upstreams.finish(body.code, body.verifier), ask)
+        evidence = await upstreams.finish(body.code, body.verifier)
+        return await signing.complete(evidence, ask, request.keep)
 
     tags = ("outside",)
     redirect = (Answer(302, "On to the next place.", headers=(Header("location", "Where to."),)),)

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 import msgspec
 
 from lowtide.auth.challenges import MAX_CHALLENGE, Challenges
-from lowtide.auth.model import MAX_EMAIL, MAX_PERSON, Proof, normal_email
+from lowtide.auth.model import MAX_EMAIL, MAX_PERSON, Evidence, Proof, normal_email
 from lowtide.auth.outside.discovery import Discovery, Metadata
 from lowtide.auth.outside.issuers import LEEWAY, MAX_DOCUMENT, PATIENCE, IdTokens, Issuer
 from lowtide.egress import Egress
@@ -181,21 +181,20 @@ class Upstreams:
             found = {"code": self._challenges.issue(FINISH, data=msgspec.json.encode(arrived).decode())}
         return with_query(way.redirect_uri, found | {"state": way.state})
 
-    async def finish(self, code: str, verifier: str) -> Proof:
+    async def finish(self, code: str, verifier: str) -> Evidence:
         """What the provider said, for the app whose device began. Raises ``InvalidGrant``.
 
-        The code is used up only by who has the verifier.
+        Only who has the verifier can use the code up.
         """
         challenge = self._challenges.open(FINISH, code)
         arrived = msgspec.json.decode(challenge.data, type=Arrived)
         if not hmac.compare_digest(s256(verifier), arrived.challenge):
             raise InvalidGrant("The sign-in was begun on another device.")
 
-        async def work(tx: Tx) -> None:
+        async def spend(tx: Tx) -> None:
             await self._challenges.use(tx, challenge)
 
-        await self._database.write(work)
-        return arrived.proof
+        return Evidence(arrived.proof, spend)
 
     # -- the provider's side -----------------------------------------------------------------------
 

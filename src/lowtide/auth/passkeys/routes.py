@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from lowtide.auth.answers import own_session, signed_in
+from lowtide.auth.answers import own_session
 from lowtide.auth.methods.signing import HEADERS, REFUSED, Answered, Asking, Signing
+from lowtide.auth.model import Factor
 from lowtide.auth.passkeys.ceremony import AssertionCredential, RegistrationCredential
 from lowtide.auth.passkeys.service import MAX_LABEL, Passkey, Passkeys
 from lowtide.auth.signin import SignIn
@@ -106,10 +107,11 @@ def passkey_routes(passkeys: Passkeys, sign_in: SignIn, signing: Signing) -> lis
         body, ask = request.body, await signing.ask(request, request.body)
         if body.ticket:
             user = await sign_in.waiting(body.ticket)
-            proof = await passkeys.prove(body.credential, user=user.id, request=request.id)
-            return signed_in(await sign_in.finish(body.ticket, ask, proof.amr))
-        proof = await passkeys.prove(body.credential, request=request.id)
-        return await signing.complete(proof, ask)
+            evidence = await passkeys.prove(body.credential, user=user.id, request=request.id)
+            factor = Factor(evidence.proof.amr, evidence.spend)
+            return await signing.finish(body.ticket, factor, ask, request.keep)
+        evidence = await passkeys.prove(body.credential, request=request.id)
+        return await signing.complete(evidence, ask, request.keep)
 
     base, tags = "/v1/auth/passkeys", ("passkeys",)
     return [

@@ -17,7 +17,7 @@ import msgspec
 from lowtide.audit import Audit, Entry
 from lowtide.auth.challenges import LIFE, Challenge, Challenges
 from lowtide.auth.hooks import Hooks, event
-from lowtide.auth.model import Ask, Proof
+from lowtide.auth.model import Ask, Evidence, Proof
 from lowtide.auth.passkeys.ceremony import (
     AssertionCredential,
     NewCredential,
@@ -241,12 +241,12 @@ class Passkeys:
             allowed=[(one.credential_id, one.shown.transports) for one in allowed],
         )
 
-    async def prove(self, credential: AssertionCredential, *, user: str = "", request: str = "") -> Proof:
+    async def prove(self, credential: AssertionCredential, *, user: str = "", request: str = "") -> Evidence:
         """Who holds the passkey that signed. ``user``: for whom the challenge was made, "" for anyone.
 
-        The challenge is used up, and the passkey's counter goes on. Raises ``InvalidGrant`` for everything
-        that is wrong. A counter that did not grow is refused and written into the audit log: there may be a
-        copy. One read, one write, 0.3 ms of a thread.
+        With it the challenge is used up, and the passkey's counter goes on. Raises ``InvalidGrant`` for
+        everything that is wrong. A counter that did not grow is refused and written into the audit log: there
+        may be a copy. One read, 0.3 ms of a thread.
         """
         sealed = challenge_in(credential.response.client_data_json)
         challenge = self._challenges.open(SIGN_IN, sealed, user=user)
@@ -268,13 +268,18 @@ class Passkeys:
             counter=kept.counter,
             backup_eligible=kept.backup_eligible,
         )
-        if found.counter_went_back or not await self._use(kept, challenge, found.counter, found.backed_up):
-            await self._report_copy(kept, found.counter, request)
-            raise InvalidGrant(
-                "The passkey counts backwards: there may be a copy of it.",
-                hint="Sign in another way, delete the passkey and make a new one.",
-            )
-        return Proof(provider="passkey", subject=kept.shown.id, amr=("hwk", "user"), strong=True)
+        if found.counter_went_back:
+            await self._report_copy(kept, challenge, found.counter, request)
+            raise _backwards()
+
+        async def spend(tx: Tx) -> None:
+            await self._challenges.use(tx, challenge)
+            row = (kept.shown.id, found.counter, int(found.backed_up), self._clock.now())
+            if not await tx.fetch(QUERIES["use_passkey"], *row):
+                raise _backwards()
+
+        proof = Proof(provider="passkey", subject=kept.shown.id, amr=("hwk", "user"), strong=True)
+        return Evidence(proof, spend)
 
     async def list(self, user: str) -> list[Passkey]:
         """The user's passkeys, the oldest first."""
@@ -361,18 +366,9 @@ class Passkeys:
         rows = await self._database.read(work)
         return _kept(rows[0]) if rows else None
 
-    async def _use(self, kept: StoredPasskey, challenge: Challenge, counter: int, backed_up: bool) -> bool:
-        async def work(tx: Tx) -> bool:
-            await self._challenges.use(tx, challenge)
-            return bool(
-                await tx.fetch(
-                    QUERIES["use_passkey"], kept.shown.id, counter, int(backed_up), self._clock.now()
-                )
-            )
-
-        return await self._database.write(work)
-
-    async def _report_copy(self, kept: StoredPasskey, counter: int, request: str) -> None:
+    async def _report_copy(
+        self, kept: StoredPasskey, challenge: Challenge, counter: int, request: str
+    ) -> None:
         entry = Entry(
             action="passkey.counter_back",
             actor=f"user:{kept.user}",
@@ -384,9 +380,18 @@ class Passkeys:
         )
 
         async def work(tx: Tx) -> None:
+            # A phone that heard no answer repeats itself: that is no copy.
+            await self._challenges.use(tx, challenge)
             await self._audit.write(tx, entry)
 
         await self._database.write(work)
+
+
+def _backwards() -> InvalidGrant:
+    return InvalidGrant(
+        "The passkey counts backwards: there may be a copy of it.",
+        hint="Sign in another way, delete the passkey and make a new one.",
+    )
 
 
 def _row(passkey: Passkey, made: NewCredential, handle: str) -> tuple[Any, ...]:

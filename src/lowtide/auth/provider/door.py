@@ -7,12 +7,14 @@ left and come back to, and a visitor who never signs in costs no row.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Awaitable
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from lowtide.audit import Audit, Entry
-from lowtide.auth.model import Proof, SecondFactorNeeded, User
+from lowtide.auth.model import Also, Evidence, SecondFactorNeeded, User
 from lowtide.auth.provider.authorize import Authorization, Refused, Stray
 from lowtide.auth.provider.browsers import Browsers
 from lowtide.auth.provider.model import OWN, Asked, Browser, Details, OAuthError, secret
@@ -33,6 +35,10 @@ ANEW = frozenset({"login", "select_account"})
 OVER = "This page was open for too long. Please try again."
 JUST_NOW = 600
 """Seconds after a sign-in in which its consent page may be answered without another one."""
+
+
+class _SignsIn(Protocol):
+    def __call__(self, *, also: Also) -> Awaitable[User | SecondFactorNeeded]: ...
 
 
 class Door:
@@ -119,14 +125,14 @@ class Door:
             case "code" | "link" as step:
                 try:
                     code = fields.get("code", "") if step == "code" else None
-                    proof = await self._ways.code(flow, code, request)
+                    evidence = await self._ways.code(flow, code, request)
                 except SignInPending:
                     return self._visits.code(visit, email, flow, number, bad="The link was not opened yet.")
                 except InvalidGrant as error:
                     if not error.details.get("tries_left"):
                         raise
                     return self._visits.code(visit, email, flow, number, bad=error.message)
-                return await self._here(visit, proof)
+                return await self._here(visit, evidence)
             case "passkey" if self._ways.passkeys:
                 return await self._here(
                     visit, await self._ways.passkey(fields.get("credential", ""), request)
@@ -143,39 +149,44 @@ class Door:
         factors = tuple(fields.get("factors", "").split())
         try:
             if credential is not None and self._ways.passkeys:
-                user, amr = await self._ways.second_passkey(ticket, credential, visit.ask)
+                factor = await self._ways.second_passkey(ticket, credential, visit.ask)
             else:
-                user, amr = await self._ways.second(ticket, fields.get("code", ""), visit.ask)
+                factor = await self._ways.second(ticket, fields.get("code", ""), visit.ask)
         except (InvalidGrant, TooManyRequests) as error:
             over = isinstance(error, InvalidGrant) and not error.details.get("tries_left")
             if over and credential is None:
                 raise
             return await self._visits.second(visit, ticket, factors, bad=error.message)
-        return await self._enter(visit, user, amr, self._clock.now())
+        finish = partial(self._sign_in.finish_identify, ticket, visit.ask, factor.amr, spend=factor.spend)
+        return await self._enter(visit, finish, (*factor.amr, "mfa"), self._clock.now())
 
-    async def _here(self, visit: Visit, proof: Proof) -> Response:
-        return await self.identify(visit, proof, proved_at=self._clock.now())
+    async def _here(self, visit: Visit, evidence: Evidence) -> Response:
+        return await self.identify(visit, evidence, proved_at=self._clock.now())
 
-    async def identify(self, visit: Visit, proof: Proof, *, proved_at: int | None) -> Response:
-        """Go on with whom ``proof`` is of: the second factor, consent, or the code. Raises as ``SignIn``.
+    async def identify(self, visit: Visit, evidence: Evidence, *, proved_at: int | None) -> Response:
+        """Go on with whom ``evidence`` is of: the second factor, consent, or the code. Raises as ``SignIn``.
 
         ``proved_at``: when they proved it, in milliseconds since 1970; None if nobody told.
         """
-        found = await self._sign_in.identify(proof, visit.ask)
-        if isinstance(found, SecondFactorNeeded):
-            return await self._visits.second(visit, found.ticket, found.factors)
-        return await self._enter(visit, found, proof.amr, proved_at)
+        identify = partial(self._sign_in.identify, evidence.proof, visit.ask, spend=evidence.spend)
+        return await self._enter(visit, identify, evidence.proof.amr, proved_at)
 
-    async def _enter(self, visit: Visit, user: User, amr: tuple[str, ...], proved_at: int | None) -> Response:
-        """Sign the browser in, under a new secret, and go on."""
-        browser = Browser(user=user.id, auth_time=self._clock.now(), proved_at=proved_at, amr=amr)
+    async def _enter(
+        self, visit: Visit, sign_in: _SignsIn, amr: tuple[str, ...], proved_at: int | None
+    ) -> Response:
+        """Sign the browser in with its user, under a new secret, in one transaction; and go on."""
+        browser = Browser(user="", auth_time=self._clock.now(), proved_at=proved_at, amr=amr)
         held = self._browsers.fresh()
 
-        async def work(tx: Tx) -> None:
-            await self._store.end_browser(tx, visit.held)
-            await self._store.put_browser(tx, held, browser)
+        async def put(tx: Tx, found: User | SecondFactorNeeded) -> None:
+            if isinstance(found, User):
+                await self._store.end_browser(tx, visit.held)
+                await self._store.put_browser(tx, held, msgspec.structs.replace(browser, user=found.id))
 
-        await self._database.write(work)
+        found = await sign_in(also=put)
+        if isinstance(found, SecondFactorNeeded):
+            return await self._visits.second(visit, found.ticket, found.factors)
+        browser = msgspec.structs.replace(browser, user=found.id)
         entered = msgspec.structs.replace(visit, held=held, new=True, browser=browser, fresh=True)
         return await self._decide(entered)
 

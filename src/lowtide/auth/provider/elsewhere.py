@@ -81,8 +81,8 @@ class Elsewhere:
             bad = _BAD.get(fields.get("error", ""), "You were not signed in there.")
             return await self._visits.sign_in(visit, bad=bad, status=400)
         try:
-            proof = await self._ways.arrive(fields["code"], self._verifier(visit))
-            return await self._door.identify(visit, proof, proved_at=proof.auth_time)
+            evidence = await self._ways.arrive(fields["code"], self._verifier(visit))
+            return await self._door.identify(visit, evidence, proved_at=evidence.proof.auth_time)
         except LowtideError as error:
             if error.status >= 500:
                 raise

@@ -11,7 +11,7 @@ from lowtide.auth.methods.addresses import email_address
 from lowtide.auth.methods.email import Email, EmailStart, email_proof
 from lowtide.auth.methods.passwords import Passwords
 from lowtide.auth.methods.secondfactor import SecondFactors
-from lowtide.auth.model import Ask, Proof, User
+from lowtide.auth.model import Ask, Evidence, Factor
 from lowtide.auth.outside.upstream import Upstreams
 from lowtide.auth.passkeys.ceremony import AssertionCredential
 from lowtide.auth.passkeys.service import Passkeys
@@ -49,19 +49,19 @@ class Ways(Protocol):
         """
         ...
 
-    async def code(self, flow: str, code: str | None, request: Request[Any, Any]) -> Proof:
+    async def code(self, flow: str, code: str | None, request: Request[Any, Any]) -> Evidence:
         """Whose code it is, or, without one, who confirmed the link.
 
         Raises ``InvalidGrant``, with ``tries_left`` when another try is of use, and ``SignInPending``.
         """
         ...
 
-    async def password(self, email: str, password: str, request: Request[Any, Any]) -> Proof:
+    async def password(self, email: str, password: str, request: Request[Any, Any]) -> Evidence:
         """Whose password it is. Raises ``InvalidGrant``, ``TooManyRequests``."""
         ...
 
-    async def second(self, ticket: str, code: str, ask: Ask) -> tuple[User, tuple[str, ...]]:
-        """Who finishes a sign-in with a second factor, and how (RFC 8176).
+    async def second(self, ticket: str, code: str, ask: Ask) -> Factor:
+        """The second factor of whom ``ticket`` waits for.
 
         Raises ``InvalidGrant``, with ``tries_left`` when another try is of use, and ``TooManyRequests``.
         """
@@ -74,12 +74,12 @@ class Ways(Protocol):
         """
         ...
 
-    async def passkey(self, credential: str, request: Request[Any, Any]) -> Proof:
+    async def passkey(self, credential: str, request: Request[Any, Any]) -> Evidence:
         """Whose passkey has signed. Raises ``InvalidGrant``, ``Malformed``."""
         ...
 
-    async def second_passkey(self, ticket: str, credential: str, ask: Ask) -> tuple[User, tuple[str, ...]]:
-        """Who finishes a sign-in with a passkey as the second factor. Raises as ``passkey``."""
+    async def second_passkey(self, ticket: str, credential: str, ask: Ask) -> Factor:
+        """A passkey as the second factor. Raises as ``passkey``."""
         ...
 
     async def leave(
@@ -100,7 +100,7 @@ class Ways(Protocol):
         """
         ...
 
-    async def arrive(self, code: str, verifier: str) -> Proof:
+    async def arrive(self, code: str, verifier: str) -> Evidence:
         """Who came back with ``code``, to the browser that left: ``verifier`` fits its challenge.
 
         Raises ``InvalidGrant``.
@@ -139,40 +139,39 @@ class PageWays:
         flow = await self._email.start(msgspec.structs.replace(request, body=EmailStart(email)))
         return flow.flow_id, str(flow.number)
 
-    async def code(self, flow: str, code: str | None, request: Request[Any, Any]) -> Proof:
+    async def code(self, flow: str, code: str | None, request: Request[Any, Any]) -> Evidence:
         """As ``Ways``."""
         return await self._email.prove(flow, code, request.id)
 
-    async def password(self, email: str, password: str, request: Request[Any, Any]) -> Proof:
+    async def password(self, email: str, password: str, request: Request[Any, Any]) -> Evidence:
         """As ``Ways``."""
         address = email_address(email)
         await self._passwords.check(address, password, ip=request.client, request=request.id)
-        return email_proof(address, "pwd")
+        return Evidence(email_proof(address, "pwd"))
 
-    async def second(self, ticket: str, code: str, ask: Ask) -> tuple[User, tuple[str, ...]]:
+    async def second(self, ticket: str, code: str, ask: Ask) -> Factor:
         """As ``Ways``."""
         user = await self._sign_in.waiting(ticket)
         try:
-            amr = await self._seconds.check(user.id, code, ip=ask.ip, request=ask.request_id)
+            return await self._seconds.check(user.id, code, ip=ask.ip, request=ask.request_id)
         except InvalidGrant as error:
             # The ticket is still good.
             raise InvalidGrant(error.message, tries_left=1) from None
-        return await self._sign_in.finish_identify(ticket, ask, amr), (*amr, "mfa")
 
     async def ask_passkey(self, ticket: str = "") -> Mapping[str, Any]:
         """As ``Ways``."""
         user = (await self._sign_in.waiting(ticket)).id if ticket else None
         return await self._passkeys.begin_sign_in(user, life=PAGE_LIFE)
 
-    async def passkey(self, credential: str, request: Request[Any, Any]) -> Proof:
+    async def passkey(self, credential: str, request: Request[Any, Any]) -> Evidence:
         """As ``Ways``."""
         return await self._passkeys.prove(_credential(credential), request=request.id)
 
-    async def second_passkey(self, ticket: str, credential: str, ask: Ask) -> tuple[User, tuple[str, ...]]:
+    async def second_passkey(self, ticket: str, credential: str, ask: Ask) -> Factor:
         """As ``Ways``."""
         user = await self._sign_in.waiting(ticket)
-        proof = await self._passkeys.prove(_credential(credential), user=user.id, request=ask.request_id)
-        return await self._sign_in.finish_identify(ticket, ask, proof.amr), (*proof.amr, "mfa")
+        found = await self._passkeys.prove(_credential(credential), user=user.id, request=ask.request_id)
+        return Factor(found.proof.amr, found.spend)
 
     async def leave(
         self,
@@ -196,7 +195,7 @@ class PageWays:
             max_age=max_age,
         )
 
-    async def arrive(self, code: str, verifier: str) -> Proof:
+    async def arrive(self, code: str, verifier: str) -> Evidence:
         """As ``Ways``."""
         return await self._upstreams.finish(code, verifier)
 

@@ -1,0 +1,169 @@
+"""What proves somebody counts once, and is used up with the sign-in that it made: not before."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lowtide import App
+from lowtide.auth.methods.codes import MAX_TRIES
+from lowtide.auth.model import Opened
+from lowtide.kernel.errors import StorageLost
+from lowtide.storage.db import Dialect
+from lowtide.storage.once import Attempt
+from tests.api.client import Answer
+from tests.auth.methods.conftest import House, housed
+from tests.auth.methods.test_email import choose, wrong
+from tests.auth.methods.test_secondfactor import enrolled, ticket
+
+pytestmark = pytest.mark.anyio
+
+Sent = dict[str, Any]
+Way = Callable[[House], Awaitable[tuple[str, Sent]]]
+"""Prepares a sign-in: the address and the body of its last request."""
+GOOD = "seven grey herons wait"
+KEY = "a-key-that-nobody-else-has-{}"
+
+
+class Moody:
+    """The app's hooks, which fail as often as they are told to."""
+
+    def __init__(self) -> None:
+        self.fails = 0
+        self.app = App("notes")
+        self.app.before_sign_up(self.hook)
+        self.app.before_sign_in(self.hook)
+
+    async def hook(self, event: Any) -> None:
+        if self.fails:
+            self.fails -= 1
+            raise RuntimeError("the app's own database is away")
+
+
+@pytest.fixture
+def moody() -> Moody:
+    return Moody()
+
+
+@pytest.fixture
+async def house(
+    moody: Moody, anyio_backend: object, dialect: Dialect, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[House]:
+    """A backend whose app has hooks."""
+    place = str(tmp_path / "data.db") if dialect == "sqlite" else request.getfixturevalue("postgres_dsn")
+    async with housed(place, moody.app) as house:
+        yield house
+
+
+async def by_code(house: House) -> tuple[str, Sent]:
+    flow = (await house.post("email/start", email="ann@example.com")).json()
+    return "email/finish", {"flow_id": flow["flow_id"], "code": await house.code()}
+
+
+async def by_link(house: House) -> tuple[str, Sent]:
+    flow = (await house.post("email/start", email="ann@example.com")).json()
+    link = await house.link()
+    for _ in range(2):  # the browser that heard no answer sends its form again
+        assert (await choose(house, link, flow["number"])).status == 200
+    return "email/finish", {"flow_id": flow["flow_id"]}
+
+
+async def by_text(house: House) -> tuple[str, Sent]:
+    flow = (await house.post("sms/start", phone="+41446681800")).json()
+    (text,) = await house.messages(1)
+    found = re.search(r"\d{8}", text["text"])
+    assert found is not None
+    return "sms/finish", {"flow_id": flow["flow_id"], "code": found[0]}
+
+
+async def by_new_password(house: House) -> tuple[str, Sent]:
+    _, sent = await by_code(house)
+    return "password/set", sent | {"password": GOOD}
+
+
+async def by_totp(house: House) -> tuple[str, Sent]:
+    _, phone = await enrolled(house)
+    return "second-factor", {"ticket": await ticket(house), "code": phone.code()}
+
+
+async def by_recovery_code(house: House) -> tuple[str, Sent]:
+    _, phone = await enrolled(house)
+    return "second-factor", {"ticket": await ticket(house), "code": phone.recovery[0]}
+
+
+WAYS = [by_code, by_link, by_text, by_new_password, by_totp, by_recovery_code]
+
+
+async def send(house: House, path: str, sent: Sent, key: str) -> Answer:
+    headers = {"idempotency-key": KEY.format(key)}
+    return await house.client.post(f"/v1/auth/{path}", json=sent, headers=headers)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_proof_is_used_up_with_its_sign_in(
+    house: House, moody: Moody, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hook that fails and a server that dies before its commit leave it good; one that dies right after it
+    has its answer for the repeat with the same key. Whoever has another key comes too late."""
+    path, sent = await way(house)
+    before = len(await house.rows("SELECT id FROM session"))
+
+    moody.fails = 1
+    assert (await send(house, path, sent, "1")).status == 502
+    opened, sessions = house.lowtide.accounts.sessions.open, house.lowtide.accounts.sessions
+
+    async def died(*given: Any, **more: Any) -> Opened:
+        await opened(*given, **more)
+        raise StorageLost
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "open", died)
+        assert (await send(house, path, sent, "1")).status == 503
+    assert len(await house.rows("SELECT id FROM session")) == before
+
+    async def gone(*given: Any) -> None:
+        raise StorageLost
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Attempt, "finish", gone)
+        patch.setattr(Attempt, "release", gone)
+        assert (await send(house, path, sent, "1")).status == 503
+    ((session,),) = await house.rows("SELECT id FROM session WHERE ended_at IS NULL ORDER BY id DESC LIMIT 1")
+    assert len(await house.rows("SELECT id FROM session")) == before + 1
+    again = await send(house, path, sent, "1")
+    assert (again.status, again.headers.get("idempotency-replayed")) == (200, "true")
+    assert again.json()["session_id"] == session
+    assert (await send(house, path, sent, "2")).code == "invalid_grant"
+    assert len(await house.rows("SELECT id FROM session")) == before + 1
+    if way is by_new_password:
+        email = "ann@example.com"
+        assert (await house.post("password", email=email, password=GOOD)).status == 200
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_of_two_at_the_same_moment_one_signs_in(house: House, way: Way) -> None:
+    """However it was proved: what is used up is a row that only one transaction takes."""
+    path, sent = await way(house)
+    before = len(await house.rows("SELECT id FROM session"))
+    answers = await asyncio.gather(*(send(house, path, sent, key) for key in "123"))
+    assert sorted(answer.status for answer in answers) == [200, 401, 401]
+    assert len(await house.rows("SELECT id FROM session")) == before + 1
+
+
+async def test_wrong_codes_count_whatever_becomes_of_the_right_one(house: House, moody: Moody) -> None:
+    """Between sign-ins that fail nobody guesses for free; and these take no try of their own."""
+    path, sent = await by_code(house)
+    for left in range(MAX_TRIES - 1, 0, -1):
+        moody.fails = 2
+        for _ in range(2):
+            assert (await house.post(path, **sent)).status == 502
+        guess = await house.post(path, **sent | {"code": wrong(sent["code"])})
+        assert (guess.code, guess.json()["tries_left"]) == ("invalid_grant", left)
+    assert (await house.post(path, **sent | {"code": wrong(sent["code"])})).json()["tries_left"] == 0
+    assert (await house.post(path, **sent)).code == "invalid_grant"
+    assert await house.rows("SELECT id FROM session") == []
