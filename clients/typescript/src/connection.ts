@@ -31,6 +31,7 @@ export class Connection {
   readonly #db: CommonPowerSyncDatabase;
   readonly #connector: LowtideConnector;
   readonly #watch: Watch;
+  readonly #tell: (error: unknown) => void;
   #options: ConnectionOptions = {};
   #wanted = false;
   #shown = ''; // the parameters that the present connection was made with; empty without one
@@ -40,10 +41,12 @@ export class Connection {
   #stop: (() => void) | null = null;
   #work: Promise<unknown> = Promise.resolve();
 
-  constructor(db: CommonPowerSyncDatabase, connector: LowtideConnector, watch: Watch) {
+  /** `tell` hears of what fails while nobody waits for it. */
+  constructor(db: CommonPowerSyncDatabase, connector: LowtideConnector, watch: Watch, tell: (error: unknown) => void) {
     this.#db = db;
     this.#connector = connector;
     this.#watch = watch;
+    this.#tell = tell;
   }
 
   /** Is a connection wanted and allowed now? It may still be on its way. */
@@ -86,7 +89,7 @@ export class Connection {
         await this.#connector.upload(this.#db, end);
       } catch (error) {
         if (!isError(error) || !error.retryable) return false;
-        await pause(RETRY / 5, end).catch(() => {});
+        await pause(Math.max(RETRY / 5, error.retryAfter), end).catch(() => {});
       }
     }
     return true;
@@ -94,15 +97,15 @@ export class Connection {
 
   #changed(): void {
     const { online, visible } = this.#watch.now();
-    if (online && !this.#online) void this.#back();
+    if (online && !this.#online) this.#back().catch(this.#tell);
     this.#online = online;
     if (visible) {
       this.#leaving?.abort();
       this.#leaving = null;
     } else if (this.#pausing && !this.#leaving && this.#shown) {
-      void this.#leave();
+      this.#leave().catch(this.#tell);
     }
-    void this.#settle();
+    this.#settle().catch(this.#tell);
   }
 
   get #pausing(): boolean {
@@ -164,12 +167,17 @@ export class Connection {
     if (this.#shown === shown) return;
     this.#shown = shown;
     this.#connector.begin();
-    await this.#db.connect(this.#connector, {
-      retryDelayMs: RETRY * (0.5 + Math.random()),
-      crudUploadThrottleMs: COALESCE,
-      ...sync,
-      appMetadata: { ...(version && { app_version: version }), ...sync.appMetadata },
-      params
-    });
+    try {
+      await this.#db.connect(this.#connector, {
+        retryDelayMs: RETRY * (0.5 + Math.random()),
+        crudUploadThrottleMs: COALESCE,
+        ...sync,
+        appMetadata: { ...(version && { app_version: version }), ...sync.appMetadata },
+        params
+      });
+    } catch (error) {
+      this.#shown = ''; // the next change of anything tries again
+      throw error;
+    }
   }
 }

@@ -109,6 +109,7 @@ export class LowtideConnector implements PowerSyncBackendConnector {
   #audited = 0;
   #uploading: Promise<void> = Promise.resolve();
   #quiet: (() => void) | null = null;
+  #over = new AbortController();
 
   constructor(options: ConnectorOptions) {
     this.#http = new Http(options);
@@ -167,8 +168,10 @@ export class LowtideConnector implements PowerSyncBackendConnector {
     }
   }
 
-  /** Let go of the database. */
+  /** Let go of the database. An upload on its way is given up: it is sent again, and counts once. */
   close(): void {
+    this.#over.abort();
+    this.#over = new AbortController();
     this.#quiet?.();
     this.#quiet = null;
   }
@@ -225,7 +228,7 @@ export class LowtideConnector implements PowerSyncBackendConnector {
 
   /** Called by the SDK while there is something to upload. Throws to be called again after a pause. */
   async uploadData(db: CommonPowerSyncDatabase): Promise<void> {
-    return this.upload(db);
+    return this.upload(db, this.#over.signal);
   }
 
   /** The same until `signal` gives up; one at a time. */

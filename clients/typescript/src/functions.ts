@@ -3,6 +3,7 @@
 import type { CommonPowerSyncDatabase } from '@powersync/common';
 import type { LowtideConnector } from './connector.js';
 import { LowtideError } from './errors.js';
+import { until } from './http.js';
 
 /**
  * An app's functions, for types: the arguments of each by its name, as `lowtide client typescript` writes them. One that
@@ -56,13 +57,10 @@ export class Command<Result = unknown> {
    * `LowtideError`; `signal` gives up the wait, not the command.
    */
   async result(signal?: AbortSignal): Promise<Result> {
-    const controller = new AbortController();
-    const stop = () => controller.abort();
-    signal?.addEventListener('abort', stop, { once: true });
-    try {
+    return until([signal], async (end) => {
       const tables = [COMMANDS, REJECTIONS].filter((name) => this.#db.schema.tables.some((table) => table.name === name));
-      const options = { tables, signal: controller.signal, triggerImmediate: true, throttleMs: 0 };
-      if (!signal?.aborted) {
+      const options = { tables, signal: end, triggerImmediate: true, throttleMs: 0 };
+      if (!end.aborted) {
         for await (const _ of this.#db.onChange(options)) {
           const { status, row, refused } = await this.#look();
           if (status === 'done') return JSON.parse(row?.result ?? 'null') as Result;
@@ -70,10 +68,7 @@ export class Command<Result = unknown> {
         }
       }
       throw new LowtideError('aborted', 'The wait was given up; the command goes on.');
-    } finally {
-      stop();
-      signal?.removeEventListener('abort', stop);
-    }
+    });
   }
 
   /** Forget the command and its result, here and on the server. One that was not sent yet is not run. */

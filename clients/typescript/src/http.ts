@@ -177,6 +177,8 @@ function read(response: Response, text: string, holds: string | undefined): unkn
   });
 }
 
+const LONGEST = 2 ** 31 - 1; // milliseconds: timers take a longer wait for none
+
 /** Wait; throws `aborted` when `signal` says so. */
 export function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -186,7 +188,7 @@ export function pause(milliseconds: number, signal?: AbortSignal): Promise<void>
       if (signal?.aborted) reject(new LowtideError('aborted', 'The wait was given up.'));
       else resolve();
     };
-    const timer = setTimeout(end, milliseconds);
+    const timer = setTimeout(end, Math.min(milliseconds, LONGEST));
     if (signal?.aborted) end();
     else signal?.addEventListener('abort', end, { once: true });
   });
@@ -202,19 +204,35 @@ export async function inTime<T>(
   signal: AbortSignal | undefined,
   work: (end: AbortSignal) => Promise<T>
 ): Promise<T> {
+  return until([signal], async (end, stop) => {
+    const timer = setTimeout(stop, deadline);
+    try {
+      return await settled(work(end), end);
+    } catch (error) {
+      if (end.aborted) return late;
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  });
+}
+
+/** Run `work` with a signal that says so when one of `signals` does, when `stop` is called, and when it is over. */
+export async function until<T>(
+  signals: readonly (AbortSignal | undefined)[],
+  work: (end: AbortSignal, stop: () => void) => Promise<T>
+): Promise<T> {
   const end = new AbortController();
   const stop = () => end.abort();
-  const timer = setTimeout(stop, deadline);
-  signal?.addEventListener('abort', stop, { once: true });
-  if (signal?.aborted) stop();
+  for (const one of signals) {
+    one?.addEventListener('abort', stop);
+    if (one?.aborted) stop();
+  }
   try {
-    return await settled(work(end.signal), end.signal);
-  } catch (error) {
-    if (end.signal.aborted) return late;
-    throw error;
+    return await work(end.signal, stop);
   } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener('abort', stop);
+    stop();
+    for (const one of signals) one?.removeEventListener('abort', stop);
   }
 }
 

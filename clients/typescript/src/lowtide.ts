@@ -52,9 +52,11 @@ export class Lowtide<Functions extends object = AnyFunctions> {
   readonly #session: Session | null;
   readonly #connection: Connection;
   readonly #events = new Events<LowtideEvents>();
-  readonly #unsubscribe: () => void;
+  #unsubscribe: (() => void) | undefined;
   #opened: Promise<void> | null = null;
+  #asked: ConnectionOptions | null = null; // by the app, for when the database is open
   #wanted: ConnectionOptions | null = null;
+  #over = new AbortController(); // until it is closed
   #user: string | null = null;
 
   /** `db`: the SDK's database, of whatever platform. */
@@ -79,8 +81,7 @@ export class Lowtide<Functions extends object = AnyFunctions> {
     this.rejections = new Rejections(db);
     this.conflicts = new Conflicts(this.connector);
     this.functions = new ServerFunctions<Functions>(db, this.connector);
-    this.#connection = new Connection(db, this.connector, options.surroundings ?? surroundings());
-    this.#unsubscribe = this.#session?.onChange(() => void this.#follow()) ?? (() => {});
+    this.#connection = new Connection(db, this.connector, options.surroundings ?? surroundings(), (error) => this.#tell(error));
   }
 
   on<Name extends keyof LowtideEvents>(name: Name, listener: (event: LowtideEvents[Name]) => void): () => void {
@@ -90,6 +91,7 @@ export class Lowtide<Functions extends object = AnyFunctions> {
   /** Before the first write. Needs no network. */
   async open(): Promise<void> {
     this.#opened ??= (async () => {
+      this.#unsubscribe ??= this.#session?.onChange(() => void this.#follow());
       await this.#session?.restore();
       await this.connector.prepare(this.#db);
       await this.#wipe();
@@ -110,19 +112,21 @@ export class Lowtide<Functions extends object = AnyFunctions> {
    * changes wait that were not sent, `other_user` is thrown instead, and nothing is lost.
    */
   async connect(options: ConnectionOptions = {}): Promise<void> {
+    this.#asked = options;
     await this.open();
+    if (this.#asked !== options) return; // disconnected meanwhile, or connected in another manner
     this.#wanted = options;
     await this.#start();
   }
 
   async disconnect(): Promise<void> {
-    this.#wanted = null;
+    this.#asked = this.#wanted = null;
     await this.#connection.disconnect();
   }
 
   /** Sends what waits, for `deadline` milliseconds at most: for a task in the background. Has everything gone? */
   flush(deadline?: number): Promise<boolean> {
-    return this.#connection.flush(deadline, undefined, () => this.open());
+    return this.#connection.flush(deadline, this.#over.signal, () => this.open());
   }
 
   /** How many changes wait to be sent. */
@@ -194,10 +198,19 @@ export class Lowtide<Functions extends object = AnyFunctions> {
     if (this.#wanted) await this.#start();
   }
 
-  /** Disconnect, and let go of everything but the database. */
+  /** Disconnect, and let go of everything but the database, until it is opened or connected again. */
   async close(): Promise<void> {
-    this.#unsubscribe();
-    this.connector.close();
+    const opened = this.#opened;
+    this.#opened = null;
+    this.#over.abort();
+    this.#over = new AbortController();
+    this.#unsubscribe?.();
+    this.#unsubscribe = undefined;
+    const release = () => {
+      if (!this.#opened) this.connector.close();
+    };
+    release();
+    opened?.then(release, release); // what was being opened is let go of, too
     await this.disconnect();
   }
 

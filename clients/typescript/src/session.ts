@@ -102,6 +102,7 @@ export class Session implements TokenSource {
   #heard = false;
   #failed: Error | null = null; // of the last refresh that failed
   #restored: Promise<unknown> | null = null;
+  #over = new AbortController();
 
   constructor({ endpoint, store, name = 'lowtide.session', device = {}, space = 'main', ...rest }: SessionOptions) {
     const version = device.platform && device.app_version ? `${device.platform}/${device.app_version}` : undefined;
@@ -225,13 +226,31 @@ export class Session implements TokenSource {
     });
   }
 
-  /** Stop listening to other tabs. What is on its way comes to its end. */
+  /**
+   * Forget what is kept here, where it cannot be read and never will be: `storage` at each start, because the key store
+   * was reset for example. Nobody is signed in then. The database stays whose it is, and goes on once they sign in again.
+   */
+  async abandon(): Promise<void> {
+    await this.#locked(async () => {
+      for (const name of [this.#name, `${this.#name}.installation`]) await stored('kept', () => this.#store.remove(name));
+      this.#show(null);
+      this.#channel?.postMessage('changed');
+    });
+  }
+
+  /** Stop listening to other tabs, and waiting for a link. What is on its way comes to its end. */
   close(): void {
+    this.#over.abort();
     this.#channel?.close();
     this.#channel = null;
   }
 
   // What follows is for `SignIn` and `OwnAccount`.
+
+  /** @internal Says so when it is closed. */
+  get over(): AbortSignal {
+    return this.#over.signal;
+  }
 
   /** @internal A request without a user. */
   async send<T>(method: Method, path: string, sending: Sending = {}): Promise<T> {

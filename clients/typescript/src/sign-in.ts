@@ -12,7 +12,7 @@ import type {
   Welcome
 } from './answers.js';
 import { isError, LowtideError } from './errors.js';
-import { type Method, pause, type Sending } from './http.js';
+import { type Method, pause, type Sending, until } from './http.js';
 import { browserPasskeys, chosen, type PasskeyCeremony, type PasskeyJson } from './passkeys.js';
 import { base64url, sha256, token as random } from './random.js';
 
@@ -22,6 +22,8 @@ const AGAIN = 2_000; // milliseconds between two looks whether a link was confir
 /** @internal What a sign-in ends with, and begins from: the `Session`. */
 export interface SignInSession {
   readonly endpoint: string;
+  /** Says so when it is closed. */
+  readonly over: AbortSignal;
   readonly user: Account | null;
   /** The anonymous account that may be merged. */
   readonly guest: { readonly token: string; readonly user: string } | null;
@@ -71,26 +73,26 @@ export class SignIn {
 
   /** Finish with the code from the mail. */
   async finishEmail(flow: Pick<Flow, 'flow_id'>, code: string, { link }: Linking = {}): Promise<SignInResult> {
-    return this.#enter('/v1/auth/email/finish', { flow_id: flow.flow_id, code, link });
+    return this.#once('/v1/auth/email/finish', { flow_id: flow.flow_id, code, link });
   }
 
   /**
    * Wait until the link in the mail was opened, on whatever device, and the flow's `number` was chosen there. A network
-   * that fails meanwhile is waited for, too, until `signal` gives up. Where the app was closed, or the answer could not
-   * be kept (`storage`), call it again with the same flow: it is one sign-in.
+   * that fails meanwhile is waited for, too, until `signal` gives up, or the session is closed. Where the app was closed,
+   * or the answer could not be kept (`storage`), call it again with the same flow: it is one sign-in.
    */
   async waitForLink(flow: Pick<Flow, 'flow_id'>, signal?: AbortSignal, { link }: Linking = {}): Promise<SignInResult> {
-    const { flow_id } = flow;
-    const once = base64url(sha256(`link ${flow_id}`)); // an answer that nobody heard is given again
-    for (;;) {
-      try {
-        return await this.#enter('/v1/auth/email/finish', { flow_id, link }, signal, once);
-      } catch (error) {
-        const passes = isError(error) && error.retryable && error.code !== 'storage';
-        if (!passes && !isError(error, 'sign_in_pending', 'key_in_flight')) throw error;
-        await pause(Math.max(AGAIN, (error as LowtideError).retryAfter), signal);
+    return until([signal, this.#session.over], async (end) => {
+      for (;;) {
+        try {
+          return await this.#once('/v1/auth/email/finish', { flow_id: flow.flow_id, link }, end);
+        } catch (error) {
+          const passes = isError(error) && error.retryable && error.code !== 'storage';
+          if (!passes && !isError(error, 'sign_in_pending', 'key_in_flight')) throw error;
+          await pause(Math.max(AGAIN, (error as LowtideError).retryAfter), end);
+        }
       }
-    }
+    });
   }
 
   /** With an address and its password. */
@@ -100,7 +102,7 @@ export class SignIn {
 
   /** Sign up, or set a new password, with the code from a mail. */
   async setPassword(flow: Pick<Flow, 'flow_id'>, code: string, password: string): Promise<SignInResult> {
-    return this.#enter('/v1/auth/password/set', { flow_id: flow.flow_id, code, password });
+    return this.#once('/v1/auth/password/set', { flow_id: flow.flow_id, code, password });
   }
 
   /** Have a code sent to this number. */
@@ -110,12 +112,12 @@ export class SignIn {
 
   /** Finish with the code from the text message. */
   async finishSms(flow: Pick<Flow, 'flow_id'>, code: string, { link }: Linking = {}): Promise<SignInResult> {
-    return this.#enter('/v1/auth/sms/finish', { flow_id: flow.flow_id, code, link });
+    return this.#once('/v1/auth/sms/finish', { flow_id: flow.flow_id, code, link });
   }
 
   /** The second factor: a code from the authenticator app, or a recovery code. */
   async secondFactor(needed: Pick<SecondFactorNeeded, 'ticket'>, code: string): Promise<SignInResult> {
-    return this.#enter('/v1/auth/second-factor', { ticket: needed.ticket, code });
+    return this.#once('/v1/auth/second-factor', { ticket: needed.ticket, code });
   }
 
   /** With a passkey; as the second factor, if a sign-in waits for one. */
@@ -144,7 +146,7 @@ export class SignIn {
     name?: string;
     link?: boolean;
   }): Promise<SignInResult> {
-    return this.#enter('/v1/auth/id-token', given);
+    return this.#once('/v1/auth/id-token', given);
   }
 
   /**
@@ -184,7 +186,7 @@ export class SignIn {
       await this.#session.note('upstream', null);
       throw new LowtideError(refused, given.get('error_description') || 'The provider did not sign in.');
     }
-    const result = await this.#enter('/v1/auth/oidc/finish', { code: given.get('code') ?? '', verifier, link });
+    const result = await this.#once('/v1/auth/oidc/finish', { code: given.get('code') ?? '', verifier, link });
     await this.#session.note('upstream', null);
     return result;
   }
@@ -218,6 +220,14 @@ export class SignIn {
     const { device } = await this.#session.facts();
     const body = { ...given, device };
     return this.#session.send<Flow>('POST', path, { body, attempts: ATTEMPTS, holds: 'flow_id' });
+  }
+
+  /**
+   * With what counts once: the key is made of it, so that an answer that nobody heard is given again to whoever tries
+   * once more, also after minutes, or a start.
+   */
+  #once(path: string, given: object, signal?: AbortSignal): Promise<SignInResult> {
+    return this.#enter(path, given, signal, base64url(sha256(path + JSON.stringify(given))));
   }
 
   async #enter(path: string, given: object, signal?: AbortSignal, once?: string): Promise<SignInResult> {

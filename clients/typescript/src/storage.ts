@@ -74,6 +74,7 @@ export function indexedDbStore(database = 'lowtide'): Store {
 }
 
 const PART = 1_800; // bytes: older versions of SecureStore take 2,048
+const MOST = 64; // parts of a text
 
 /**
  * In the phone's key store. A long text lies there in parts: the new parts first, then the entry that names them, so
@@ -90,8 +91,10 @@ export function secureStore(store: SecureStoreLike, options: object = {}): Store
   };
   /** Also what a write that died has left there: parts are written upwards and deleted downwards, without a gap. */
   const clear = async (name: string, place: string, from: number) => {
+    // (What cannot be read is there, too: of a key store that was reset.)
+    const there = (i: number) => store.getItemAsync(part(name, place, i), options).then((text) => text !== null, () => true);
     let end = from;
-    while ((await store.getItemAsync(part(name, place, end), options)) !== null) end++;
+    while (end < MOST && (await there(end))) end++;
     while (end-- > from) await store.deleteItemAsync(part(name, place, end), options);
   };
   return {

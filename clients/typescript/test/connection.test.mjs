@@ -8,11 +8,12 @@ import { nativeSurroundings } from '../dist/surroundings.js';
 
 /** A database that only counts, a connector that takes `upload` to send one change, and a world to turn. */
 function device({ waiting = 0, upload = async () => {}, appVersion } = {}) {
-  const self = { calls: [], waiting, hurried: 0, options: null };
+  const self = { calls: [], waiting, hurried: 0, options: null, told: [], fails: null };
   const db = {
     connected: false,
     async connect(_, options) {
       self.calls.push(['connect', options.params]);
+      if (self.fails) throw self.fails;
       self.options = options;
       db.connected = true;
     },
@@ -48,7 +49,7 @@ function device({ waiting = 0, upload = async () => {}, appVersion } = {}) {
     await new Promise((resolve) => setTimeout(resolve, wait));
   };
   self.heard = () => listener !== null;
-  self.connection = new Connection(db, connector, watch);
+  self.connection = new Connection(db, connector, watch, (error) => self.told.push(error));
   return self;
 }
 const ONLINE = ['connect', { metered: false }];
@@ -191,6 +192,28 @@ test('a network that comes back is used soon, and not by all in the same moment'
     await each.connection.disconnect();
   }
   assert.ok(delays.size > 4);
+});
+
+test('a connection that could not be made is told to whoever asked, or to all, and made at the next occasion', async () => {
+  const phone = device();
+  phone.fails = new Error('the database is locked');
+  await assert.rejects(phone.connection.connect(), phone.fails);
+  assert.equal(phone.connection.active, false);
+  await phone.turn({ online: false });
+  await phone.turn({ online: true }, 2_200); // nobody waits for these: a rejection would end this process
+  assert.ok(phone.told.length >= 2 && phone.told.every((error) => error === phone.fails), String(phone.told));
+  phone.fails = null;
+  await phone.turn({ visible: true });
+  assert.deepEqual([phone.calls.at(-1), phone.connection.active], [ONLINE, true]);
+  await phone.connection.disconnect();
+});
+
+test("a server's wait is heeded by flush, too, however long", async () => {
+  let tries = 0;
+  const late = new LowtideError('unavailable', '', { status: 503, retryable: true, problem: { retry_after: 10 ** 9 } });
+  const phone = device({ waiting: 1, upload: async () => Promise.reject((tries++, late)) });
+  assert.equal(await phone.connection.flush(1_500), false);
+  assert.equal(tries, 1);
 });
 
 test('who disconnects is left alone: no listener, no timer, no connection', async () => {

@@ -181,3 +181,26 @@ test('who waits for a link waits through a bad network, and is signed in once, a
     globalThis.setTimeout = real;
   }
 });
+
+test('who tries once more with the same code, later, has the answer that nobody heard; with a password it is another sign-in', async () => {
+  const asks = {
+    finishEmail: (signIn, code) => signIn.finishEmail({ flow_id: 'f' }, code),
+    finishSms: (signIn, code) => signIn.finishSms({ flow_id: 'f' }, code),
+    setPassword: (signIn, code) => signIn.setPassword({ flow_id: 'f' }, code, 'p'),
+    secondFactor: (signIn, code) => signIn.secondFactor({ ticket: 't' }, code),
+    idToken: (signIn, code) => signIn.idToken({ provider: 'apple', id_token: code, nonce: 'n' }),
+    password: (signIn, code) => signIn.password('a@b.example', code)
+  };
+  for (const [name, ask] of Object.entries(asks)) {
+    const keys = [];
+    const fetch = async (_, { headers }) => (keys.push(headers['idempotency-key']), Response.json({ code: 'unavailable' }, { status: 503 }));
+    const store = memoryStore();
+    for (const code of ['1', '1', '2']) {
+      const session = new Session({ endpoint: 'http://x', store, fetch }); // the app was closed in between
+      await assert.rejects(ask(session.signIn, code), { code: 'unavailable' });
+      session.close();
+    }
+    const [first, again, other] = keys;
+    assert.deepEqual([first === again, first === other], [name !== 'password', false], name);
+  }
+});

@@ -10,7 +10,7 @@ import { fetching, Server } from './server.mjs';
 
 /** The database of one origin, with rows and a queue, opened by each tab. */
 function disk(name = 'app.db') {
-  const self = { notes: new Map(), rows: 0, waiting: 0, emptied: 0, connected: 0, fails: null, hangs: null, leaves: null };
+  const self = { notes: new Map(), rows: 0, waiting: 0, emptied: 0, connected: 0, fails: null, hangs: null, leaves: null, listeners: 0 };
   self.open = () => ({
     database: { name },
     connected: false,
@@ -26,7 +26,7 @@ function disk(name = 'app.db') {
     get: async () => ({ n: self.waiting }),
     getOptional: async (_, [name]) => (self.notes.has(name) ? { value: self.notes.get(name) } : null),
     execute: async (sql, [name, value] = []) => void (sql.startsWith('INSERT') && self.notes.set(name, value)),
-    registerListener: () => () => {}
+    registerListener: () => (self.listeners++, () => self.listeners--)
   });
   return self;
 }
@@ -318,4 +318,71 @@ test('an app that is too old hears once in a connection which version is wanted,
   await new Promise(setImmediate);
   assert.equal(heard.length, 2);
   await lowtide.close();
+});
+
+test('who closes while the database is being opened is closed, and may open again', async () => {
+  const data = disk();
+  let watched = 0;
+  const surroundings = { ...still, subscribe: () => (watched++, () => watched--) };
+  const server = new Server();
+  const session = new Session({ endpoint: ENDPOINT, store: memoryStore(), fetch: fetching(server) });
+  await session.signIn.anonymous();
+  let heard = 0;
+  const { onChange } = session;
+  session.onChange = (listener) => {
+    heard++;
+    const stop = onChange.call(session, listener);
+    return () => (heard--, stop());
+  };
+  const lowtide = new Lowtide(data.open(), { tokens: session, surroundings });
+  const state = () => [data.connected, data.listeners, watched, heard];
+  const opening = lowtide.connect();
+  await lowtide.close();
+  await opening;
+  await new Promise(setImmediate);
+  assert.deepEqual(state(), [0, 0, 0, 0]);
+  const disconnected = lowtide.connect();
+  await lowtide.disconnect();
+  await disconnected;
+  assert.equal(data.connected, 0);
+  // As a page does that is shown twice in a moment.
+  const [, , last] = [lowtide.connect(), lowtide.close(), lowtide.connect()];
+  await last;
+  await new Promise(setImmediate);
+  assert.deepEqual(state(), [1, 1, 1, 1]);
+  await lowtide.close();
+  assert.deepEqual(state(), [1, 0, 0, 0]);
+  session.close();
+});
+
+test('nothing waits on after it was closed: no flush, no upload, no link', async () => {
+  const data = disk();
+  let asked = 0;
+  const fetch = (address) => {
+    asked += address.endsWith('/batches') || address.endsWith('/finish');
+    return new Promise(() => {}); // and no signal is heeded
+  };
+  const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+  const before = timers();
+  const session = new Session({ endpoint: ENDPOINT, store: memoryStore(), fetch });
+  const tokens = { token: async () => 't', identity: { user: 'anna', former: [] } };
+  const db = Object.assign(data.open(), {
+    getClientId: async () => 'd',
+    getAll: async () => [],
+    async *getCrudTransactions() {
+      yield { crud: [{ clientId: 1, id: 'r', op: 'PUT', table: 't', opData: {} }], complete: () => assert.fail('it was completed') };
+    }
+  });
+  const lowtide = new Lowtide(db, { endpoint: ENDPOINT, tokens, fetch, surroundings: still });
+  await lowtide.connect();
+  data.waiting = 1;
+  const flushed = lowtide.flush();
+  const linked = session.signIn.waitForLink({ flow_id: 'f' }).catch(({ code }) => code);
+  while (asked < 2) await new Promise(setImmediate);
+  const sent = lowtide.connector.uploadData(db).catch(({ code }) => code);
+  assert.ok(timers() > before);
+  await lowtide.close();
+  session.close();
+  assert.deepEqual([await flushed, await linked, await sent], [false, 'aborted', 'aborted']);
+  assert.equal(timers(), before);
 });

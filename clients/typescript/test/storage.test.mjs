@@ -5,7 +5,9 @@ import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { Session } from '../dist/session.js';
 import { fileStore, memoryStore, secureStore, webStore } from '../dist/storage.js';
+import { fetching, Server } from './server.mjs';
 
 /** As the phones': entries of 2,048 bytes at most, and a device that may be locked or die. */
 function keyStore() {
@@ -111,6 +113,41 @@ test('secure: a locked device is no empty one', async () => {
   await assert.rejects(store.set('s', 'other'));
   keys.locked = false;
   assert.equal(await store.get('s'), 'kept');
+});
+
+test('secure: of a key store that was reset what was kept can be thrown away, and the session begun anew', async () => {
+  const keys = keyStore();
+  const { getItemAsync, setItemAsync, deleteItemAsync } = keys;
+  const spoilt = new Set();
+  const server = new Server();
+  const begin = async () => {
+    const session = new Session({ endpoint: 'http://x', store: secureStore(keys, { keychainAccessible: 7 }), fetch: fetching(server) });
+    return Object.assign(session, { state_: await session.restore().then(({ status }) => status, ({ code }) => code) });
+  };
+  const before = await begin();
+  server.user = { ...server.user, claims: { long: 'x'.repeat(9_000) } };
+  await before.signIn.anonymous();
+  before.close();
+  for (const name of keys.kept.keys()) spoilt.add(name);
+  assert.ok(spoilt.size > 4);
+  keys.getItemAsync = async (name, options) => {
+    if (spoilt.has(name)) throw new Error('Could not decrypt the value.');
+    return getItemAsync(name, options);
+  };
+  keys.setItemAsync = async (name, ...rest) => (await setItemAsync(name, ...rest), void spoilt.delete(name));
+  keys.deleteItemAsync = async (name) => (await deleteItemAsync(name), spoilt.delete(name));
+  const after = await begin();
+  assert.equal(after.state_, 'storage');
+  await assert.rejects(after.signIn.anonymous(), { code: 'storage' });
+  await after.abandon();
+  assert.deepEqual([after.state.status, after.user], ['signed_out', null]);
+  server.user = { id: 'anna', anonymous: true, claims: {}, roles: [] };
+  assert.equal((await after.signIn.anonymous()).user.id, 'anna');
+  after.close();
+  const later = await begin();
+  assert.equal(later.state_, 'authenticated_offline');
+  assert.equal(spoilt.size, 0);
+  later.close();
 });
 
 test('file: only its owner reads it, names stay in the folder, and no half is left', async () => {

@@ -193,6 +193,8 @@ declare function pause(milliseconds: number, signal?: AbortSignal): Promise<void
  * the signal that it is given, and nobody waits for it any more.
  */
 declare function inTime<T>(deadline: number, late: T, signal: AbortSignal | undefined, work: (end: AbortSignal) => Promise<T>): Promise<T>;
+/** Run `work` with a signal that says so when one of `signals` does, when `stop` is called, and when it is over. */
+declare function until<T>(signals: readonly (AbortSignal | undefined)[], work: (end: AbortSignal, stop: () => void) => Promise<T>): Promise<T>;
 /** The same promise, or `aborted` as soon as `signal` says so. */
 declare function settled<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T>;
 
@@ -206,8 +208,8 @@ declare class SignIn {
     finishEmail(flow: Pick<Flow, 'flow_id'>, code: string, { link }?: Linking): Promise<SignInResult>;
     /**
      * Wait until the link in the mail was opened, on whatever device, and the flow's `number` was chosen there. A network
-     * that fails meanwhile is waited for, too, until `signal` gives up. Where the app was closed, or the answer could not
-     * be kept (`storage`), call it again with the same flow: it is one sign-in.
+     * that fails meanwhile is waited for, too, until `signal` gives up, or the session is closed. Where the app was closed,
+     * or the answer could not be kept (`storage`), call it again with the same flow: it is one sign-in.
      */
     waitForLink(flow: Pick<Flow, 'flow_id'>, signal?: AbortSignal, { link }?: Linking): Promise<SignInResult>;
     /** With an address and its password. */
@@ -381,7 +383,12 @@ declare class Session implements TokenSource {
     }): Promise<void>;
     /** The wipe that was asked for is done. */
     wiped(): Promise<void>;
-    /** Stop listening to other tabs. What is on its way comes to its end. */
+    /**
+     * Forget what is kept here, where it cannot be read and never will be: `storage` at each start, because the key store
+     * was reset for example. Nobody is signed in then. The database stays whose it is, and goes on once they sign in again.
+     */
+    abandon(): Promise<void>;
+    /** Stop listening to other tabs, and waiting for a link. What is on its way comes to its end. */
     close(): void;
 }
 
@@ -437,7 +444,7 @@ declare class LowtideConnector implements PowerSyncBackendConnector {
     get appVersion(): string | undefined;
     /** Before the first write: notes when each change is made from now on. */
     prepare(db: CommonPowerSyncDatabase): Promise<void>;
-    /** Let go of the database. */
+    /** Let go of the database. An upload on its way is given up: it is sent again, and counts once. */
     close(): void;
     /**
      * Has the server compare what this device holds: once a day by itself. What differs is downloaded anew and
@@ -522,7 +529,8 @@ interface ConnectionOptions {
 /** Keeps the connection as the app wants it and the surroundings allow. One task at a time. */
 declare class Connection {
     #private;
-    constructor(db: CommonPowerSyncDatabase, connector: LowtideConnector, watch: Watch);
+    /** `tell` hears of what fails while nobody waits for it. */
+    constructor(db: CommonPowerSyncDatabase, connector: LowtideConnector, watch: Watch, tell: (error: unknown) => void);
     /** Is a connection wanted and allowed now? It may still be on its way. */
     get active(): boolean;
     connect(options?: ConnectionOptions): Promise<void>;
@@ -751,7 +759,7 @@ declare class Lowtide<Functions extends object = AnyFunctions> {
      * is this user's already: another tab may have been first.
      */
     discardOther(): Promise<void>;
-    /** Disconnect, and let go of everything but the database. */
+    /** Disconnect, and let go of everything but the database, until it is opened or connected again. */
     close(): Promise<void>;
 }
 

@@ -428,6 +428,7 @@ function read(response, text, holds) {
     problem
   });
 }
+var LONGEST = 2 ** 31 - 1;
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
     const end = () => {
@@ -438,7 +439,7 @@ function pause(milliseconds, signal) {
       else
         resolve();
     };
-    const timer = setTimeout(end, milliseconds);
+    const timer = setTimeout(end, Math.min(milliseconds, LONGEST));
     if (signal?.aborted)
       end();
     else
@@ -446,21 +447,33 @@ function pause(milliseconds, signal) {
   });
 }
 async function inTime(deadline, late, signal, work) {
+  return until([signal], async (end, stop) => {
+    const timer = setTimeout(stop, deadline);
+    try {
+      return await settled(work(end), end);
+    } catch (error) {
+      if (end.aborted)
+        return late;
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  });
+}
+async function until(signals, work) {
   const end = new AbortController();
   const stop = () => end.abort();
-  const timer = setTimeout(stop, deadline);
-  signal?.addEventListener("abort", stop, { once: true });
-  if (signal?.aborted)
-    stop();
+  for (const one of signals) {
+    one?.addEventListener("abort", stop);
+    if (one?.aborted)
+      stop();
+  }
   try {
-    return await settled(work(end.signal), end.signal);
-  } catch (error) {
-    if (end.signal.aborted)
-      return late;
-    throw error;
+    return await work(end.signal, stop);
   } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", stop);
+    stop();
+    for (const one of signals)
+      one?.removeEventListener("abort", stop);
   }
 }
 async function settled(work, signal) {
@@ -706,26 +719,26 @@ var SignIn = class {
   }
   /** Finish with the code from the mail. */
   async finishEmail(flow, code, { link } = {}) {
-    return this.#enter("/v1/auth/email/finish", { flow_id: flow.flow_id, code, link });
+    return this.#once("/v1/auth/email/finish", { flow_id: flow.flow_id, code, link });
   }
   /**
    * Wait until the link in the mail was opened, on whatever device, and the flow's `number` was chosen there. A network
-   * that fails meanwhile is waited for, too, until `signal` gives up. Where the app was closed, or the answer could not
-   * be kept (`storage`), call it again with the same flow: it is one sign-in.
+   * that fails meanwhile is waited for, too, until `signal` gives up, or the session is closed. Where the app was closed,
+   * or the answer could not be kept (`storage`), call it again with the same flow: it is one sign-in.
    */
   async waitForLink(flow, signal, { link } = {}) {
-    const { flow_id } = flow;
-    const once = base64url(sha256(`link ${flow_id}`));
-    for (; ; ) {
-      try {
-        return await this.#enter("/v1/auth/email/finish", { flow_id, link }, signal, once);
-      } catch (error) {
-        const passes = isError(error) && error.retryable && error.code !== "storage";
-        if (!passes && !isError(error, "sign_in_pending", "key_in_flight"))
-          throw error;
-        await pause(Math.max(AGAIN, error.retryAfter), signal);
+    return until([signal, this.#session.over], async (end) => {
+      for (; ; ) {
+        try {
+          return await this.#once("/v1/auth/email/finish", { flow_id: flow.flow_id, link }, end);
+        } catch (error) {
+          const passes = isError(error) && error.retryable && error.code !== "storage";
+          if (!passes && !isError(error, "sign_in_pending", "key_in_flight"))
+            throw error;
+          await pause(Math.max(AGAIN, error.retryAfter), end);
+        }
       }
-    }
+    });
   }
   /** With an address and its password. */
   async password(email, password) {
@@ -733,7 +746,7 @@ var SignIn = class {
   }
   /** Sign up, or set a new password, with the code from a mail. */
   async setPassword(flow, code, password) {
-    return this.#enter("/v1/auth/password/set", { flow_id: flow.flow_id, code, password });
+    return this.#once("/v1/auth/password/set", { flow_id: flow.flow_id, code, password });
   }
   /** Have a code sent to this number. */
   async startSms(phone) {
@@ -741,11 +754,11 @@ var SignIn = class {
   }
   /** Finish with the code from the text message. */
   async finishSms(flow, code, { link } = {}) {
-    return this.#enter("/v1/auth/sms/finish", { flow_id: flow.flow_id, code, link });
+    return this.#once("/v1/auth/sms/finish", { flow_id: flow.flow_id, code, link });
   }
   /** The second factor: a code from the authenticator app, or a recovery code. */
   async secondFactor(needed, code) {
-    return this.#enter("/v1/auth/second-factor", { ticket: needed.ticket, code });
+    return this.#once("/v1/auth/second-factor", { ticket: needed.ticket, code });
   }
   /** With a passkey; as the second factor, if a sign-in waits for one. */
   async passkey(needed, ceremony = this.#passkeys) {
@@ -764,7 +777,7 @@ var SignIn = class {
   }
   /** With what the phone's own sheet gave. */
   async idToken(given) {
-    return this.#enter("/v1/auth/id-token", given);
+    return this.#once("/v1/auth/id-token", given);
   }
   /**
    * Begin with an OpenID provider: open `url` in the system's browser, and give the address at which the app is
@@ -799,7 +812,7 @@ var SignIn = class {
       await this.#session.note("upstream", null);
       throw new LowtideError(refused, given.get("error_description") || "The provider did not sign in.");
     }
-    const result = await this.#enter("/v1/auth/oidc/finish", { code: given.get("code") ?? "", verifier, link });
+    const result = await this.#once("/v1/auth/oidc/finish", { code: given.get("code") ?? "", verifier, link });
     await this.#session.note("upstream", null);
     return result;
   }
@@ -831,6 +844,13 @@ var SignIn = class {
     const { device } = await this.#session.facts();
     const body = { ...given, device };
     return this.#session.send("POST", path, { body, attempts: ATTEMPTS, holds: "flow_id" });
+  }
+  /**
+   * With what counts once: the key is made of it, so that an answer that nobody heard is given again to whoever tries
+   * once more, also after minutes, or a start.
+   */
+  #once(path, given, signal) {
+    return this.#enter(path, given, signal, base64url(sha256(path + JSON.stringify(given))));
   }
   async #enter(path, given, signal, once) {
     const answer = await this.#session.authorised(false, async (token2, any) => {
@@ -891,6 +911,7 @@ function indexedDbStore(database = "lowtide") {
   };
 }
 var PART = 1800;
+var MOST = 64;
 function secureStore(store, options = {}) {
   const part = (name, place, i) => `${name}.${place}.${i}`;
   const read3 = async (name) => {
@@ -899,8 +920,9 @@ function secureStore(store, options = {}) {
     return { entry, place, count: Number(count) };
   };
   const clear = async (name, place, from) => {
+    const there = (i) => store.getItemAsync(part(name, place, i), options).then((text) => text !== null, () => true);
     let end = from;
-    while (await store.getItemAsync(part(name, place, end), options) !== null)
+    while (end < MOST && await there(end))
       end++;
     while (end-- > from)
       await store.deleteItemAsync(part(name, place, end), options);
@@ -995,6 +1017,7 @@ var Session = class {
   #failed = null;
   // of the last refresh that failed
   #restored = null;
+  #over = new AbortController();
   constructor({ endpoint, store, name = "lowtide.session", device = {}, space = "main", ...rest }) {
     const version = device.platform && device.app_version ? `${device.platform}/${device.app_version}` : void 0;
     this.#http = new Http({ endpoint, fetch: rest.fetch, appVersion: version });
@@ -1111,12 +1134,29 @@ var Session = class {
         await this.#write({ session: null, ended: { ...this.#ended, wipe: false } });
     });
   }
-  /** Stop listening to other tabs. What is on its way comes to its end. */
+  /**
+   * Forget what is kept here, where it cannot be read and never will be: `storage` at each start, because the key store
+   * was reset for example. Nobody is signed in then. The database stays whose it is, and goes on once they sign in again.
+   */
+  async abandon() {
+    await this.#locked(async () => {
+      for (const name of [this.#name, `${this.#name}.installation`])
+        await stored("kept", () => this.#store.remove(name));
+      this.#show(null);
+      this.#channel?.postMessage("changed");
+    });
+  }
+  /** Stop listening to other tabs, and waiting for a link. What is on its way comes to its end. */
   close() {
+    this.#over.abort();
     this.#channel?.close();
     this.#channel = null;
   }
   // What follows is for `SignIn` and `OwnAccount`.
+  /** @internal Says so when it is closed. */
+  get over() {
+    return this.#over.signal;
+  }
   /** @internal A request without a user. */
   async send(method, path, sending = {}) {
     try {
@@ -1319,6 +1359,7 @@ var LowtideConnector = class {
   #audited = 0;
   #uploading = Promise.resolve();
   #quiet = null;
+  #over = new AbortController();
   constructor(options) {
     this.#http = new Http(options);
     this.#auditEvery = options.auditEvery ?? AUDIT_EVERY;
@@ -1376,8 +1417,10 @@ var LowtideConnector = class {
       this.#events.emit("outdated", { minimum: String(minimum), store: String(store ?? "") });
     }
   }
-  /** Let go of the database. */
+  /** Let go of the database. An upload on its way is given up: it is sent again, and counts once. */
   close() {
+    this.#over.abort();
+    this.#over = new AbortController();
     this.#quiet?.();
     this.#quiet = null;
   }
@@ -1432,7 +1475,7 @@ var LowtideConnector = class {
   }
   /** Called by the SDK while there is something to upload. Throws to be called again after a pause. */
   async uploadData(db) {
-    return this.upload(db);
+    return this.upload(db, this.#over.signal);
   }
   /** The same until `signal` gives up; one at a time. */
   async upload(db, signal) {
@@ -1727,13 +1770,10 @@ var Command = class {
    * `LowtideError`; `signal` gives up the wait, not the command.
    */
   async result(signal) {
-    const controller = new AbortController();
-    const stop = () => controller.abort();
-    signal?.addEventListener("abort", stop, { once: true });
-    try {
+    return until([signal], async (end) => {
       const tables = [COMMANDS, REJECTIONS].filter((name) => this.#db.schema.tables.some((table) => table.name === name));
-      const options = { tables, signal: controller.signal, triggerImmediate: true, throttleMs: 0 };
-      if (!signal?.aborted) {
+      const options = { tables, signal: end, triggerImmediate: true, throttleMs: 0 };
+      if (!end.aborted) {
         for await (const _ of this.#db.onChange(options)) {
           const { status, row, refused } = await this.#look();
           if (status === "done")
@@ -1743,10 +1783,7 @@ var Command = class {
         }
       }
       throw new LowtideError("aborted", "The wait was given up; the command goes on.");
-    } finally {
-      stop();
-      signal?.removeEventListener("abort", stop);
-    }
+    });
   }
   /** Forget the command and its result, here and on the server. One that was not sent yet is not run. */
   async dismiss() {
@@ -1804,6 +1841,7 @@ var Connection = class {
   #db;
   #connector;
   #watch;
+  #tell;
   #options = {};
   #wanted = false;
   #shown = "";
@@ -1813,10 +1851,12 @@ var Connection = class {
   #spreading = null;
   #stop = null;
   #work = Promise.resolve();
-  constructor(db, connector, watch) {
+  /** `tell` hears of what fails while nobody waits for it. */
+  constructor(db, connector, watch, tell) {
     this.#db = db;
     this.#connector = connector;
     this.#watch = watch;
+    this.#tell = tell;
   }
   /** Is a connection wanted and allowed now? It may still be on its way. */
   get active() {
@@ -1857,7 +1897,7 @@ var Connection = class {
       } catch (error) {
         if (!isError(error) || !error.retryable)
           return false;
-        await pause(RETRY / 5, end).catch(() => {
+        await pause(Math.max(RETRY / 5, error.retryAfter), end).catch(() => {
         });
       }
     }
@@ -1866,15 +1906,15 @@ var Connection = class {
   #changed() {
     const { online, visible } = this.#watch.now();
     if (online && !this.#online)
-      void this.#back();
+      this.#back().catch(this.#tell);
     this.#online = online;
     if (visible) {
       this.#leaving?.abort();
       this.#leaving = null;
     } else if (this.#pausing && !this.#leaving && this.#shown) {
-      void this.#leave();
+      this.#leave().catch(this.#tell);
     }
-    void this.#settle();
+    this.#settle().catch(this.#tell);
   }
   get #pausing() {
     return (this.#options.background ?? this.#watch.background) === "pause";
@@ -1934,13 +1974,18 @@ var Connection = class {
       return;
     this.#shown = shown;
     this.#connector.begin();
-    await this.#db.connect(this.#connector, {
-      retryDelayMs: RETRY * (0.5 + Math.random()),
-      crudUploadThrottleMs: COALESCE,
-      ...sync,
-      appMetadata: { ...version && { app_version: version }, ...sync.appMetadata },
-      params
-    });
+    try {
+      await this.#db.connect(this.#connector, {
+        retryDelayMs: RETRY * (0.5 + Math.random()),
+        crudUploadThrottleMs: COALESCE,
+        ...sync,
+        appMetadata: { ...version && { app_version: version }, ...sync.appMetadata },
+        params
+      });
+    } catch (error) {
+      this.#shown = "";
+      throw error;
+    }
   }
 };
 
@@ -2014,7 +2059,11 @@ var Lowtide = class {
   #events = new Events();
   #unsubscribe;
   #opened = null;
+  #asked = null;
+  // by the app, for when the database is open
   #wanted = null;
+  #over = new AbortController();
+  // until it is closed
   #user = null;
   /** `db`: the SDK's database, of whatever platform. */
   constructor(db, options) {
@@ -2039,9 +2088,7 @@ var Lowtide = class {
     this.rejections = new Rejections(db);
     this.conflicts = new Conflicts(this.connector);
     this.functions = new ServerFunctions(db, this.connector);
-    this.#connection = new Connection(db, this.connector, options.surroundings ?? surroundings());
-    this.#unsubscribe = this.#session?.onChange(() => void this.#follow()) ?? (() => {
-    });
+    this.#connection = new Connection(db, this.connector, options.surroundings ?? surroundings(), (error) => this.#tell(error));
   }
   on(name, listener) {
     return this.#events.on(name, listener);
@@ -2049,6 +2096,7 @@ var Lowtide = class {
   /** Before the first write. Needs no network. */
   async open() {
     this.#opened ??= (async () => {
+      this.#unsubscribe ??= this.#session?.onChange(() => void this.#follow());
       await this.#session?.restore();
       await this.connector.prepare(this.#db);
       await this.#wipe();
@@ -2068,17 +2116,20 @@ var Lowtide = class {
    * changes wait that were not sent, `other_user` is thrown instead, and nothing is lost.
    */
   async connect(options = {}) {
+    this.#asked = options;
     await this.open();
+    if (this.#asked !== options)
+      return;
     this.#wanted = options;
     await this.#start();
   }
   async disconnect() {
-    this.#wanted = null;
+    this.#asked = this.#wanted = null;
     await this.#connection.disconnect();
   }
   /** Sends what waits, for `deadline` milliseconds at most: for a task in the background. Has everything gone? */
   flush(deadline) {
-    return this.#connection.flush(deadline, void 0, () => this.open());
+    return this.#connection.flush(deadline, this.#over.signal, () => this.open());
   }
   /** How many changes wait to be sent. */
   async waiting() {
@@ -2140,10 +2191,20 @@ var Lowtide = class {
     if (this.#wanted)
       await this.#start();
   }
-  /** Disconnect, and let go of everything but the database. */
+  /** Disconnect, and let go of everything but the database, until it is opened or connected again. */
   async close() {
-    this.#unsubscribe();
-    this.connector.close();
+    const opened = this.#opened;
+    this.#opened = null;
+    this.#over.abort();
+    this.#over = new AbortController();
+    this.#unsubscribe?.();
+    this.#unsubscribe = void 0;
+    const release = () => {
+      if (!this.#opened)
+        this.connector.close();
+    };
+    release();
+    opened?.then(release, release);
     await this.disconnect();
   }
   async #start() {
