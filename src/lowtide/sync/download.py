@@ -56,6 +56,9 @@ PREFETCH_SEGMENTS = 4
 """Segments read in the same snapshot as the view: enough that a device which follows never chases."""
 
 
+LOST_COMMITS = "Stop all nodes, run 'lowtide restore' without a file on one, then start them."
+
+
 class Delivery(msgspec.Struct, frozen=True):
     """One commit as it was told to a device: the same for all that stood where it stood."""
 
@@ -131,7 +134,11 @@ class Download:
         """Take a new view, in one snapshot, with the first segments that it asks for."""
         service = self._service
         self._listener.take()
+        told = service.hub.group
         view, segments = await service.database.read(self._read)
+        if view.group < told:
+            # Looking again would find the same for as long as nobody writes.
+            raise Unavailable("The database has lost commits that were told.", hint=LOST_COMMITS)
         for wanted, segment in segments:
             service.segments.keep(wanted, segment)
         self._view = view
@@ -301,6 +308,10 @@ class Download:
             while place.last != bucket.last:
                 wanted = self._want(held.topic, bucket, place)
                 segment = await self._service.segments.get(wanted, alone=alone)
+                if self._listener.keys and segment.last != view.buckets[held.topic].last:
+                    # It tells of later than the look, and the bucket may be the user's no longer.
+                    current = False
+                    break
                 if min(segment.floor, segment.last) > max(bucket.floor, place.forget):
                     # Removals that the device has not had were forgotten since the look.
                     current = False

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable
 
 from lowtide.sync.model import Bucket, Commit
+from lowtide.sync.streams import is_lookup
 
 SLICE = 100
 """Listeners that are woken in one turn of the event loop: about 4 ms, in which nobody else is served."""
@@ -21,7 +22,7 @@ TICK = 1.0
 class Listener:
     """One stream's slot."""
 
-    __slots__ = ("_future", "buckets", "closed", "due", "full", "group", "topics")
+    __slots__ = ("_future", "buckets", "closed", "due", "full", "group", "keys", "topics")
 
     def __init__(self) -> None:
         self.topics: set[str] = set()
@@ -31,6 +32,8 @@ class Listener:
         """What the commits since the last ``take`` did to its buckets."""
         self.full = False
         """Something else changed, or a commit's details are unknown: read everything anew."""
+        self.keys = False
+        """What the user holds may be among it."""
         self.closed = False
         self.due = 0.0
         """When the present wait ends without news, in the loop's time."""
@@ -48,6 +51,7 @@ class Listener:
             self.buckets[topic] = bucket
         else:
             self.full = True
+            self.keys = self.keys or topic is None or is_lookup(topic)
 
     def wake(self) -> None:
         """End the present ``wait``."""
@@ -75,7 +79,7 @@ class Listener:
         """(group, buckets, full): the news, and an empty slot again."""
         news = (self.group, self.buckets, self.full)
         self.buckets = {}
-        self.full = False
+        self.full = self.keys = False
         return news
 
 

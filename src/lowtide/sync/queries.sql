@@ -252,7 +252,7 @@ SELECT 1 FROM bucket_history h WHERE h.bucket = b.id AND h.op <= $1 LIMIT 2) two
 ORDER BY b.id LIMIT $3
 
 -- name: raise_floor
-UPDATE bucket SET floor = $2 WHERE id = $1
+UPDATE bucket SET floor = $2 WHERE id = $1 AND floor < $2
 
 -- name: trim_removals
 DELETE FROM bucket_entry WHERE removed = 1 AND op <= $2 AND (bucket, op) IN (

@@ -216,14 +216,14 @@ class Sync:
 
     async def _catch_up(self) -> None:
         """Tell the listeners what other nodes committed."""
+        known = self.hub.group
         try:
-            missed = await self.database.read(
-                lambda tx: store.topics_since(tx, self.hub.group, CATCH_UP_GROUPS)
-            )
+            missed = await self.database.read(lambda tx: store.topics_since(tx, known, CATCH_UP_GROUPS))
         except LowtideError as error:
             log.warning("could not look at the head: %s", error.message)
             return
-        if len(missed) == CATCH_UP_GROUPS:
+        if len(missed) == CATCH_UP_GROUPS or (missed and missed[0][0] > known + 1):
+            # Too much, or some of it is forgotten, or a new epoch has begun under us.
             self.hub.deliver_unknown(missed[-1][0])
             return
         for group, topics in missed:

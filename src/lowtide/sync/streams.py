@@ -106,6 +106,11 @@ def lookup_topic(space: str, lookup: Lookup, user: str) -> str:
     return f"{space}/?{lookup.model}.{lookup.match}={user}"
 
 
+def is_lookup(topic: str) -> bool:
+    """Is it a ``lookup_topic``?"""
+    return topic.partition("/")[2].startswith("?")
+
+
 class Streams:
     """A schema's streams, arranged for asking. Immutable and cheap to ask: no I/O."""
 

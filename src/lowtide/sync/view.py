@@ -121,9 +121,12 @@ class Views:
         view.places = await self._settle(tx, view, before)
         return view
 
-    def begin(self, view: View, held: Held, bucket: Bucket, places: dict[str, BucketPlace]) -> None:
-        """Let the device begin with a bucket of which it has nothing, unless its network is too dear."""
-        if not (self._metered and held.defer):
+    def begin(
+        self, view: View, held: Held, bucket: Bucket, places: dict[str, BucketPlace], *, had: bool = False
+    ) -> None:
+        """Let the device begin with a bucket, unless its network is too dear. ``had``: it has the bucket
+        under a name that is over, and would lose its rows until the network is another."""
+        if had or not (self._metered and held.defer):
             generation = view.device.generation
             places[held.topic] = buckets.start(held.topic, bucket, view.epoch, generation, view.op)
 
@@ -152,8 +155,10 @@ class Views:
             if kept:
                 after, name = max(kept)
                 places[held.topic] = await self._resume(tx, name, after, bucket)
-            else:
-                self.begin(view, held, bucket, places)
+                continue
+            had = any(evidence[name] for name in by_stem.get(held.topic.partition("/")[2], ()))
+            had = had or (before is not None and held.topic in before.places)
+            self.begin(view, held, bucket, places, had=had)
         return places
 
     async def _resume(self, tx: Tx, name: str, after: int, bucket: Bucket) -> BucketPlace:
