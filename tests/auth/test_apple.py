@@ -197,6 +197,14 @@ class TestSigningIn:
         with pytest.raises(InvalidGrant, match="used before"):
             await side.world.enter(await proved())
 
+    async def test_a_token_is_as_old_as_it_says(self, side: Side) -> None:
+        """It is good for hours: sent late, it is no proof of now, and no step-up."""
+        side.world.clock.advance(500)
+        for told, proved in ((None, NOW), (NOW - 3600, NOW - 3600), (NOW + 9000, NOW + 500)):
+            token = signed(side.claims(auth_time=told))
+            found = await side.outside.native.prove("apple", token, NONCE)
+            assert found.proof.auth_time == proved * 1000
+
     async def test_google_signs_in(self, side: Side) -> None:
         """Both spellings of Google's issuer, its own keys, its own client ids."""
         token = ""
@@ -204,6 +212,7 @@ class TestSigningIn:
             token = signed(side.claims(iss=issuer, aud="1.apps.example", name="Ann", nonce=NONCE))
             proof = (await side.outside.native.prove("google", token, NONCE)).proof
             assert (proof.provider, proof.name) == ("google", "Ann")
+            assert proof.auth_time == NOW * 1000, "it was made then, whenever it is sent"
         for wrong in (
             side.claims(iss="https://accounts.google.com", aud=APP, nonce=NONCE),
             side.claims(aud="1.apps.example", nonce=NONCE),

@@ -266,6 +266,32 @@ class TestSecondFactor:
         assert proved.refresh_token == again.refresh_token
         assert len(await world.rows("SELECT id FROM session")) == 1
 
+    async def test_a_proof_is_as_old_as_it_says(self, world: World) -> None:
+        """Who signed in at a provider this morning has proved nothing anew: not for a step-up, not as a guest
+        who becomes somebody, not in a new session. What was proved later stays proved; a second factor is
+        always of now."""
+        start = world.clock.now() // 1000 * 1000
+        old = google("g1", ANN, auth_time=start - 7_200_000)
+        guest = await world.sign_in.anonymous(ask_for())
+        assert world.who(guest).auth_time == start
+        upgraded = await world.enter(old, upgrade=world.who(guest))
+        assert (upgraded.outcome, world.who(upgraded).auth_time) == ("upgraded", start)
+        assert world.who(await world.enter(old)).auth_time == start - 7_200_000
+        world.clock.advance(3600)
+        again = await world.sessions.refresh(upgraded.refresh_token)
+        proved = await world.enter(old, upgrade=world.who(again))
+        assert (proved.session_id, world.who(proved).auth_time) == (guest.session_id, start)
+        later = google("g1", ANN, auth_time=start + 3_000_000)
+        proved = await world.enter(later, upgrade=world.who(proved))
+        assert (proved.session_id, world.who(proved).auth_time) == (guest.session_id, start + 3_000_000)
+        kept = Factors()
+        world.sign_in.credentials.append(kept)
+        kept.of[guest.user.id] = ("totp",)
+        asked = await world.sign_in.complete(old, ask_for())
+        assert isinstance(asked, SecondFactorNeeded)
+        signed = await world.sign_in.finish(asked.ticket, ask_for(), ("otp",))
+        assert world.who(signed).auth_time == start + 3_600_000
+
 
 class TestIdentities:
     async def test_identify_opens_no_session(self, world: World) -> None:

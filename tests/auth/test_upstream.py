@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 
 from lowtide.app import Lowtide
@@ -17,12 +18,14 @@ from lowtide.auth.challenges import LIFE, Challenges
 from lowtide.auth.model import Evidence, Proof
 from lowtide.auth.outside.discovery import read_metadata
 from lowtide.auth.outside.issuers import IdTokens
-from lowtide.auth.outside.upstream import GOOGLE, WAY, Upstreams, read_proof, s256
+from lowtide.auth.outside.routes import outside_routes
+from lowtide.auth.outside.upstream import EVER, GOOGLE, WAY, Upstreams, read_proof, s256
 from lowtide.declare.app import App
 from lowtide.egress import Egress
 from lowtide.kernel.base64url import encode
 from lowtide.kernel.clock import Clock, ManualClock, SystemClock
 from lowtide.kernel.errors import BadRequest, InvalidGrant, Malformed, NotFound, Unavailable
+from lowtide.kernel.http import Request
 from lowtide.kernel.ids import SystemIds
 from lowtide.kernel.upstream import Upstream
 from lowtide.settings import Settings
@@ -97,6 +100,7 @@ class TestACertifiedProvider:
         assert answer.keys() == {"code", "state"}
         assert answer["state"] == "the app's"
         proof = await spent(database, await there.finish(answer["code"], VERIFIER))
+        assert proof.auth_time is not None, "a provider that is asked how long ago says when"
         assert proof == Proof(
             provider="there",
             subject="ann",
@@ -104,6 +108,7 @@ class TestACertifiedProvider:
             email_verified=True,
             name="ann Example",
             amr=("fed",),
+            auth_time=proof.auth_time,
         )
         # Each step happens once.
         with pytest.raises(InvalidGrant):
@@ -194,6 +199,7 @@ class TestStart:
         assert len(asked["code_challenge"]) == 43
         assert asked["code_challenge"] != s256(VERIFIER)
         assert asked["login_hint"] == "ann@example.com"
+        assert asked["max_age"] == str(EVER)
         assert BACK not in address
         assert "the app's" not in address
         other = query_of(await begin(there))
@@ -215,6 +221,18 @@ class TestStart:
         """Redirect URIs are matched as a whole: an open redirect would give codes away."""
         with pytest.raises(BadRequest):
             await begin(there, redirect_uri=back)
+
+    async def test_the_app_asks_how_long_ago(self, there: Upstreams) -> None:
+        """For a step-up, in the request that opens the browser; what is no number of seconds is refused."""
+        (route,) = [one for one in outside_routes(None, there, None) if one.path.endswith("/start")]  # type: ignore[arg-type]
+        assert route.query is not None
+        sent = {"redirect_uri": BACK, "challenge": s256(VERIFIER)}
+        query = msgspec.convert(sent | {"max_age": "900"}, route.query, strict=False)
+        answer = await route.handler(Request(body=None, query=query, params={"provider": "there"}))
+        assert query_of(answer.headers["location"])["max_age"] == "900"
+        for wrong in ("-1", "soon", str(EVER + 1)):
+            with pytest.raises(msgspec.ValidationError):
+                msgspec.convert(sent | {"max_age": wrong}, route.query, strict=False)
 
     async def test_an_unknown_provider_is_not_found(self, there: Upstreams) -> None:
         """Only what the operator set up is there, for the way there and for the way back."""
@@ -278,7 +296,7 @@ class TestTheWayBack:
     ) -> dict[str, Any]:
         """The way there and back; ``token`` makes the id token of the claims that would be right."""
         asked = query_of(await begin(there, max_age=max_age))
-        assert asked.get("max_age") == (None if max_age is None else str(max_age))
+        assert asked["max_age"] == str(EVER if max_age is None else max_age)
         claims = good_claims(iss=server.url, nonce=asked["nonce"])
         id_token = signed(claims) if token is None else token(claims)
         if "/token" not in server.answers:

@@ -152,12 +152,19 @@ export class SignIn {
   /**
    * Begin with an OpenID provider: open `url` in the system's browser, and give the address at which the app is
    * called back to `finishUpstream`. What must be known then is kept: the app may be closed in between.
+   * `max_age`: for a step-up, how many seconds ago the user may have signed in there; beyond it they are asked.
    */
-  async startUpstream(provider: string, redirect_uri: string, login_hint = ''): Promise<{ url: string }> {
+  async startUpstream(
+    provider: string,
+    redirect_uri: string,
+    login_hint = '',
+    max_age?: number,
+  ): Promise<{ url: string }> {
     const [verifier, state] = [random(32), random()];
     await this.#session.note('upstream', JSON.stringify({ verifier, state }));
     const challenge = base64url(sha256(verifier));
-    const query = Object.entries({ redirect_uri, challenge, state, ...(login_hint && { login_hint }) })
+    const age = max_age === undefined ? {} : { max_age: `${max_age}` };
+    const query = Object.entries({ redirect_uri, challenge, state, ...(login_hint && { login_hint }), ...age })
       .map(([name, value]) => `${name}=${encodeURIComponent(value)}`)
       .join('&');
     return { url: `${this.#session.endpoint}/v1/auth/oidc/${encodeURIComponent(provider)}/start?${query}` };

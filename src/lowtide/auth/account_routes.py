@@ -15,6 +15,7 @@ from lowtide.auth.answers import (
     account,
     ask_of,
     device,
+    kept,
     own_session,
     signed_in,
     way_in,
@@ -152,7 +153,7 @@ def account_routes(
             )
         jkt = await proofs.of(request)
         ask = ask_of(request, device=request.body.device, space=request.body.space, jkt=jkt)
-        return signed_in(await accounts.sign_in.anonymous(ask))
+        return signed_in(await accounts.sign_in.anonymous(ask, also=kept(request.keep)))
 
     async def me(request: Request[None, None]) -> Account:
         """Who the token stands for."""

@@ -7,10 +7,21 @@ from typing import Any, Literal
 
 import msgspec
 
-from lowtide.auth.model import Ask, DeviceFacts, Identity, SecondFactorNeeded, Session, Signed, User
+from lowtide.auth.model import (
+    Also,
+    Ask,
+    DeviceFacts,
+    Identity,
+    SecondFactorNeeded,
+    Session,
+    Signed,
+    User,
+    nothing,
+)
 from lowtide.kernel.errors import Forbidden
-from lowtide.kernel.http import Request
+from lowtide.kernel.http import Keep, Request
 from lowtide.kernel.schema import Principal
+from lowtide.storage.db import Tx
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +93,18 @@ def told(outcome: Signed | SecondFactorNeeded) -> SignedIn | SecondFactor:
     if isinstance(outcome, SecondFactorNeeded):
         return SecondFactor(ticket=outcome.ticket, factors=outcome.factors, expires_in=outcome.expires_in)
     return signed_in(outcome)
+
+
+def kept(keep: Keep | None, also: Also = nothing) -> Also:
+    """``also``, and the answer kept for who repeats the request. ``keep``: the request's."""
+    if keep is None:
+        return also
+
+    async def work(tx: Tx, outcome: Signed | SecondFactorNeeded) -> None:
+        await also(tx, outcome)
+        await keep(tx, told(outcome))
+
+    return work
 
 
 def signed_in(signed: Signed) -> SignedIn:

@@ -75,9 +75,9 @@ class SessionStore:
         """Note that the refresh token ``counter`` was given out, and to whom."""
         await tx.execute(QUERIES["rotate_session"], id, counter, rotation, now, ip)
 
-    async def prove(self, tx: Tx, id: str, amr: tuple[str, ...], now: int) -> None:
-        """Note that its user has proved anew who they are; its access tokens are refused from now on."""
-        await tx.execute(QUERIES["prove_session"], id, msgspec.json.encode(amr).decode(), now)
+    async def prove(self, tx: Tx, id: str, amr: tuple[str, ...], auth_time: int, now: int) -> None:
+        """Note when its user has proved anew who they are; its access tokens are refused from now on."""
+        await tx.execute(QUERIES["prove_session"], id, msgspec.json.encode(amr).decode(), auth_time, now)
 
     async def end(self, tx: Tx, id: str, by: str, wipe: bool, now: int) -> None:
         """End it, unless it is over."""

@@ -123,16 +123,20 @@ class Sessions:
         await self._write_entry(tx, "session.open", session, request=ask.request_id, ip=session.ip)
         return await self._opened(tx, session, user, roles, token_of(key, session.id, 0))
 
-    async def prove(self, tx: Tx, session_id: str, user: User, amr: tuple[str, ...]) -> Opened:
-        """The user of a session has proved anew who they are: its tokens say so from now on.
+    async def prove(
+        self, tx: Tx, session_id: str, user: User, amr: tuple[str, ...], *, auth_time: int | None = None
+    ) -> Opened:
+        """The user of a session has proved anew who they are, or at ``auth_time``: its tokens say so from now
+        on. What was proved later than that stays proved.
 
         Raises ``NotFound`` for a session that is not ``user``'s, or over.
         """
         stored = _standing(await self._store.hold(tx, session_id), user)
         now = self._clock.now()
-        await self._store.prove(tx, session_id, amr, now)
         old = stored.session
-        session = msgspec.structs.replace(old, amr=amr, auth_time=now, epoch=old.epoch + 1)
+        proved = now if auth_time is None else max(auth_time, old.auth_time)
+        await self._store.prove(tx, session_id, amr, proved, now)
+        session = msgspec.structs.replace(old, amr=amr, auth_time=proved, epoch=old.epoch + 1)
         return await self._as_it_is(tx, stored, session, user)
 
     async def again(self, tx: Tx, session_id: str, user: User) -> Opened:

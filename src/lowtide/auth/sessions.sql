@@ -47,7 +47,7 @@ UPDATE session SET user_id = $2, epoch = epoch + 1, changed_at = $3
 WHERE user_id = $1 AND ended_at IS NULL RETURNING id
 
 -- name: prove_session
-UPDATE session SET amr = $2, auth_time = $3, epoch = epoch + 1, changed_at = $3 WHERE id = $1
+UPDATE session SET amr = $2, auth_time = $3, epoch = epoch + 1, changed_at = $4 WHERE id = $1
 
 -- name: changed_sessions
 SELECT id, epoch, ended_by, wipe, changed_at FROM session WHERE changed_at > $1

@@ -127,7 +127,7 @@ class SignIn:
         With ``ask.upgrade``, an anonymous user keeps their id and gets this identity; if the identity is
         another user's already, that one is signed in (``outcome`` is ``signed_in``, the id is another), and
         the two may then be merged. With the user's own token in ``ask.upgrade`` it is a step-up: the same
-        session goes on with a new ``auth_time``.
+        session goes on with a new ``auth_time``: that of the proof, where it tells one.
 
         In its transaction ``spend`` uses up what has proved it, and ``also`` is called with the answer.
 
@@ -246,7 +246,9 @@ class SignIn:
         if not settling.opens:
             await settling.also(tx, user)
             return _Done(user, None, changed)
-        opened = await self._open(tx, user, ask, proof.amr)
+        # A second factor was proved just now, whenever the first one was.
+        auth_time = proof.auth_time if settling.ticket is None else None
+        opened = await self._open(tx, user, ask, proof.amr, auth_time)
         signed = self._sessions.signed(opened, found.outcome)
         await settling.also(tx, signed)
         return _Done(user, signed, changed or opened.session.epoch > 0)
@@ -359,15 +361,17 @@ class SignIn:
             raise InvalidGrant
         return _checked(user), msgspec.json.decode(rows[0][1], type=Proof)
 
-    async def _open(self, tx: Tx, user: User, ask: Ask, amr: tuple[str, ...]) -> Opened:
+    async def _open(
+        self, tx: Tx, user: User, ask: Ask, amr: tuple[str, ...], auth_time: int | None
+    ) -> Opened:
         now = ask.upgrade
         if now is not None and now.session and now.user == user.id:
             session = await self._sessions.find(tx, now.session)
             if session is not None and session.user == user.id and session.ended_at is None:
-                opened = await self._sessions.prove(tx, session.id, user, amr)
+                opened = await self._sessions.prove(tx, session.id, user, amr, auth_time=auth_time)
                 await self._audit.write(tx, entry("session.prove", user, ask, via=session.id))
                 return opened
-        return await self._sessions.open(tx, user, ask, amr)
+        return await self._sessions.open(tx, user, ask, amr, auth_time=auth_time)
 
 
 def _signed(done: _Done) -> Signed:

@@ -211,7 +211,10 @@ class StepUpRequired(Forbidden):
     """The user must prove anew who they are."""
 
     code = "step_up_required"
-    hint = "Let the user sign in once more on this device, then send the request with the new token."
+    hint = (
+        "Let the user sign in once more on this device, then send the request with the new token. "
+        "At an outside provider: begin with 'max_age', so that it asks them."
+    )
 
 
 class ScopeMissing(Forbidden):

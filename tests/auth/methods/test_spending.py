@@ -145,6 +145,21 @@ async def test_a_proof_is_used_up_with_its_sign_in(
         assert (await house.post("password", email=email, password=GOOD)).status == 200
 
 
+async def test_a_guest_is_made_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing proves a guest: a server that dies before its answer is heard would make another one."""
+
+    async def gone(*given: Any) -> None:
+        raise StorageLost
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Attempt, "finish", gone)
+        patch.setattr(Attempt, "release", gone)
+        assert (await send(house, "anonymous", {}, "1")).status == 503
+    again = await send(house, "anonymous", {}, "1")
+    assert (again.status, again.headers.get("idempotency-replayed")) == (201, "true")
+    assert await house.rows("SELECT id FROM session") == [(again.json()["session_id"],)]
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_of_two_at_the_same_moment_one_signs_in(house: House, way: Way) -> None:
     """However it was proved: what is used up is a row that only one transaction takes."""

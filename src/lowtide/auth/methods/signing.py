@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from lowtide.auth.answers import SecondFactor, SignedIn, ask_of, own_session, signed_in, told
+from lowtide.auth.answers import SecondFactor, SignedIn, ask_of, kept, own_session, signed_in, told
 from lowtide.auth.identities import Identities
 from lowtide.auth.model import (
     Also,
@@ -15,8 +15,6 @@ from lowtide.auth.model import (
     DeviceFacts,
     Evidence,
     Factor,
-    SecondFactorNeeded,
-    Signed,
     User,
     nothing,
 )
@@ -41,7 +39,6 @@ from lowtide.kernel.errors import (
 )
 from lowtide.kernel.http import Header, Keep, Request
 from lowtide.kernel.schema import Principal
-from lowtide.storage.db import Tx
 
 HEADERS = (
     Header(
@@ -142,7 +139,7 @@ class Signing:
 
         ``keep``: the request's.
         """
-        also = _kept(keep)
+        also = kept(keep)
         return signed_in(await self._sign_in.finish(ticket, ask, factor.amr, spend=factor.spend, also=also))
 
     async def complete(
@@ -155,18 +152,6 @@ class Signing:
         who, proof, spend = ask.upgrade, evidence.proof, evidence.spend
         # A guest is upgraded: that is a sign-up, with its hooks.
         if ask.alone and who is not None and not who.claims.get("anonymous"):
-            signed = await self._identities.link(who, proof, ask, spend=spend, also=_kept(keep, also))
+            signed = await self._identities.link(who, proof, ask, spend=spend, also=kept(keep, also))
             return signed_in(signed)
-        return told(await self._sign_in.complete(proof, ask, spend=spend, also=_kept(keep, also)))
-
-
-def _kept(keep: Keep | None, also: Also = nothing) -> Also:
-    """``also``, and the answer kept for who repeats the request."""
-    if keep is None:
-        return also
-
-    async def work(tx: Tx, outcome: Signed | SecondFactorNeeded) -> None:
-        await also(tx, outcome)
-        await keep(tx, told(outcome))
-
-    return work
+        return told(await self._sign_in.complete(proof, ask, spend=spend, also=kept(keep, also)))

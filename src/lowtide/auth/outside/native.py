@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from lowtide.auth.challenges import Challenges
 from lowtide.auth.model import Evidence
 from lowtide.auth.outside.apple import APPLE, Apple
 from lowtide.auth.outside.issuers import IdTokens, Issuer, good_until
-from lowtide.auth.outside.upstream import GOOGLE, read_proof
+from lowtide.auth.outside.upstream import GOOGLE, read_proof, told_time
+from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import InvalidGrant, NotFound
 from lowtide.storage.db import Tx
 
@@ -35,11 +38,13 @@ class NativeSignIn:
         id_tokens: IdTokens,
         apple: Apple,
         challenges: Challenges,
+        clock: Clock,
     ):
         self._issuers: Mapping[str, Issuer] = {one.name: one for one in issuers if one.audiences}
         self._id_tokens = id_tokens
         self._apple = apple
         self._challenges = challenges
+        self._clock = clock
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,7 +72,11 @@ class NativeSignIn:
             if code and provider == "apple":
                 await self._apple.keep(tx, code, _audience(issuer, claims), claims["sub"])
 
-        return Evidence(read_proof(provider, claims, name), spend)
+        now = self._clock.now()
+        # Who does not say when it was had proved it when the token was made, which may be a day ago.
+        proved = told_time(claims, now) or int(min(claims["iat"] * 1000, now))
+        proof = msgspec.structs.replace(read_proof(provider, claims, name), auth_time=proved)
+        return Evidence(proof, spend)
 
     def wake(self) -> None:
         """Let a code that was kept be exchanged: call it after the commit."""

@@ -11,7 +11,7 @@ from lowtide.auth.model import MAX_PERSON
 from lowtide.auth.outside import apple
 from lowtide.auth.outside.issuers import MAX_ID_TOKEN
 from lowtide.auth.outside.native import NativeSignIn
-from lowtide.auth.outside.upstream import MAX_STATE, Upstreams
+from lowtide.auth.outside.upstream import EVER, MAX_STATE, Upstreams
 from lowtide.auth.provider.model import OAuthError
 from lowtide.auth.provider.parameters import read_parameters
 from lowtide.kernel.errors import (
@@ -57,6 +57,9 @@ class StartQuery(msgspec.Struct, frozen=True, kw_only=True):
     state: Annotated[str, msgspec.Meta(max_length=MAX_STATE)] = ""
     """Comes back to the app as it is."""
     login_hint: Annotated[str, msgspec.Meta(max_length=254)] = ""
+    max_age: Annotated[int, msgspec.Meta(ge=0, le=EVER)] | None = None
+    """Seconds ago that the user may have signed in at the provider, which asks them again otherwise: for a
+    step-up. The app is called back with ``login_required`` by a provider that does not say when."""
 
 
 class Finish(Linking, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,6 +98,7 @@ def outside_routes(native: NativeSignIn, upstreams: Upstreams, signing: Signing)
             challenge=asked.challenge,
             state=asked.state,
             login_hint=asked.login_hint,
+            max_age=asked.max_age,
         )
         return Response(status=302, headers={"location": location})
 

@@ -62,7 +62,7 @@ class Outside:
             url=apple_url,
         )
         issuers = [apple_issuer(apple, apple_url), google_issuer(google, google_keys)]
-        self.native = NativeSignIn(issuers, id_tokens, self.apple, challenges)
+        self.native = NativeSignIn(issuers, id_tokens, self.apple, challenges, clock)
         self.upstreams = Upstreams(
             upstreams,
             egress,

@@ -36,6 +36,8 @@ MAX_CODE = 2048
 """Characters of a provider's code."""
 MAX_SHOWN = 1024
 """Bytes of a provider's further claims as JSON; beyond it hooks are shown none."""
+EVER = 10**9
+"""Seconds of ``max_age`` where none is asked for: who is asked has to say when it was."""
 WAY = 600
 """Seconds that the way to the provider and back may take."""
 STATE, FINISH = "oidc/state", "oidc/finish"
@@ -148,7 +150,7 @@ class Upstreams:
         query |= {
             "login_hint": login_hint,
             "prompt": prompt,
-            "max_age": "" if max_age is None else str(max_age),
+            "max_age": str(EVER if max_age is None else max_age),
         }
         return with_query(metadata.authorization_endpoint, query)
 
@@ -224,7 +226,7 @@ class Upstreams:
             algorithms=metadata.algorithms,
         )
         claims = dict(await self._id_tokens.verify(expected, id_token, nonce=way.nonce))
-        told = self._auth_time(claims)
+        told = told_time(claims, self._clock.now())
         # OpenID Connect Core, section 3.1.3.7: not every provider heeds what it is asked.
         if way.since is not None and (told is None or told // 1000 < way.since - LEEWAY):
             raise _Declined("login_required")
@@ -235,13 +237,6 @@ class Upstreams:
                 raise InvalidGrant("The provider's userinfo is of another user.")
             claims = more | claims
         return msgspec.structs.replace(read_proof(provider.name, claims), auth_time=told)
-
-    def _auth_time(self, claims: Mapping[str, Any]) -> int | None:
-        """When the user proved who they are there, in milliseconds; never later than now."""
-        told = claims.get("auth_time")
-        if isinstance(told, bool) or not isinstance(told, int | float) or told <= 0:
-            return None
-        return int(min(told * 1000, self._clock.now()))
 
     async def _exchange(
         self, provider: Upstream, metadata: Metadata, code: str, verifier: str
@@ -301,6 +296,14 @@ class _Declined(Exception):
 
     def __init__(self, code: str):
         self.code = code
+
+
+def told_time(claims: Mapping[str, Any], now: int) -> int | None:
+    """When the user proved who they are there, in milliseconds; never later than ``now``."""
+    told = claims.get("auth_time")
+    if isinstance(told, bool) or not isinstance(told, int | float) or told <= 0:
+        return None
+    return int(min(told * 1000, now))
 
 
 def read_proof(provider: str, claims: Mapping[str, Any], name: str | None = None) -> Proof:
