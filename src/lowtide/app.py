@@ -89,7 +89,7 @@ from lowtide.opening import (
 from lowtide.records import Records, records_routes
 from lowtide.settings import Settings, without_secrets
 from lowtide.storage.db import Tx
-from lowtide.storage.db.migrate import Component, State, migrate
+from lowtide.storage.db.migrate import Component, MigrationState, migrate
 from lowtide.storage.jobs import Job, Jobs, Worker
 from lowtide.storage.once import Once
 from lowtide.storage.rates import SharedRates
@@ -405,7 +405,7 @@ class Lowtide:
         self.accounts.revocations.on_change = self.asgi.end_sessions
         self.keys.on_gone = self.asgi.end_refused
 
-    async def _note_migrations(self, done: list[State]) -> None:
+    async def _note_migrations(self, done: list[MigrationState]) -> None:
         if done:
             names = [f"{one.component}/{one.number:04}_{one.name}" for one in done]
             entry = Entry(

@@ -12,7 +12,7 @@ from pathlib import Path
 from lowtide.auth import Keys, Tokens
 from lowtide.auth.methods import Carrier, Channel, HttpSms, Outbox, Smtp, mail_sender, mail_server
 from lowtide.auth.outside import Credentials, read_credentials
-from lowtide.auth.tokens import Change
+from lowtide.auth.tokens import SessionChange
 from lowtide.egress import Egress
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import SetupError
@@ -113,7 +113,11 @@ def audit_origin(name: str) -> str:
 
 
 def open_tokens(
-    settings: Settings, keys: Keys, clock: Clock, name: str, changes: Mapping[str, Change] | None = None
+    settings: Settings,
+    keys: Keys,
+    clock: Clock,
+    name: str,
+    changes: Mapping[str, SessionChange] | None = None,
 ) -> Tokens:
     """What signs and verifies the tokens of the app called ``name``; ``changes``: of sessions, live."""
     issuer = settings.public_url or f"lowtide/{name}"

@@ -19,7 +19,7 @@ from lowtide.api.versions import Versions
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.codec import Int64
 from lowtide.kernel.errors import TokenExpired, Unauthorized
-from lowtide.kernel.http import Outlet, Request, Response, Route, Stream
+from lowtide.kernel.http import Outlet, Request, Response, Route, StreamAnswer
 from lowtide.kernel.ids import SeededIds
 from lowtide.kernel.schema import Principal
 
@@ -83,7 +83,7 @@ class Handlers:
     async def raw(self, request: Request[bytes, None]) -> Response:
         return Response(body=request.body, media_type="application/octet-stream")
 
-    async def ticks(self, request: Request[None, None]) -> Stream:
+    async def ticks(self, request: Request[None, None]) -> StreamAnswer:
         """A line at once, another whenever ``gate`` is set; a last one when the server stops."""
 
         async def run(outlet: Outlet) -> None:
@@ -98,7 +98,7 @@ class Handlers:
                 self.ended.append("left")
                 raise
 
-        return Stream(run=run, headers={"content-encoding": "identity"})
+        return StreamAnswer(run=run, headers={"content-encoding": "identity"})
 
     def routes(self) -> list[Route]:
         return [

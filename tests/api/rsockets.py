@@ -17,7 +17,7 @@ from lowtide.api.rsocket import frames
 from lowtide.api.rsocket.frames import Ask, Frame, Keepalive, Payload, Setup
 from lowtide.kernel.bson import decode_bson, encode_bson
 from lowtide.kernel.errors import Forbidden
-from lowtide.kernel.http import Outlet, Request, Route, Stream
+from lowtide.kernel.http import Outlet, Request, Route, StreamAnswer
 from tests.api.edges import Handlers, build
 
 
@@ -42,7 +42,7 @@ class Numbers(Handlers):
         self.bodies: list[Wanted] = []
         self.asked: list[Request[Any, Any]] = []
 
-    async def documents(self, request: Request[Wanted, None]) -> Stream:
+    async def documents(self, request: Request[Wanted, None]) -> StreamAnswer:
         self.asked.append(request)
         self.bodies.append(request.body)
         if request.body.refuse:
@@ -70,7 +70,7 @@ class Numbers(Handlers):
                 self.ended.append("left")
                 raise
 
-        return Stream(run=run)
+        return StreamAnswer(run=run)
 
 
 def edge(handlers: Numbers, **options: Any) -> Edge:

@@ -9,7 +9,7 @@ import sys
 import uvloop
 
 from lowtide.api import Serving, serve
-from lowtide.kernel.http import Outlet, Request, Route, Stream
+from lowtide.kernel.http import Outlet, Request, Route, StreamAnswer
 from tests.api.edges import Handlers, build
 
 
@@ -24,7 +24,7 @@ class Slow(Handlers):
         say("worked")
         return {"done": True}
 
-    async def stubborn(self, _: Request[None, None]) -> Stream:
+    async def stubborn(self, _: Request[None, None]) -> StreamAnswer:
         async def run(outlet: Outlet) -> None:
             outlet.on_drain(lambda: say("told"))
             try:
@@ -33,7 +33,7 @@ class Slow(Handlers):
             finally:
                 say("cut")
 
-        return Stream(run=run)
+        return StreamAnswer(run=run)
 
 
 async def main(grace: float, notice: float) -> None:

@@ -11,7 +11,7 @@ import pytest
 from lowtide.api.edge import Edge
 from lowtide.api.limits import Limits
 from lowtide.kernel.errors import Forbidden
-from lowtide.kernel.http import Outlet, Request, Route, Stream
+from lowtide.kernel.http import Outlet, Request, Route, StreamAnswer
 from tests.api.client import Client
 from tests.api.edges import Handlers, build
 from tests.api.test_edge import is_problem, until
@@ -24,8 +24,8 @@ Run = Callable[[Outlet], Awaitable[None]]
 def edge_of(run: Run, *, limits: Limits | None = None) -> Edge:
     """An edge whose ``GET /s`` is a stream of ``run``, open to all."""
 
-    async def handler(_: Request[None, None]) -> Stream:
-        return Stream(run=run)
+    async def handler(_: Request[None, None]) -> StreamAnswer:
+        return StreamAnswer(run=run)
 
     return build(Handlers(), Route("GET", "/s", handler, auth="none"), limits=limits)
 
@@ -69,7 +69,7 @@ class TestStream:
     async def test_a_handler_may_still_refuse(self) -> None:
         """Before the stream is returned, an error is a problem like any other."""
 
-        async def handler(_: Request[None, None]) -> Stream:
+        async def handler(_: Request[None, None]) -> StreamAnswer:
             raise Forbidden
 
         client = Client(build(Handlers(), Route("GET", "/s", handler, auth="none")))
@@ -113,8 +113,8 @@ class TestStream:
             await asyncio.sleep(0.6)
             await outlet.write(b"late\n")
 
-        async def handler(_: Request[None, None]) -> Stream:
-            return Stream(run=run)
+        async def handler(_: Request[None, None]) -> StreamAnswer:
+            return StreamAnswer(run=run)
 
         client = Client(build(Handlers(), Route("GET", "/s", handler, auth="none", deadline=0.1)))
         answer = await client.get("/s")
@@ -165,8 +165,10 @@ class TestDrop:
 
     @pytest.fixture
     def edge(self, dropped: list[str]) -> Edge:
-        async def handler(_: Request[None, None]) -> Stream:
-            return Stream(run=forever, drop=lambda: dropped.append("x"), headers={"x-accel-buffering": "yes"})
+        async def handler(_: Request[None, None]) -> StreamAnswer:
+            return StreamAnswer(
+                run=forever, drop=lambda: dropped.append("x"), headers={"x-accel-buffering": "yes"}
+            )
 
         return build(Handlers(), Route("GET", "/s", handler, auth="none"), limits=Limits(streams=1))
 
@@ -218,8 +220,8 @@ class TestLoad:
     async def test_one_user_cannot_have_them_all(self) -> None:
         """Beyond a user's share: 429, but not for the app's servers; a stream that ends makes room."""
 
-        async def handler(_: Request[None, None]) -> Stream:
-            return Stream(run=forever)
+        async def handler(_: Request[None, None]) -> StreamAnswer:
+            return StreamAnswer(run=forever)
 
         edge = build(Handlers(), Route("GET", "/s", handler), limits=Limits(user_streams=1))
         client = Client(edge)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from lowtide.api.table import Query, Table
+from lowtide.api.table import QueryReader, Table
 from lowtide.kernel.codec import Int64
 from lowtide.kernel.errors import DeclarationError, Malformed, MethodNotAllowed, NotFound, UnknownParameter
 from lowtide.kernel.http import Method, Request, Route
@@ -156,7 +156,7 @@ class TestDeclaration:
 
         for kind in (Wild, Low):
             with pytest.raises(DeclarationError):
-                Query(kind)
+                QueryReader(kind)
 
 
 class Filter(msgspec.Struct, rename={"from_": "from"}):
@@ -188,7 +188,7 @@ class TestQuery:
     )
     def test_a_query_is_read(self, raw: bytes, expected: Filter) -> None:
         """Each parameter becomes the field of its name and type."""
-        assert Query(Filter).read(raw) == expected
+        assert QueryReader(Filter).read(raw) == expected
 
     @pytest.mark.parametrize(
         "raw",
@@ -211,17 +211,17 @@ class TestQuery:
     def test_a_bad_query_is_refused(self, raw: bytes) -> None:
         """Another type, twice, not UTF-8, NUL, too many: 400, and no guess."""
         with pytest.raises(Malformed):
-            Query(Filter).read(raw)
+            QueryReader(Filter).read(raw)
 
     @pytest.mark.parametrize("raw", [b"limti=5", b"x", b"from_=x", b"limit=1&x=2", b"=1"])
     def test_an_unknown_parameter_is_refused(self, raw: bytes) -> None:
         """A typing mistake is told, with the names that are known."""
         with pytest.raises(UnknownParameter) as caught:
-            Query(Filter).read(raw)
+            QueryReader(Filter).read(raw)
         assert caught.value.details["known"] == ["deep", "from", "limit", "name", "ratio", "tags"]
 
     def test_a_route_without_a_query_takes_none(self) -> None:
         """Where nothing is declared, nothing is accepted."""
-        assert Query(None).read(b"") is None
+        assert QueryReader(None).read(b"") is None
         with pytest.raises(UnknownParameter):
-            Query(None).read(b"a=1")
+            QueryReader(None).read(b"a=1")

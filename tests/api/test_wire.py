@@ -16,7 +16,7 @@ import pytest
 from lowtide.api.edge import Edge
 from lowtide.api.server import FILES, Serving, _affordable, serve
 from lowtide.api.wire import RESERVE, WireLimits
-from lowtide.kernel.http import MIB, Outlet, Request, Route, Stream
+from lowtide.kernel.http import MIB, Outlet, Request, Route, StreamAnswer
 from tests.api.edges import Handlers, build
 from tests.api.test_edge import until
 
@@ -427,8 +427,8 @@ class TestStreams:
             finally:
                 ended.append("cut")
 
-        async def handler(_: Request[None, None]) -> Stream:
-            return Stream(run=run)
+        async def handler(_: Request[None, None]) -> StreamAnswer:
+            return StreamAnswer(run=run)
 
         edge = build(Handlers(), Route("GET", "/s", handler, auth="none"))
         async with served(edge) as port:
@@ -446,8 +446,8 @@ class TestStreams:
             await outlet.write(b"a\n")
             await outlet.write(b"b\n")
 
-        async def handler(_: Request[None, None]) -> Stream:
-            return Stream(run=run)
+        async def handler(_: Request[None, None]) -> StreamAnswer:
+            return StreamAnswer(run=run)
 
         edge = build(handlers, Route("GET", "/s", handler, auth="none"))
         async with served(edge) as port, connect(port) as connection:

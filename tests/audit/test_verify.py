@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from lowtide.audit import Audit, Chain, Entry
-from lowtide.audit.chain import BATCH, Head
+from lowtide.audit.chain import BATCH, ChainHead
 from lowtide.audit.model import ChainedEntry, link
-from lowtide.audit.notes import Checkpoint
+from lowtide.audit.notes import LogCheckpoint
 from lowtide.audit.verify import Verdict, verify
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import StorageLost
@@ -25,9 +25,9 @@ Fill = Callable[[int], Awaitable[None]]
 Disarm = Callable[[], Awaitable[list[str]]]
 
 
-def seen(head: Head) -> Checkpoint:
+def seen(head: ChainHead) -> LogCheckpoint:
     """A checkpoint that somebody remembered."""
-    return Checkpoint("here", head.seq, head.hash, 0, f"checkpoint {head.seq}")
+    return LogCheckpoint("here", head.seq, head.hash, 0, f"checkpoint {head.seq}")
 
 
 def told(verdict: Verdict) -> list[tuple[int, str]]:

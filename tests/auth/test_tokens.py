@@ -20,7 +20,7 @@ from joserfc.jwk import ECKey
 
 from lowtide.auth import Tokens
 from lowtide.auth.keys import SigningKey, thumbprint
-from lowtide.auth.tokens import MAX_TOKEN, REGISTERED, Change
+from lowtide.auth.tokens import MAX_TOKEN, REGISTERED, SessionChange
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import SessionRevoked, TokenExpired, Unauthorized
 from lowtide.kernel.schema import Principal
@@ -464,13 +464,13 @@ class TestSessions:
 
     def test_a_revoked_session_is_refused_at_once(self, ring: Ring, clock: ManualClock) -> None:
         """Also where the token is remembered; another session and a token without one go on."""
-        changes: dict[str, Change] = {}
+        changes: dict[str, SessionChange] = {}
         tokens = Tokens(ring, clock, audience="app", issuer="lowtide", changes=changes)
         mine, other = (tokens.issue(Principal(user="ann", session=s), ttl=600) for s in ("s1", "s2"))
         bare = tokens.sign("ann")
         assert tokens.verify(mine).session == "s1"
-        changes["s1"] = Change(1, "user", wipe=True)
-        changes[""] = Change(0)
+        changes["s1"] = SessionChange(1, "user", wipe=True)
+        changes[""] = SessionChange(0)
         with pytest.raises(SessionRevoked) as caught:
             tokens.verify(mine)
         assert caught.value.details == {"reason": "user", "wipe": True}
@@ -479,10 +479,10 @@ class TestSessions:
 
     def test_a_stale_epoch_is_called_expired(self, ring: Ring, clock: ManualClock) -> None:
         """The client fetches a new token: it is not signed out."""
-        changes: dict[str, Change] = {}
+        changes: dict[str, SessionChange] = {}
         tokens = Tokens(ring, clock, audience="app", issuer="lowtide", changes=changes)
         old, new = (tokens.issue(Principal(user="ann", session="s1", epoch=e), ttl=600) for e in (1, 2))
-        changes["s1"] = Change(2)
+        changes["s1"] = SessionChange(2)
         with pytest.raises(TokenExpired):
             tokens.verify(old)
         assert tokens.verify(new).epoch == 2

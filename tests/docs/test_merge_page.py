@@ -12,8 +12,7 @@ import pytest
 from pycrdt import Doc, Text
 
 from lowtide.declare.check import check
-from lowtide.kernel.schema import Data, Principal
-from lowtide.kernel.schema import Merge as MergeKind
+from lowtide.kernel.schema import Data, MergeRule, Principal
 from lowtide.kernel.values import coerce, coerce_fields, complete
 from lowtide.sync.merge import Merge
 from lowtide.sync.model import Mutation, Record, Result, Transaction
@@ -140,7 +139,7 @@ def test_a_field_merges_as_the_table_says(row: Row) -> None:
 def test_every_kind_of_merge_has_its_table() -> None:
     """No way in which fields merge is left out, with and without a conflict."""
     shown = rows()
-    assert {row.field.merge for row in shown} == set(get_args(MergeKind))
+    assert {row.field.merge for row in shown} == set(get_args(MergeRule))
     for kind in {"latest", "list", "first", "custom"}:
         journals = {row.journal == "-" for row in shown if row.field.merge == kind}
         assert journals == {True, False}, kind

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lowtide.api.contract import matches
 from lowtide.api.origins import Hosts, Origins
 from lowtide.api.repeats import LEAST_UNKNOWN, read_key
-from lowtide.api.table import Query, Table
+from lowtide.api.table import QueryReader, Table
 from lowtide.api.versions import read_versions
 from lowtide.kernel.errors import AppTooOld, Malformed, MethodNotAllowed, NotFound, UnknownParameter
 from lowtide.kernel.http import Request, Route
@@ -86,7 +86,7 @@ class TestQueries:
     )
     def test_any_query_is_read_or_refused(self, raw: bytes) -> None:
         """A value of the type, malformed, or an unknown name."""
-        found = answers(lambda: Query(Asked).read(raw), Malformed, UnknownParameter)
+        found = answers(lambda: QueryReader(Asked).read(raw), Malformed, UnknownParameter)
         if isinstance(found, Asked):
             assert 1 <= found.limit <= 100
             assert found.ratio == found.ratio, "not NaN"
@@ -95,7 +95,7 @@ class TestQueries:
     @pytest.mark.parametrize("part", [b"tag=x&", b"&", b"=", b"%", b"tag=%41&"])
     def test_a_long_query_costs_its_length(self, part: bytes) -> None:
         """Steps grow with the query, not with its square."""
-        assert is_linear(lambda n: lambda: Query(Asked).read(part * n), 30)
+        assert is_linear(lambda n: lambda: QueryReader(Asked).read(part * n), 30)
 
 
 tokens = st.text(st.characters(max_codepoint=255), max_size=40)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowtide.kernel.bson import Entry, decode_bson, encode_bson, encode_data_line_bson
+from lowtide.kernel.bson import EntryTuple, decode_bson, encode_bson, encode_data_line_bson
 from lowtide.kernel.errors import Malformed, TooLarge
 from tests.kernel.test_codec import LIMIT, documents, same, texts
 
@@ -51,21 +51,23 @@ entries = st.tuples(
 )
 
 
-def line(bucket: str, rows: list[Entry]) -> dict[str, Any]:
+def line(bucket: str, rows: list[EntryTuple]) -> dict[str, Any]:
     names = ("op_id", "op", "object_type", "object_id", "checksum", "data")
     return {"data": {"bucket": bucket, "data": [dict(zip(names, row, strict=True)) for row in rows]}}
 
 
 @given(texts, st.lists(entries, max_size=12))
 @settings(max_examples=50, deadline=None)
-def test_a_data_line_is_the_same_bytes_as_the_generic_encoder(bucket: str, rows: list[Entry]) -> None:
+def test_a_data_line_is_the_same_bytes_as_the_generic_encoder(bucket: str, rows: list[EntryTuple]) -> None:
     """The fast path differs in speed only."""
     assert encode_data_line_bson(bucket, rows) == bson.encode(line(bucket, rows))
 
 
 def test_a_data_line_may_be_longer_than_the_prepared_keys() -> None:
     """Entry 1024 and later have right keys too, and checksums at the edges of 32 bits their right type."""
-    rows: list[Entry] = [(str(n), "PUT", "task", f"id{n}", n * 4_000_000 % 2**32, "{}") for n in range(1500)]
+    rows: list[EntryTuple] = [
+        (str(n), "PUT", "task", f"id{n}", n * 4_000_000 % 2**32, "{}") for n in range(1500)
+    ]
     rows += [("1", "PUT", "t", "i", edge, None) for edge in (0, 2**31 - 1, 2**31, 2**32 - 1, -1, -(2**31))]
     assert encode_data_line_bson("b", rows) == bson.encode(line("b", rows))
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from lowtide.kernel.schema import Field, Kind, Merge
+from lowtide.kernel.schema import Field, Kind, MergeRule
 from lowtide.kernel.values import coerce, decode
 
 MOMENT = "2026-01-02T03:04:05.678Z"
 
 
-def field(kind: Kind, merge: Merge = "latest", max_length: int | None = None) -> Field:
+def field(kind: Kind, merge: MergeRule = "latest", max_length: int | None = None) -> Field:
     """A field of this kind."""
     return Field(name="f", kind=kind, merge=merge, max_length=max_length)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from lowtide.kernel.schema import Device, Everyone, Keys, Lookup, Me, Parameter, Schema
+from lowtide.kernel.schema import Everyone, Keys, Lookup, Me, OwnDevice, Parameter, Schema
 from tests.phones.history import OPS_PER_GROUP, Change, History, RecordKey, Violation
 from tests.phones.phone import Phone
 
@@ -152,7 +152,7 @@ class Checker:
                 yield seat.user
             case Everyone():
                 yield None
-            case Device():
+            case OwnDevice():
                 if seat.client_id:
                     yield f"{seat.user}/{seat.client_id}"
             case Lookup(model, match, take):

@@ -26,13 +26,13 @@ from lowtide.kernel.errors import (
     TooLarge,
 )
 from lowtide.kernel.ids import SeededIds
-from lowtide.storage.blobs import MAX_BLOB, Blobs, Bucket, DiskBlobs, S3Blobs, put_once, read_bucket
+from lowtide.storage.blobs import MAX_BLOB, Blobs, DiskBlobs, S3Blobs, S3Bucket, put_once, read_bucket
 from tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server
 
 pytestmark = pytest.mark.anyio
 
 
-def bucket_of(server: S3Server, prefix: str, **changes: str) -> Bucket:
+def bucket_of(server: S3Server, prefix: str, **changes: str) -> S3Bucket:
     """The tests' bucket, with a prefix of the caller's own."""
     chosen = {"endpoint": server.endpoint, "key_id": KEY_ID, "secret": SECRET} | changes
     return read_bucket(f"s3://{BUCKET}/{prefix}", **chosen)

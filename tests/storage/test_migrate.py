@@ -12,7 +12,7 @@ import pytest
 from lowtide.kernel.clock import ManualClock, SystemClock
 from lowtide.kernel.errors import DeclarationError, MigrationChanged, NewerDatabase, StatementFailed
 from lowtide.storage.db import Database, Query
-from lowtide.storage.db.migrate import Component, State, load, migrate, status
+from lowtide.storage.db.migrate import Component, MigrationState, load, migrate, status
 from lowtide.storage.db.postgres import PostgresDatabase
 
 pytestmark = pytest.mark.anyio
@@ -59,9 +59,9 @@ class TestMigrate:
         b = component("b", **{"0001_more": "INSERT INTO a (id) VALUES (3)"})
         done = await migrate(database, [a, b], clock)
         assert done == [
-            State("a", 1, "create", clock.now()),
-            State("a", 2, "fill", clock.now()),
-            State("b", 1, "more", clock.now()),
+            MigrationState("a", 1, "create", clock.now()),
+            MigrationState("a", 2, "fill", clock.now()),
+            MigrationState("b", 1, "more", clock.now()),
         ]
         assert await count(database) == 3
 
@@ -205,7 +205,7 @@ class TestStatus:
     ) -> None:
         """On an empty database all is to do, and asking leaves it empty."""
         a = component("a", **{"0001_create": CREATE, "0002_fill": FILL})
-        expected = [State("a", 1, "create", None), State("a", 2, "fill", None)]
+        expected = [MigrationState("a", 1, "create", None), MigrationState("a", 2, "fill", None)]
         assert await status(database, [a]) == expected
         tables = Query(
             "tables",

@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from lowtide.api.schemas import REF, Json, Schemas
-from lowtide.kernel.schema import Field, Function, Merge, Model
+from lowtide.kernel.schema import Field, Function, MergeRule, Model
 from lowtide.kernel.values import decode
 
-MERGES: dict[Merge, str] = {
+MERGES: dict[MergeRule, str] = {
     "counter": "Increments of all who change it add up.",
     "set": "An array without order; an add wins over a concurrent remove.",
     "list": "An array with order; insertions of all are kept.",

@@ -26,7 +26,7 @@ from lowtide.api.problems import expected, problem
 from lowtide.api.rates import Rates
 from lowtide.api.repeats import HEADER as REPEAT
 from lowtide.api.repeats import once_only, read_key
-from lowtide.api.streams import Streams, drop
+from lowtide.api.streams import OpenStreams, drop
 from lowtide.api.table import Served, Table, allowed
 from lowtide.api.versions import HEADER, Versions
 from lowtide.kernel.clock import Clock
@@ -37,7 +37,7 @@ from lowtide.kernel.errors import (
     LowtideError,
     Misdirected,
 )
-from lowtide.kernel.http import Handler, Request, Response, Route, Stream
+from lowtide.kernel.http import Handler, Request, Response, Route, StreamAnswer
 from lowtide.kernel.ids import Ids
 from lowtide.storage.once import Once
 
@@ -91,7 +91,7 @@ class Edge:
         self._origins = origins or Origins()
         self._access = access
         self._deadlines = Deadlines(self.load)
-        self._streams = Streams(self.load, ids)
+        self._streams = OpenStreams(self.load, ids)
         self._prefix = ids.token()[:12]
         self._count = 0
         self.socket_paths = frozenset(served.path for served in self.table.routes if served.rsocket)
@@ -105,7 +105,7 @@ class Edge:
         exchange = Exchange(scope, receive, send, f"{self._prefix}{self._count:08x}", self._clock.monotonic())
         try:
             answer = await self._answer(exchange)
-            if isinstance(answer, Stream):
+            if isinstance(answer, StreamAnswer):
                 await self._stream(exchange, answer)
             else:
                 await exchange.answer(answer)
@@ -118,7 +118,7 @@ class Edge:
 
     # -- one request ------------------------------------------------------------------------------
 
-    async def _answer(self, exchange: Exchange) -> Response | Stream:
+    async def _answer(self, exchange: Exchange) -> Response | StreamAnswer:
         scope = exchange.scope
         fields = _fields(scope["headers"])
         exchange.added = self._origins.headers(fields.get(b"origin"))
@@ -307,7 +307,7 @@ class Edge:
             ERRORS.error("unexpected error", exc_info=fault, extra={"fields": exchange.where()})
             await exchange.answer(problem(fault, exchange.id))
 
-    async def _stream(self, exchange: Exchange, stream: Stream) -> None:
+    async def _stream(self, exchange: Exchange, stream: StreamAnswer) -> None:
         bare = exchange.scope["method"] == "HEAD"
         who = exchange.who
         user = "" if who is None or who.server else f"{who.space}/{who.user}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from lowtide.kernel.http import Response, Route, Stream
+from lowtide.kernel.http import Response, Route, StreamAnswer
 from lowtide.kernel.schema import Principal
 
 Scope = MutableMapping[str, Any]
@@ -107,9 +107,9 @@ class Exchange:
         }
 
 
-def answered(result: Any, route: Route) -> Response | Stream:
+def answered(result: Any, route: Route) -> Response | StreamAnswer:
     """The answer that ``result`` of the route's handler is."""
-    if isinstance(result, Response | Stream):
+    if isinstance(result, Response | StreamAnswer):
         return result
     if result is None:
         return Response(status=204)

@@ -11,8 +11,8 @@ import msgspec
 
 from lowtide.api.exchange import answered
 from lowtide.kernel.errors import KeyMissing, Malformed, Unavailable
-from lowtide.kernel.http import Handler, Keep, Request, Response, Route, Stream
-from lowtide.storage.once import Attempt, Once, Stored
+from lowtide.kernel.http import Handler, Keep, Request, Response, Route, StreamAnswer
+from lowtide.storage.once import KeyedRequest, Once, Stored
 
 HEADER = b"idempotency-key"
 REPLAYED = "idempotency-replayed"
@@ -44,12 +44,12 @@ def read_key(header: bytes | None, *, needed: bool, known: bool = True) -> str |
     return key
 
 
-def keeping(attempt: Attempt, route: Route) -> Keep:
+def keeping(attempt: KeyedRequest, route: Route) -> Keep:
     """What a handler calls inside its transaction with the value that it will return."""
 
     def keep(tx: Any, value: Any) -> Awaitable[None]:
         answer = answered(value, route)
-        if isinstance(answer, Stream):
+        if isinstance(answer, StreamAnswer):
             raise TypeError("a stream cannot be kept")
         return attempt.keep(tx, stored(answer))
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 from lowtide.api.bodies import Gone
 from lowtide.api.limits import Load
 from lowtide.kernel.errors import TooManyRequests
-from lowtide.kernel.http import Outlet, Stream
+from lowtide.kernel.http import Outlet, StreamAnswer
 from lowtide.kernel.ids import Ids
 
 CUT_AFTER = 2.0
@@ -26,7 +26,7 @@ HERD = 200
 """Devices a second that a server takes back without noticing."""
 
 
-class Streams:
+class OpenStreams:
     """Every stream of the process."""
 
     def __init__(self, load: Load, ids: Ids):
@@ -45,7 +45,7 @@ class Streams:
 
     async def run(
         self,
-        stream: Stream,
+        stream: StreamAnswer,
         receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
         send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
         session: str = "",
@@ -153,7 +153,7 @@ class Streams:
             outlet.drain(self._ids.jitter(1, 5 + len(self._open) / HERD))
 
 
-def drop(stream: Stream) -> None:
+def drop(stream: StreamAnswer) -> None:
     """``stream`` will never run: let its handler's work go."""
     if stream.drop is not None:
         stream.drop()

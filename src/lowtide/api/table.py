@@ -23,7 +23,7 @@ NAME = re.compile(r"\{([a-z][a-z0-9_]*)(:rest)?\}")
 MAX_PARAMETERS = 64
 
 
-class Query:
+class QueryReader:
     """Reads a query string into a route's ``query`` type."""
 
     def __init__(self, kind: type[msgspec.Struct] | None):
@@ -120,7 +120,7 @@ class Served:
     def __init__(self, route: Route):
         self.route = route
         self.segments, self.names, self.rest = _template(route.path)
-        self.query = Query(route.query)
+        self.query = QueryReader(route.query)
         self.consumes = frozenset(route.consumes)
         self.rate = _rate(route)
         self.rank = FIRST if route.auth == "none" else LAST if self.rate == "sync" else MIDDLE

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from lowtide.audit.chain import Head, read_head
+from lowtide.audit.chain import ChainHead, read_head
 from lowtide.audit.keys import AuditKeys
 from lowtide.audit.model import ChainedEntry, Entry, link
 from lowtide.audit.notes import note_of
@@ -81,7 +81,7 @@ class Archive:
             _LOG.info("archived the audit entries %d to %d as %s", end.seq + 1, last, name)
         return len(taken)
 
-    async def _adopt(self, end: Head, entries: Sequence[Archived]) -> tuple[str, int] | None:
+    async def _adopt(self, end: ChainHead, entries: Sequence[Archived]) -> tuple[str, int] | None:
         """The segment that an earlier try has put here, durable by now: its name, and its last entry."""
         begin = f"{FOLDER}{end.seq + 1:012}-"
         archives = Archives(self._blobs, self._keys.public)
@@ -100,8 +100,8 @@ class Archive:
                 return blob.key, last
         return None
 
-    async def _put(self, end: Head, entries: Sequence[Archived]) -> str:
-        head = Head(entries[-1].kept.seq, entries[-1].hash)
+    async def _put(self, end: ChainHead, entries: Sequence[Archived]) -> str:
+        head = ChainHead(entries[-1].kept.seq, entries[-1].hash)
         note = note_of(self._keys, head, self._clock.now())
         content = await asyncio.to_thread(pack, self._keys.origin, end.hash, entries, note)
         name = f"{FOLDER}{end.seq + 1:012}-{head.seq:012}-{head.hash.hex()[:16]}.ndjson.zst"
@@ -111,7 +111,7 @@ class Archive:
             raise BlobsLost(f"{name} did not come back from {self._blobs.address} as it was put there.")
         return name
 
-    async def _record(self, tx: Tx, end: Head, entries: Sequence[Archived], name: str) -> bool:
+    async def _record(self, tx: Tx, end: ChainHead, entries: Sequence[Archived], name: str) -> bool:
         """Let the segment count, unless another node was faster."""
         await tx.fetch(QUERIES["lock_head"])
         if await read_end(tx) != end:
@@ -145,7 +145,7 @@ class Archive:
             pass
 
 
-async def _old(tx: Tx, before: int) -> tuple[Head, list[Row]]:
+async def _old(tx: Tx, before: int) -> tuple[ChainHead, list[Row]]:
     """The end of the archives, and the rows behind it for one segment."""
     end, head = await read_end(tx), await read_head(tx)
     rows: list[Row] = []
@@ -164,7 +164,7 @@ async def _old(tx: Tx, before: int) -> tuple[Head, list[Row]]:
     return end, rows[:MAX_ENTRIES]
 
 
-def _checked(end: Head, rows: Sequence[Row]) -> list[Archived]:
+def _checked(end: ChainHead, rows: Sequence[Row]) -> list[Archived]:
     """What is archived of ``rows``. ``AuditBroken`` if one of them is not as it was written."""
     at, hash = end.seq, end.hash
     for row in rows:

@@ -29,7 +29,7 @@ IDLE = 30
 """Looks of a node that has written none: for those of a node that died, and of commands."""
 
 
-class Head(msgspec.Struct, frozen=True):
+class ChainHead(msgspec.Struct, frozen=True):
     """The end of the chain: the last place that is taken, and the hash that stands for all up to it."""
 
     seq: int
@@ -54,7 +54,7 @@ class Chain:
             total += added
         return total
 
-    async def head(self) -> Head:
+    async def head(self) -> ChainHead:
         """Where the chain ends now."""
         return await self._database.read(read_head)
 
@@ -86,10 +86,10 @@ class Chain:
                 _LOG.warning("audit entries wait to be chained: %s", error)
 
 
-async def read_head(tx: Tx) -> Head:
+async def read_head(tx: Tx) -> ChainHead:
     """Where the chain ends, in the caller's snapshot."""
     [(seq, hash)] = await tx.fetch(QUERIES["head"])
-    return Head(seq, bytes(hash))
+    return ChainHead(seq, bytes(hash))
 
 
 async def _add(tx: Tx) -> int:

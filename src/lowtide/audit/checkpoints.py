@@ -11,7 +11,7 @@ import msgspec
 
 from lowtide.audit.chain import Chain
 from lowtide.audit.keys import AuditKeys, PublicKey
-from lowtide.audit.notes import Checkpoint, note_of, read_note
+from lowtide.audit.notes import LogCheckpoint, note_of, read_note
 from lowtide.audit.verify import Fault
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import NotFound, TooLarge
@@ -51,13 +51,13 @@ class Checkpoints:
             await put_once(self._blobs, name, text.encode())
 
 
-async def read_notes(blobs: Blobs, keys: Sequence[PublicKey]) -> tuple[list[Checkpoint], list[Fault]]:
+async def read_notes(blobs: Blobs, keys: Sequence[PublicKey]) -> tuple[list[LogCheckpoint], list[Fault]]:
     """Every checkpoint in ``blobs``, and what is wrong with those that nobody signed.
 
     Raises as ``Blobs.get`` and ``list`` do: what cannot be read is no proof. Reads 16 at a time.
     """
 
-    async def read(name: str) -> Checkpoint | Fault | None:
+    async def read(name: str) -> LogCheckpoint | Fault | None:
         async with places:
             try:
                 text = (await blobs.get(name, limit=MAX_NOTE)).decode()
@@ -68,10 +68,10 @@ async def read_notes(blobs: Blobs, keys: Sequence[PublicKey]) -> tuple[list[Chec
                 return None  # it was carried away meanwhile
 
     places = asyncio.Semaphore(READ_AT_ONCE)
-    found: list[Checkpoint | Fault | None] = []
+    found: list[LogCheckpoint | Fault | None] = []
     async for page in _names(blobs):
         found += await asyncio.gather(*map(read, page))
-    return [one for one in found if isinstance(one, Checkpoint)], [
+    return [one for one in found if isinstance(one, LogCheckpoint)], [
         one for one in found if isinstance(one, Fault)
     ]
 

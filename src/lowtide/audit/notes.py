@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 import msgspec
 from cryptography.exceptions import InvalidSignature
 
-from lowtide.audit.chain import Head
+from lowtide.audit.chain import ChainHead
 from lowtide.audit.keys import AuditKeys, PublicKey
 
 _SIGNED = "\u2014 "
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
+class LogCheckpoint(msgspec.Struct, frozen=True):
     """What one signature says: at ``at`` the log ``origin`` had ``seq`` entries that end in ``hash``."""
 
     origin: str
@@ -32,7 +32,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """Of the file that it was read from."""
 
 
-def note_of(keys: AuditKeys, head: Head, at: int) -> str:
+def note_of(keys: AuditKeys, head: ChainHead, at: int) -> str:
     """The signed note that says: at ``at`` the log ended in ``head``."""
     hash = base64.b64encode(head.hash).decode()
     text = f"{keys.origin}\n{head.seq}\n{hash}\ntime {_iso(at)}\n"
@@ -40,7 +40,7 @@ def note_of(keys: AuditKeys, head: Head, at: int) -> str:
     return f"{text}\n{_SIGNED}{keys.origin} {signature}\n"
 
 
-def read_note(text: str, keys: Sequence[PublicKey], name: str = "the checkpoint") -> Checkpoint:
+def read_note(text: str, keys: Sequence[PublicKey], name: str = "the checkpoint") -> LogCheckpoint:
     """The checkpoint that one of ``keys`` signed. ``ValueError`` for a forged, foreign or broken one."""
     body, empty, signatures = text.partition("\n\n")
     body += "\n"
@@ -53,7 +53,7 @@ def read_note(text: str, keys: Sequence[PublicKey], name: str = "the checkpoint"
     try:
         raw = base64.b64decode(hash, validate=True)
         at = datetime.fromisoformat(time.removeprefix("time "))
-        return Checkpoint(origin, int(seq), raw, int(at.timestamp() * 1000), name)
+        return LogCheckpoint(origin, int(seq), raw, int(at.timestamp() * 1000), name)
     except ValueError as error:
         raise ValueError("it is signed, but cannot be read") from error
 

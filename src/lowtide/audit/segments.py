@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from lowtide.audit.chain import Head
+from lowtide.audit.chain import ChainHead
 from lowtide.audit.model import ChainedEntry, link, seal_personal
 from lowtide.kernel.zstd import library
 from lowtide.storage.db import Row
@@ -55,7 +55,7 @@ class Archived(msgspec.Struct, frozen=True):
     salt: str | None
 
 
-class Segment(msgspec.Struct, frozen=True):
+class ArchiveSegment(msgspec.Struct, frozen=True):
     """What a blob holds, read but not believed: ``check_links`` says where it is wrong."""
 
     origin: str
@@ -98,7 +98,7 @@ def pack(origin: str, previous: bytes, entries: Sequence[Archived], note: str) -
     return compressed
 
 
-def unpack(content: bytes) -> Segment:
+def unpack(content: bytes) -> ArchiveSegment:
     """What ``pack`` made. ``ValueError`` for anything else; at most ``MAX_LINES`` bytes are decompressed."""
     zstd = library()
     reader = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
@@ -120,10 +120,10 @@ def unpack(content: bytes) -> Segment:
         raise ValueError(f"it cannot be read: {error}") from error
     if opening.format != FORMAT:
         raise ValueError(f"its format is '{opening.format[:80]}'")
-    return Segment(opening.origin, opening.first, opening.last, previous, entries, closing.note)
+    return ArchiveSegment(opening.origin, opening.first, opening.last, previous, entries, closing.note)
 
 
-def check_links(segment: Segment, before: Head) -> str:
+def check_links(segment: ArchiveSegment, before: ChainHead) -> str:
     """Why ``segment`` is not what stands behind ``before``; empty if it is."""
     first, last = segment.entries[0].kept.seq, segment.entries[-1].kept.seq
     if (segment.first, segment.last) != (first, last) or first != before.seq + 1:

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from lowtide.audit.chain import Head, read_head
+from lowtide.audit.chain import ChainHead, read_head
 from lowtide.audit.model import GENESIS, ChainedEntry, link, seal_personal
-from lowtide.audit.notes import Checkpoint
+from lowtide.audit.notes import LogCheckpoint
 from lowtide.audit.walk import Archives, walk
 from lowtide.storage.db import Database, Dialect, Tx, load_queries
 from lowtide.storage.db.migrate import Component, load
@@ -43,7 +43,7 @@ class Fault(msgspec.Struct, frozen=True):
 class Verdict(msgspec.Struct):
     """What was found."""
 
-    head: Head
+    head: ChainHead
     entries: int = 0
     archived: int = 0
     """Entries of these that are in archives."""
@@ -66,7 +66,7 @@ class Verdict(msgspec.Struct):
 
 async def verify(
     database: Database,
-    checkpoints: Sequence[Checkpoint] = (),
+    checkpoints: Sequence[LogCheckpoint] = (),
     progress: Callable[[int, int], None] = lambda done, of: None,
     archives: Archives | None = None,
 ) -> Verdict:
@@ -137,7 +137,7 @@ async def verify(
     return verdict
 
 
-def _pass(marks: Sequence[Checkpoint], at: int, hash: bytes, verdict: Verdict) -> int:
+def _pass(marks: Sequence[LogCheckpoint], at: int, hash: bytes, verdict: Verdict) -> int:
     """Hold the marks up to ``at`` against the chain; how many there are."""
     count = 0
     for mark in marks:
@@ -231,7 +231,7 @@ def _tripwires(dialect: Dialect) -> dict[str, str]:
     return {one[1]: one[0] for one in found}
 
 
-async def _count_others(database: Database, head: Head, verdict: Verdict) -> None:
+async def _count_others(database: Database, head: ChainHead, verdict: Verdict) -> None:
     async def work(tx: Tx) -> tuple[Any, int]:
         [(waiting, _)] = await tx.fetch(QUERIES["waiting"])
         now = await read_head(tx)

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from lowtide.audit.chain import Head
+from lowtide.audit.chain import ChainHead
 from lowtide.audit.keys import PublicKey
 from lowtide.audit.model import GENESIS
 from lowtide.audit.notes import read_note
-from lowtide.audit.segments import Segment, row_of, unpack
+from lowtide.audit.segments import ArchiveSegment, row_of, unpack
 from lowtide.kernel.errors import NotFound
 from lowtide.storage.blobs import Blobs
 from lowtide.storage.db import Database, Row, Tx, load_queries
@@ -37,7 +37,7 @@ class SegmentPlace(msgspec.Struct, frozen=True):
     blob: str
 
 
-class Piece(msgspec.Struct, frozen=True):
+class ChainPiece(msgspec.Struct, frozen=True):
     """Entries that follow each other, or why they cannot be read."""
 
     first: int
@@ -54,7 +54,7 @@ class Archives:
     def __init__(self, blobs: Blobs, keys: Sequence[PublicKey]):
         self._blobs, self._keys = blobs, keys
 
-    async def read(self, blob: str, first: int, last: int) -> Segment:
+    async def read(self, blob: str, first: int, last: int) -> ArchiveSegment:
         """The segment of these entries, signed as it should be; its links are not followed.
 
         ``ValueError`` says what is wrong with it, also that it is not there. Raises as ``Blobs.get``.
@@ -76,12 +76,12 @@ class Archives:
 
 async def walk(
     database: Database, archives: Archives | None, last: int, after: int = 0
-) -> AsyncIterator[Piece]:
+) -> AsyncIterator[ChainPiece]:
     """Every entry behind ``after`` up to ``last``, in order. What is missing in the table is left out.
 
     May run beside a server that archives meanwhile: an archive is looked for in the snapshot in which the
     table is read. Bounded memory. Raises as ``Database.read`` and ``Blobs.get``; a segment that cannot be
-    trusted is a ``Piece`` with a ``problem``.
+    trusted is a ``ChainPiece`` with a ``problem``.
     """
     at = after
     while at < last:
@@ -89,17 +89,17 @@ async def walk(
         if place is None:
             if not rows:
                 return
-            yield Piece(rows[0][0], rows[-1][0], rows)
+            yield ChainPiece(rows[0][0], rows[-1][0], rows)
             at = rows[-1][0]
         else:
             yield await _archived(archives, place, at)
             at = place.last
 
 
-async def read_end(tx: Tx) -> Head:
+async def read_end(tx: Tx) -> ChainHead:
     """Where the archives end."""
     rows = await tx.fetch(QUERIES["last_segment"])
-    return Head(rows[0][0], bytes(rows[0][1])) if rows else Head(0, GENESIS)
+    return ChainHead(rows[0][0], bytes(rows[0][1])) if rows else ChainHead(0, GENESIS)
 
 
 async def places(tx: Tx, before: int, limit: int) -> list[SegmentPlace]:
@@ -114,16 +114,16 @@ async def _next(tx: Tx, at: int, last: int) -> tuple[SegmentPlace | None, list[R
     return None, await tx.fetch(QUERIES["chained"], at, last, PAGE)
 
 
-async def _archived(archives: Archives | None, place: SegmentPlace, at: int) -> Piece:
+async def _archived(archives: Archives | None, place: SegmentPlace, at: int) -> ChainPiece:
     first = max(place.first, at + 1)
     try:
         if archives is None:
             raise ValueError("nobody said where it is")
         segment = await archives.read(place.blob, place.first, place.last)
     except ValueError as error:
-        return Piece(first, place.last, archived=True, problem=f"the archive {place.blob}: {error}")
+        return ChainPiece(first, place.last, archived=True, problem=f"the archive {place.blob}: {error}")
     rows = [row_of(one) for one in segment.entries[first - place.first :]]
-    return Piece(first, place.last, rows, archived=True)
+    return ChainPiece(first, place.last, rows, archived=True)
 
 
 def _place(row: Row) -> SegmentPlace:

@@ -42,7 +42,7 @@ from lowtide.kernel.errors import (
     StepUpRequired,
     TooManyRequests,
 )
-from lowtide.kernel.http import KIB, Header, Outlet, Request, Route, Stream
+from lowtide.kernel.http import KIB, Header, Outlet, Request, Route, StreamAnswer
 from lowtide.kernel.rates import Limit
 from lowtide.storage.rates import SharedRates
 
@@ -208,7 +208,7 @@ def account_routes(
         ]
         return MergedIn(signed=signed_in(merged.signed), records=merged.records, left=left)
 
-    async def export(request: Request[None, None]) -> Stream:
+    async def export(request: Request[None, None]) -> StreamAnswer:
         """What is kept of the user, as lines of JSON: account, spaces, ways in, sessions, passkeys, apps that
         act for them, and records.
         """
@@ -219,7 +219,7 @@ def account_routes(
                 await outlet.write(line)
 
         name = 'attachment; filename="account.ndjson"'
-        return Stream(run=run, media_type=NDJSON, headers={"content-disposition": name})
+        return StreamAnswer(run=run, media_type=NDJSON, headers={"content-disposition": name})
 
     async def delete(request: Request[None, None]) -> None:
         """Delete the account: signed out everywhere at once, the records soon after.

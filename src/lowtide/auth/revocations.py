@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
-from lowtide.auth.tokens import Change
+from lowtide.auth.tokens import SessionChange
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import LowtideError, SessionRevoked, TokenExpired
 from lowtide.kernel.ids import Ids
@@ -42,7 +42,7 @@ class Revocations:
         self._bus = bus
         self._clock = clock
         self._ids = ids
-        self.changes: dict[str, Change] = {}
+        self.changes: dict[str, SessionChange] = {}
         """By session; what ``Tokens`` looks at. About 300 bytes each."""
         self.on_change: Callable[[Collection[str]], None] = lambda _: None
         """Told of the sessions whose tokens are refused from now on, so that their streams end."""
@@ -57,7 +57,7 @@ class Revocations:
         self._read_at = now
         changed = []
         for id, epoch, ended_by, wipe, at in rows:
-            change = Change(epoch, ended_by, bool(wipe))
+            change = SessionChange(epoch, ended_by, bool(wipe))
             if self.changes.get(id) != change:
                 self.changes[id] = change
                 changed.append(id)
@@ -79,7 +79,7 @@ class Revocations:
             rows = await tx.fetch(QUERIES["standing_session"], *ids)
         else:
             rows = await tx.fetch(QUERIES["standing_sessions"], _encode(sorted(ids)).decode())
-        standing = {id: Change(epoch, ended_by, bool(wipe)) for id, epoch, ended_by, wipe in rows}
+        standing = {id: SessionChange(epoch, ended_by, bool(wipe)) for id, epoch, ended_by, wipe in rows}
         return [
             None if who is None or not who.session else _why(who, standing.get(who.session))
             for who in authors
@@ -113,7 +113,7 @@ class Revocations:
             _LOG.warning("could not look for ended sessions: %s", error.message)
 
 
-def _why(who: Principal, now: Change | None) -> LowtideError | None:
+def _why(who: Principal, now: SessionChange | None) -> LowtideError | None:
     if now is not None and now.ended_by is not None:
         return SessionRevoked(reason=now.ended_by, wipe=now.wipe)
     if now is None or who.epoch < now.epoch:

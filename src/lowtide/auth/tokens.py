@@ -46,7 +46,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 _HEADER = frozenset({"alg", "typ", "kid"})
 
 
-class Change(msgspec.Struct, frozen=True):
+class SessionChange(msgspec.Struct, frozen=True):
     """What happened to a session while tokens of it may be around."""
 
     epoch: int
@@ -69,7 +69,7 @@ class Tokens:
         leeway: int = 60,
         longest: int = LONGEST,
         remembered: int = 20_000,
-        changes: Mapping[str, Change] | None = None,
+        changes: Mapping[str, SessionChange] | None = None,
     ):
         """``leeway``: seconds that clocks may differ. ``longest``: seconds that a token may be valid.
 

@@ -24,7 +24,7 @@ from lowtide.kernel.schema import Data, Model, Principal, Wire
 from lowtide.kernel.values import check_id
 from lowtide.storage.db import Tx
 from lowtide.sync import Sync
-from lowtide.sync.model import Applied, Batch, Mutation, Record, Refused, Result, Transaction, Written
+from lowtide.sync.model import Applied, Batch, Mutation, Record, RefusedMutation, Result, Transaction, Written
 from lowtide.sync.store import last_op_of, read_head, read_records, restore
 from lowtide.sync.uploads import MAX_MUTATIONS, SentMutation, prepare
 
@@ -72,7 +72,7 @@ class _Plan(msgspec.Struct):
 
     claim: Claim
     before: Pushed
-    mutation: Mutation | Refused | None = None
+    mutation: Mutation | RefusedMutation | None = None
     """None: there is nothing to do."""
     fields: dict[str, Wire] = {}
     """What the client pushed."""
@@ -256,7 +256,7 @@ class Pushes:
         )
         op = "put" if made and not again else "patch"
         mutation = self._prepared(claim, claim.data, base if base or op == "patch" else None, now, op)
-        if isinstance(mutation, Refused):
+        if isinstance(mutation, RefusedMutation):
             return _Plan(claim, before, mutation)
         fields = dict(mutation.data)
         if op == "put":
@@ -301,7 +301,7 @@ class Pushes:
 
     def _prepared(
         self, claim: Claim, data: dict[str, Any], base: Mapping[str, Any] | None, now: int, op: str = ""
-    ) -> Mutation | Refused:
+    ) -> Mutation | RefusedMutation:
         op = op or ("delete" if claim.gone else "put" if claim.made else "patch")
         content = [claim.model, claim.id, op, data]
         digest = hashlib.blake2b(canonical_json(content).encode(), digest_size=6).digest()

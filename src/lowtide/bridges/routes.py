@@ -20,7 +20,7 @@ from lowtide.kernel.errors import (
     TooLarge,
     TooManyBuckets,
 )
-from lowtide.kernel.http import Header, Request, Response, Route, Stream
+from lowtide.kernel.http import Header, Request, Response, Route, StreamAnswer
 from lowtide.kernel.schema import Principal
 from lowtide.sync.service import check_client_id
 from lowtide.sync.uploads import MAX_BODY
@@ -57,14 +57,16 @@ def routes(bridges: Bridges, clock: Clock) -> list[Route]:
         answer = await bridges.rxdb.push(who, _client(request), model, request.body, request.id)
         return Response(body=answer)
 
-    async def rxdb_stream(request: Request[None, None]) -> Stream:
+    async def rxdb_stream(request: Request[None, None]) -> StreamAnswer:
         """Server-sent events of what is new from now on, each with documents and a checkpoint. Pull once it
         is open, and whenever it was interrupted: that is RxDB's `RESYNC`."""
         who, model = _user(request.principal), request.params["model"]
         bridges.rxdb.check(model, request.params["version"])
         stream = PullStream(bridges.rxdb, clock, who, _client(request), model)
         await stream.open()
-        return Stream(run=stream.run, drop=stream.forget, media_type="text/event-stream", headers=NO_STORE)
+        return StreamAnswer(
+            run=stream.run, drop=stream.forget, media_type="text/event-stream", headers=NO_STORE
+        )
 
     return [
         Route(

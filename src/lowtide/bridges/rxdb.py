@@ -52,7 +52,7 @@ class PullQuery(msgspec.Struct, frozen=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH)] = 100
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
+class RxdbCheckpoint(msgspec.Struct, frozen=True):
     """Where a client stands. Opaque."""
 
     id: str
@@ -63,7 +63,7 @@ class Pulled(msgspec.Struct, frozen=True):
     """What is new, and where the client stands with it. Fewer documents than were asked for: that is all."""
 
     documents: list[msgspec.Raw]
-    checkpoint: Checkpoint
+    checkpoint: RxdbCheckpoint
 
 
 class PushedRow(msgspec.Struct, frozen=True, rename="camel"):
@@ -161,9 +161,9 @@ class Rxdb:
         return list(conflicts.values())
 
 
-def checkpoint_of(page: WalkPage) -> Checkpoint:
+def checkpoint_of(page: WalkPage) -> RxdbCheckpoint:
     """Where a client stands that has ``page``."""
-    return Checkpoint("" if page.place is None else token_of(page.place), page.cursor.number)
+    return RxdbCheckpoint("" if page.place is None else token_of(page.place), page.cursor.number)
 
 
 def _begin(asked: PullQuery) -> Cursor | WalkPlace | None:

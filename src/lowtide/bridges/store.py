@@ -9,7 +9,7 @@ import msgspec
 
 from lowtide.kernel.schema import Wire
 from lowtide.storage.db import Row, Tx, load_queries
-from lowtide.sync.model import Key
+from lowtide.sync.model import RecordKey
 from lowtide.sync.segments import read_in_steps
 
 QUERIES = load_queries("lowtide.bridges")
@@ -24,7 +24,7 @@ _encode = msgspec.json.Encoder().encode
 _topics = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
-class View(msgspec.Struct, frozen=True):
+class BridgeView(msgspec.Struct, frozen=True):
     """Buckets that a user held, in one epoch. Never changes once it was written."""
 
     no: int
@@ -48,10 +48,10 @@ class Pushed(msgspec.Struct, frozen=True):
 _fields = msgspec.json.Decoder(dict[str, dict[str, str | int | float | None]]).decode
 
 
-async def read_views(tx: Tx, space: str, user: str) -> list[View]:
+async def read_views(tx: Tx, space: str, user: str) -> list[BridgeView]:
     """The user's views, the newest first."""
     rows = await tx.fetch(QUERIES["views"], space, user)
-    return [View(no, epoch, since, _topics(topics)) for no, epoch, since, topics in rows]
+    return [BridgeView(no, epoch, since, _topics(topics)) for no, epoch, since, topics in rows]
 
 
 async def write_view(tx: Tx, space: str, user: str, epoch: str, group: int, topics: Iterable[str]) -> None:
@@ -89,7 +89,7 @@ async def read_page(
     )
 
 
-async def read_rows(tx: Tx, keys: Collection[Key]) -> dict[Key, tuple[str, int]]:
+async def read_rows(tx: Tx, keys: Collection[RecordKey]) -> dict[RecordKey, tuple[str, int]]:
     """(data, op) of those records that are there."""
     if not keys:
         return {}

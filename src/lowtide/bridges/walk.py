@@ -17,13 +17,13 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from lowtide.bridges import store
-from lowtide.bridges.store import QUERIES, VIEW_NUMBERS, View
+from lowtide.bridges.store import QUERIES, VIEW_NUMBERS, BridgeView
 from lowtide.kernel.base64url import decode, encode
 from lowtide.kernel.errors import Busy, Malformed, TooManyBuckets
 from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Tx
 from lowtide.sync import Sync
-from lowtide.sync.model import Bucket, Key
+from lowtide.sync.model import Bucket, RecordKey
 from lowtide.sync.segments import PAGE_BYTES
 from lowtide.sync.store import (
     OPS_PER_GROUP,
@@ -61,7 +61,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
         """As a number above 0 that JavaScript holds exactly."""
         return self.group * VIEW_NUMBERS + self.view + 1
 
-    def holds(self, view: View | None, head: Head) -> bool:
+    def holds(self, view: BridgeView | None, head: Head) -> bool:
         """Was it given out in this epoch, with ``view`` for its number?"""
         return view is not None and view.epoch == head.epoch and view.since <= self.group <= head.group
 
@@ -248,9 +248,9 @@ class _Walk:
         models: Collection[str],
         afresh: Collection[str],
         head: Head,
-        now: View,
+        now: BridgeView,
         own: tuple[str, ...],
-        views: Mapping[int, View],
+        views: Mapping[int, BridgeView],
         limit: int,
         echo: bool,
     ):
@@ -329,7 +329,7 @@ class _Walk:
             if row is not None and row[1] == one.op:
                 del self.rows[name]
 
-    def _known(self, cursor: Cursor) -> View:
+    def _known(self, cursor: Cursor) -> BridgeView:
         view = self._views.get(cursor.view)
         if view is None or not cursor.holds(view, self._head):
             raise Outdated
@@ -343,7 +343,7 @@ class _Walk:
     ) -> int | None:
         """Tell what a bucket says after ``since``; where the page was full, None at the end."""
         space = topic.partition("/")[0]
-        gone: list[Key] = []
+        gone: list[RecordKey] = []
         stopped: int | None = None
         while since < bucket.last:
             room = self._room()
@@ -413,7 +413,7 @@ class _Walk:
                 return None
             group, record = found[-1][2], (found[-1][0], found[-1][1])
 
-    async def _drop(self, keys: Collection[Key]) -> None:
+    async def _drop(self, keys: Collection[RecordKey]) -> None:
         """These left a bucket: they leave the client, unless another bucket has them."""
         there = await store.read_rows(self._tx, keys)
         for key in keys:
@@ -421,7 +421,7 @@ class _Walk:
             if row is None or not self._holds(key, row[0]):
                 self.rows.setdefault(key[1:], None)
 
-    def _holds(self, key: Key, data: str) -> bool:
+    def _holds(self, key: RecordKey, data: str) -> bool:
         space, model, id = key
         fields = restore(self._sync.schema.models[model], data)
         return not self._held.isdisjoint(self._sync.streams.buckets_of(space, model, id, fields))

@@ -15,7 +15,7 @@ from lowtide.app import Lowtide
 from lowtide.audit.checkpoints import read_notes
 from lowtide.audit.history import export, find
 from lowtide.audit.keys import PublicKey, parse_key, public_keys, read_keys
-from lowtide.audit.notes import Checkpoint
+from lowtide.audit.notes import LogCheckpoint
 from lowtide.audit.store import Found, Search
 from lowtide.audit.verify import Fault, Verdict, verify
 from lowtide.audit.walk import Archives
@@ -150,7 +150,7 @@ async def _archives(settings: Settings, keys: Sequence[PublicKey]) -> AsyncItera
 
 async def _checkpoints(
     settings: Settings, address: str, keys: Sequence[PublicKey]
-) -> tuple[list[Checkpoint], list[Fault]]:
+) -> tuple[list[LogCheckpoint], list[Fault]]:
     blobs = open_blobs(settings, address, SystemIds(SystemClock()))
     try:
         return await read_notes(blobs, keys)

@@ -9,7 +9,7 @@ from lowtide.app import COMPONENTS, Lowtide
 from lowtide.cli.opened import with_backend, with_reader
 from lowtide.cli.project import open_project
 from lowtide.storage.db import Database
-from lowtide.storage.db.migrate import State
+from lowtide.storage.db.migrate import MigrationState
 from lowtide.storage.db.migrate import status as migration_status
 
 
@@ -17,7 +17,7 @@ def status(arguments: argparse.Namespace) -> int:
     """Print every migration, done or to do; 1 if there is one to do."""
     settings, _ = open_project()
 
-    async def look(database: Database) -> list[State]:
+    async def look(database: Database) -> list[MigrationState]:
         return await migration_status(database, COMPONENTS)
 
     states = with_reader(settings, look)

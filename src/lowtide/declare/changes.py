@@ -12,7 +12,7 @@ Effect = Literal["refuse", "warn", "ok"]
 _ORDER: dict[Effect, int] = {"refuse": 0, "warn": 1, "ok": 2}
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One difference. ``code`` is stable; ``subject`` is ``task``, ``task.title``, ``stream team`` ..."""
 
     severity: Effect
@@ -30,17 +30,21 @@ class Changes:
     """Collects changes while two schemas are compared."""
 
     def __init__(self) -> None:
-        self._found: list[Change] = []
+        self._found: list[Difference] = []
 
     def refuse(self, code: str, subject: str, message: str, hint: str) -> None:
-        self._found.append(Change(severity="refuse", code=code, subject=subject, message=message, hint=hint))
+        self._found.append(
+            Difference(severity="refuse", code=code, subject=subject, message=message, hint=hint)
+        )
 
     def warn(self, code: str, subject: str, message: str, hint: str) -> None:
-        self._found.append(Change(severity="warn", code=code, subject=subject, message=message, hint=hint))
+        self._found.append(
+            Difference(severity="warn", code=code, subject=subject, message=message, hint=hint)
+        )
 
     def ok(self, code: str, subject: str, message: str) -> None:
-        self._found.append(Change(severity="ok", code=code, subject=subject, message=message))
+        self._found.append(Difference(severity="ok", code=code, subject=subject, message=message))
 
-    def sorted(self) -> list[Change]:
+    def sorted(self) -> list[Difference]:
         """The gravest first, then by subject."""
         return sorted(self._found, key=lambda c: (_ORDER[c.severity], c.subject, c.code, c.message))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from lowtide.declare.changes import Change, Changes
+from lowtide.declare.changes import Changes, Difference
 from lowtide.declare.evolve_fields import compare_fields, former_names
 from lowtide.declare.snapshot import (
     CLOSED,
@@ -22,10 +22,10 @@ from lowtide.declare.snapshot import (
 )
 from lowtide.kernel.schema import Keys, Lookup, Parameter, Schema
 
-__all__ = ["Change", "compare", "snapshot", "stale_models"]
+__all__ = ["Difference", "compare", "snapshot", "stale_models"]
 
 
-def compare(old_snapshot: bytes, schema: Schema) -> list[Change]:
+def compare(old_snapshot: bytes, schema: Schema) -> list[Difference]:
     """Every difference between a deployed schema and ``schema``, the gravest first; none: equal.
 
     Deploy where none is a ``refuse``. What it cannot see is code: a changed rule function, hook or

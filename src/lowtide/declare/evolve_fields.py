@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lowtide.declare.changes import Changes
 from lowtide.declare.snapshot import FieldState, ModelState
-from lowtide.kernel.schema import Kind, Merge
+from lowtide.kernel.schema import Kind, MergeRule
 
 _SAME_BYTES: set[tuple[Kind, Kind]] = {("reference", "text"), ("text", "reference")}
 """Kinds that hold the same values in the same column."""
@@ -15,7 +15,7 @@ _WIDER: dict[tuple[Kind, Kind], str] = {
     ("integer", "number"): "old versions of the app cut the fraction off",
     ("boolean", "integer"): "old versions of the app take every value but 0 for true",
 }
-_ARRAYS: set[Merge] = {"set", "list"}
+_ARRAYS: set[MergeRule] = {"set", "list"}
 
 
 def former_names(old: ModelState, new: ModelState) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 import msgspec
 
 from lowtide.declare.place import Place, caller
-from lowtide.kernel.schema import Field, Kind, Merge
+from lowtide.kernel.schema import Field, Kind, MergeRule
 from lowtide.kernel.values import coerce
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ _KIND: dict[Maker, Kind] = {
     "Set": "json",
     "List": "json",
 }
-_MERGE: dict[Maker, Merge] = {"Counter": "counter", "Set": "set", "List": "list"}
+_MERGE: dict[Maker, MergeRule] = {"Counter": "counter", "Set": "set", "List": "list"}
 
 
 class FieldDeclaration(msgspec.Struct, Generic[T], frozen=True):
@@ -74,7 +74,7 @@ class FieldDeclaration(msgspec.Struct, Generic[T], frozen=True):
         return _KIND[self.maker]
 
     @property
-    def merge(self) -> Merge:
+    def merge(self) -> MergeRule:
         """The merge that was asked for; not checked."""
         if self.maker in _MERGE:
             return _MERGE[self.maker]

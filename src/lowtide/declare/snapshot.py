@@ -10,15 +10,15 @@ from lowtide.declare.rules import Anyone, Both, Either, Member, Nobody, Owner
 from lowtide.kernel.errors import NewerDatabase, SetupError
 from lowtide.kernel.schema import (
     Claim,
-    Device,
     Everyone,
     Field,
     Function,
     Kind,
     Lookup,
     Me,
-    Merge,
+    MergeRule,
     Model,
+    OwnDevice,
     Parameter,
     Schema,
     Stream,
@@ -34,7 +34,7 @@ class FieldState(msgspec.Struct, frozen=True, kw_only=True):
     """A field without its functions."""
 
     kind: Kind
-    merge: Merge
+    merge: MergeRule
     optional: bool
     default: Wire
     max_length: int | None
@@ -63,7 +63,7 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     """A stream."""
 
     carries: dict[str, str | None]
-    keys: Me | Everyone | Claim | Device | Lookup | Parameter
+    keys: Me | Everyone | Claim | OwnDevice | Lookup | Parameter
     priority: int
     default: bool
     on_metered: str

@@ -1,5 +1,5 @@
 """Requests to other servers, whose addresses strangers may have chosen."""
 
-from lowtide.egress.client import Answer, Egress
+from lowtide.egress.client import Egress, EgressAnswer
 
-__all__ = ["Answer", "Egress"]
+__all__ = ["Egress", "EgressAnswer"]

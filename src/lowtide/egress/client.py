@@ -48,7 +48,7 @@ _VALUE = re.compile(r"[\x20-\x7e\t]*")
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "expect"})
 
 
-class Answer(msgspec.Struct, frozen=True):
+class EgressAnswer(msgspec.Struct, frozen=True):
     """What the other server said. ``headers`` have lower-case names; repeated ones are joined by a comma."""
 
     status: int
@@ -97,7 +97,7 @@ class Egress:
         body: bytes = b"",
         deadline: float = 10.0,
         max_bytes: int = 1_048_576,
-    ) -> Answer:
+    ) -> EgressAnswer:
         """Send a request, and return the answer, whatever its status; a redirect is returned, too.
 
         ``deadline``: seconds for all of it, at most ``MAX_DEADLINE``. ``max_bytes``: of the answer's body.
@@ -135,7 +135,7 @@ class Egress:
 
     async def _exchange(
         self, target: Target, private: bool, head: bytes, body: bytes, max_bytes: int
-    ) -> Answer:
+    ) -> EgressAnswer:
         addresses = await self._addresses(target, private)
         tls = await self._context() if target.secure else None
         reader, writer = await self._open(target, addresses, tls)
@@ -221,7 +221,7 @@ def _head(method: str, target: Target, headers: Mapping[str, str], length: int) 
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
-async def _read(reader: asyncio.StreamReader, host: str, max_bytes: int) -> Answer:
+async def _read(reader: asyncio.StreamReader, host: str, max_bytes: int) -> EgressAnswer:
     reading = _Reading(max_bytes)
     parser = httptools.HttpResponseParser(reading)
     reading.status = parser.get_status_code
@@ -245,7 +245,7 @@ async def _read(reader: asyncio.StreamReader, host: str, max_bytes: int) -> Answ
     encoding = reading.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise OutsideFailed(f"{host} sent a compressed answer that was not asked for.")
-    return Answer(parser.get_status_code(), reading.headers, b"".join(reading.parts))
+    return EgressAnswer(parser.get_status_code(), reading.headers, b"".join(reading.parts))
 
 
 class _Reading:

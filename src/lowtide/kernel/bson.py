@@ -59,7 +59,7 @@ def _element(key: bytes, value: Any) -> bytes:
     raise TypeError(f"BSON has no place here for a {type(value).__name__}")
 
 
-Entry = tuple[str, str, str, str, int, str | None]
+EntryTuple = tuple[str, str, str, str, int, str | None]
 """op_id, op, object_type, object_id, checksum, data."""
 
 _ENTRY = struct.Struct("<i7si").pack
@@ -69,7 +69,7 @@ _KEYS = tuple(b"\x03%d\0" % at for at in range(1024))
 _SIZES = tuple(_I32(length + 1) for length in range(256))
 
 
-def encode_data_line_bson(bucket: str, entries: Sequence[Entry]) -> bytes:
+def encode_data_line_bson(bucket: str, entries: Sequence[EntryTuple]) -> bytes:
     """The sync line that carries ``entries`` of ``bucket``, byte for byte what ``encode_bson`` makes of
     ``{"data": {"bucket": ..., "data": [{"op_id": ..., ...}]}}``, six times as fast.
 

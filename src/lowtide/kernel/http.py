@@ -2,7 +2,7 @@
 
 A component's ``routes.py`` builds a list of ``Route``. A handler is a plain coroutine function from a
 ``Request`` to a value: a msgspec Struct (sent as JSON), ``None`` (204), a ``Response`` when status,
-type or headers differ, or a ``Stream`` for an answer without an end. It raises ``LowtideError``, and
+type or headers differ, or a ``StreamAnswer`` for an answer without an end. It raises ``LowtideError``, and
 the edge makes that an RFC 9457 problem. Nothing here does I/O.
 """
 
@@ -100,7 +100,7 @@ class Response(msgspec.Struct, kw_only=True):
 
 
 class Outlet:
-    """The open end of a ``Stream``: where its ``run`` writes.
+    """The open end of a ``StreamAnswer``: where its ``run`` writes.
 
     A listener costs its coroutine, one task that waits for the client to leave, and no queue: ``write``
     waits while the client's socket is full (64 KiB), so what a slow client costs is bounded, and one that
@@ -141,7 +141,7 @@ class Outlet:
                 self._ask()
 
 
-class Stream(msgspec.Struct, kw_only=True):
+class StreamAnswer(msgspec.Struct, kw_only=True):
     """An answer that lasts: ``run(outlet)`` writes until it returns.
 
     ``run`` is *cancelled* when the client goes away: whatever it awaits raises ``CancelledError``, so
@@ -230,7 +230,7 @@ class Route(msgspec.Struct, frozen=True):
     max_body: int = 1 * MIB
     """Bytes, before and after decompression."""
     deadline: float = 30.0
-    """Seconds that the handler may take, from the body's end to its return; a ``Stream`` has no end."""
+    """Seconds that the handler may take, from the body's end to its return; a ``StreamAnswer`` has no end."""
     summary: str = ""
     errors: tuple[type[LowtideError], ...] = ()
     """What it raises besides what every address of its kind may answer."""

@@ -16,7 +16,7 @@ from lowtide.kernel.errors import Malformed
 Kind = Literal["text", "integer", "number", "boolean", "timestamp", "json", "reference", "attachment"]
 """What a field holds. On devices: TEXT, but INTEGER for integer and boolean, and REAL for number."""
 
-Merge = Literal[
+MergeRule = Literal[
     "latest",  # the later write wins, the loser goes to the journal (default)
     "counter",  # increments add up
     "set",  # a JSON array without order; an add wins over a concurrent remove
@@ -56,7 +56,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     kind: Kind
-    merge: Merge = "latest"
+    merge: MergeRule = "latest"
     optional: bool = False
     default: Wire = None
     max_length: int | None = None
@@ -104,7 +104,7 @@ class Claim(msgspec.Struct, frozen=True, tag="claim"):
     name: str
 
 
-class Device(msgspec.Struct, frozen=True, tag="device"):
+class OwnDevice(msgspec.Struct, frozen=True, tag="device"):
     """The device itself is the key: its own rejections and commands."""
 
 
@@ -123,7 +123,7 @@ class Parameter(msgspec.Struct, frozen=True, tag="parameter"):
     within: Me | Everyone | Claim | Lookup | None = None
 
 
-Keys = Me | Everyone | Claim | Device | Lookup | Parameter
+Keys = Me | Everyone | Claim | OwnDevice | Lookup | Parameter
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ import msgspec
 from lowtide.auth.tokens import Tokens
 from lowtide.declare.clientschema import client_schema
 from lowtide.kernel.errors import Forbidden, NotFound
-from lowtide.kernel.http import Request, Response, Route, Stream
+from lowtide.kernel.http import Request, Response, Route, StreamAnswer
 from lowtide.playground.files import PHONE, WHOLE_PAGE, Files, read_files
 from lowtide.playground.view import show
 from lowtide.sync.service import Sync
@@ -98,10 +98,10 @@ def playground_routes(name: str, sync: Sync, tokens: Callable[[], Tokens]) -> li
         tables = client_schema(sync.schema)["tables"]
         return Facts(name, (await sync.database.read(read_head)).epoch, tables, merges)
 
-    async def server(request: Request[None, None]) -> Stream:
+    async def server(request: Request[None, None]) -> StreamAnswer:
         """What the server holds, a line of JSON now and at every change."""
         _check_local(request)
-        return Stream(run=lambda outlet: show(sync, outlet), headers={"cache-control": "no-store"})
+        return StreamAnswer(run=lambda outlet: show(sync, outlet), headers={"cache-control": "no-store"})
 
     html = "text/html; charset=utf-8"
     return [

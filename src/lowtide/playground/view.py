@@ -42,7 +42,7 @@ class Shown(msgspec.Struct, frozen=True):
     updated: int
 
 
-class View(msgspec.Struct, frozen=True):
+class ServerView(msgspec.Struct, frozen=True):
     """The server at one head."""
 
     head: int
@@ -57,7 +57,7 @@ class View(msgspec.Struct, frozen=True):
 
 
 async def show(sync: Sync, outlet: Outlet) -> None:
-    """Write a ``View`` a line: now, and whenever the head has moved. Returns when the server stops."""
+    """Write a ``ServerView`` a line: now, and whenever the head has moved. Returns when the server stops."""
     seen, quiet = -1, 0.0
     while not outlet.draining:
         head = await sync.head()
@@ -72,7 +72,7 @@ async def show(sync: Sync, outlet: Outlet) -> None:
         quiet += LOOK_EVERY
 
 
-async def look(sync: Sync) -> View:
+async def look(sync: Sync) -> ServerView:
     """The team's records, what the page's users wrote for themselves, lost values, and what was refused.
 
     Some of each. Reads all records of the models that it shows, so it is for a developer's data.
@@ -101,4 +101,4 @@ async def look(sync: Sync) -> View:
     server = Principal(user=TEAM, space=SPACE, server=True)
     lost = await sync.journal.entries(server, limit=MAX_SHOWN)
     conflicts = [one for one in lost if (one.model, one.record) in standing]
-    return View(head.group, head.epoch, records, rejections, conflicts, devices, people)
+    return ServerView(head.group, head.epoch, records, rejections, conflicts, devices, people)

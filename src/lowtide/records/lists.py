@@ -13,7 +13,7 @@ from lowtide.kernel.schema import Model, Principal
 from lowtide.records.conditions import Column, columns, condition
 from lowtide.records.expansion import Expansion, Included
 from lowtide.records.filters import Node, parse, replaced, show
-from lowtide.records.ordering import Key, cursor_text, cursor_values, fingerprint, ordered
+from lowtide.records.ordering import OrderKey, cursor_text, cursor_values, fingerprint, ordered
 from lowtide.records.plans import ListShape, Plan, Remembered, Source, index_entry, plan
 from lowtide.records.service import Holdings, Records
 from lowtide.records.shape import AnyRecord, ListedRecord
@@ -78,7 +78,7 @@ class _Wanted(msgspec.Struct, frozen=True):
 
     name: str
     node: Node | None
-    keys: tuple[Key, ...]
+    keys: tuple[OrderKey, ...]
     fields: tuple[str, ...]
     expansion: Expansion | None
     mark: str

@@ -32,7 +32,7 @@ MAX_CURSOR_LENGTH = 8_000
 _encode = msgspec.json.Encoder().encode
 
 
-class Key(msgspec.Struct, frozen=True):
+class OrderKey(msgspec.Struct, frozen=True):
     """One part of an order. A missing value is less than every other."""
 
     column: Column
@@ -65,9 +65,9 @@ class _Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 _decode = msgspec.json.Decoder(_Cursor).decode
 
 
-def ordered(sort: str | None, known: dict[str, Column]) -> tuple[Key, ...]:
+def ordered(sort: str | None, known: dict[str, Column]) -> tuple[OrderKey, ...]:
     """``-created,title`` as keys, the last of them unique. Raises ``Malformed``."""
-    keys: list[Key] = []
+    keys: list[OrderKey] = []
     for part in (sort or "id").split(","):
         name = part.strip()
         descending = name.startswith("-")
@@ -79,15 +79,15 @@ def ordered(sort: str | None, known: dict[str, Column]) -> tuple[Key, ...]:
             raise Malformed(f"{name} has no order.")
         if any(key.column.name == name for key in keys):
             raise Malformed(f"{name} is named twice.")
-        keys.append(Key(column, descending))
+        keys.append(OrderKey(column, descending))
         if keys[-1].unique:
             return tuple(keys)
         if len(keys) > MAX_SORT_FIELDS:
             raise Malformed(f"A list is sorted by at most {MAX_SORT_FIELDS} fields.")
-    return (*keys, Key(known["id"]))
+    return (*keys, OrderKey(known["id"]))
 
 
-def order_sql(keys: Sequence[Key], dialect: Dialect) -> str:
+def order_sql(keys: Sequence[OrderKey], dialect: Dialect) -> str:
     """What stands behind ORDER BY."""
     parts = []
     for key in keys:
@@ -98,7 +98,7 @@ def order_sql(keys: Sequence[Key], dialect: Dialect) -> str:
     return ", ".join(parts)
 
 
-def after_sql(keys: Sequence[Key], nulls: Sequence[bool], dialect: Dialect, add: Add) -> str:
+def after_sql(keys: Sequence[OrderKey], nulls: Sequence[bool], dialect: Dialect, add: Add) -> str:
     """The condition of what follows a cursor; ``nulls``: which of its values are missing."""
     ways = []
     equal: list[str] = []
@@ -127,7 +127,7 @@ def cursor_text(mark: str, values: Sequence[Any]) -> str:
     return encode(_encode(_Cursor(mark, [*values])))
 
 
-def cursor_values(cursor: str, mark: str, keys: Sequence[Key]) -> list[Any]:
+def cursor_values(cursor: str, mark: str, keys: Sequence[OrderKey]) -> list[Any]:
     """The sort values in a cursor. Raises ``Malformed`` for one that this list did not give out."""
     if len(cursor) > MAX_CURSOR_LENGTH:
         raise Malformed("The cursor is longer than any that was given out.")
@@ -144,7 +144,7 @@ def cursor_values(cursor: str, mark: str, keys: Sequence[Key]) -> list[Any]:
     ]
 
 
-def _fits(key: Key, value: Any) -> bool:
+def _fits(key: OrderKey, value: Any) -> bool:
     kind = key.column.kind
     if value is None:
         return key.column.field is not None

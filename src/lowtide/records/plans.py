@@ -16,7 +16,7 @@ import msgspec
 from lowtide.kernel.schema import Model, Wire
 from lowtide.records.conditions import Column, condition, fixed
 from lowtide.records.filters import Node
-from lowtide.records.ordering import Key, after_sql, order_sql
+from lowtide.records.ordering import OrderKey, after_sql, order_sql
 from lowtide.storage.db import Dialect, Query
 from lowtide.sync.index import lookup_name, unique_name, unique_text
 from lowtide.sync.streams import key_text
@@ -96,7 +96,7 @@ def index_entry(model: Model, node: Node | None, known: dict[str, Column]) -> tu
 
 
 def plan(
-    node: Node | None, known: dict[str, Column], keys: Sequence[Key], shape: ListShape, dialect: Dialect
+    node: Node | None, known: dict[str, Column], keys: Sequence[OrderKey], shape: ListShape, dialect: Dialect
 ) -> Plan:
     """The statement of a list. Its rows: id, data, op, created, updated, then the value of each key.
 
@@ -157,7 +157,7 @@ def plan(
     return _plan(sql, parameters)
 
 
-class _InEntry(Key, frozen=True):
+class _InEntry(OrderKey, frozen=True):
     """A key as the bucket's own indexes have it."""
 
     def sql(self, dialect: Dialect) -> str:

@@ -21,7 +21,7 @@ from lowtide.kernel.errors import (
     TooLarge,
     TooManyBuckets,
 )
-from lowtide.kernel.http import Answer, Header, Request, Response, Route, Stream
+from lowtide.kernel.http import Answer, Header, Request, Response, Route, StreamAnswer
 from lowtide.records.changes import Feed
 from lowtide.records.lists import AnyRecordPage, ListQuery, Lists, RecordPage
 from lowtide.records.model import (
@@ -122,7 +122,7 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
         in_tx = None if keep is None else lambda tx, results: keep(tx, WritesAnswer(results))
         return WritesAnswer(await records.write(request.principal, intents, in_tx, request.id))
 
-    async def changes(request: Request[None, ChangesQuery]) -> Stream:
+    async def changes(request: Request[None, ChangesQuery]) -> StreamAnswer:
         """Server-sent events. `put` has a record that is new or has changed, `remove` the model and id of one
         that is deleted or not the user's any more, in the order of the changes. `ready` follows when all is
         told, with the cursor for the next time (also as the event's id). `reset`: drop what you hold, for
@@ -136,7 +136,7 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
         cursor = request.header("last-event-id") or request.query.cursor
         feed = Feed(records, clock, who, list(models), cursor or None)
         await feed.open()
-        return Stream(run=feed.run, drop=feed.forget, media_type="text/event-stream", headers=NO_STORE)
+        return StreamAnswer(run=feed.run, drop=feed.forget, media_type="text/event-stream", headers=NO_STORE)
 
     return [
         Route(

@@ -38,9 +38,9 @@ from lowtide.sync.model import (
     VERSION_NONE,
     Applied,
     Batch,
-    Key,
     Mutation,
     Op,
+    RecordKey,
     Result,
     Transaction,
     Version,
@@ -287,7 +287,7 @@ class Records:
         principal: Principal,
         intents: Sequence[Intent],
         results: Sequence[Result],
-        written: Mapping[Key, Written],
+        written: Mapping[RecordKey, Written],
     ) -> list[WriteResult]:
         made = []
         for intent, result in zip(intents, results, strict=True):
@@ -300,9 +300,11 @@ class Records:
             made.append(WriteResult(intent.id, _status(intent, result), record))
         return made
 
-    async def _standing(self, tx: Tx, principal: Principal, keys: Sequence[Key]) -> dict[Key, Written]:
+    async def _standing(
+        self, tx: Tx, principal: Principal, keys: Sequence[RecordKey]
+    ) -> dict[RecordKey, Written]:
         """The records as they stand, for writes that changed nothing."""
-        found: dict[Key, Written] = {}
+        found: dict[RecordKey, Written] = {}
         for key in keys:
             row, _ = await self._visible(tx.fetch, principal, self._schema.models[key[1]], key[2])
             if row is not None:
@@ -338,7 +340,7 @@ def _status(intent: Intent, result: Result) -> Literal["created", "changed", "un
     return "created" if intent.op == "put" else "deleted" if intent.op == "delete" else "changed"
 
 
-def _unwritten(principal: Principal, intents: Sequence[Intent], applied: Applied) -> list[Key]:
+def _unwritten(principal: Principal, intents: Sequence[Intent], applied: Applied) -> list[RecordKey]:
     keys = [(principal.space, intent.model, intent.id) for intent in intents]
     return [key for key in keys if key not in applied.written]
 

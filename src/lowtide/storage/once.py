@@ -2,8 +2,8 @@
 
 A request with a key leaves a row before it is worked on, and its answer in that row afterwards. A repeat is
 answered from there. Where the work is one transaction, that transaction keeps the answer, too
-(``Attempt.keep``): then there is no moment at which the work is done and its answer lost. Answers are sealed:
-some hold tokens.
+(``KeyedRequest.keep``): then there is no moment at which the work is done and its answer lost. Answers are
+sealed: some hold tokens.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Stored(msgspec.Struct, frozen=True):
     """None: it was too large to be kept."""
 
 
-class Attempt:
+class KeyedRequest:
     """A request that is being worked on, and that has a key."""
 
     def __init__(self, once: Once, scope: str, fingerprint: str, until: int):
@@ -80,7 +80,9 @@ class Once:
         self._clock = clock
         self._vault = vault
 
-    async def begin(self, who: str, address: str, key: str, sent: bytes, seconds: float) -> Attempt | Stored:
+    async def begin(
+        self, who: str, address: str, key: str, sent: bytes, seconds: float
+    ) -> KeyedRequest | Stored:
         """The answer that was given to the same request before, or leave to work on it for ``seconds``.
 
         ``who`` and ``address`` keep the keys of users and of addresses apart; ``sent`` is what a repeat must
@@ -101,7 +103,7 @@ class Once:
 
         found = await self.database.write(work)
         if found is None:
-            return Attempt(self, scope, fingerprint, until)
+            return KeyedRequest(self, scope, fingerprint, until)
         known, answer, end = found
         if known != fingerprint:
             raise KeyReused

@@ -16,7 +16,17 @@ from lowtide.kernel.values import (
 from lowtide.sync.fields import merge_field, merge_unseen
 from lowtide.sync.index import MAX_VALUE_BYTES, IndexKey, unique_name, unique_text
 from lowtide.sync.ledger import standing
-from lowtide.sync.model import Key, Loss, Mutation, Record, Refusal, Refused, Result, Status, Transaction
+from lowtide.sync.model import (
+    Loss,
+    Mutation,
+    Record,
+    RecordKey,
+    Refusal,
+    RefusedMutation,
+    Result,
+    Status,
+    Transaction,
+)
 from lowtide.sync.rules import Author, Refuse, Rules
 from lowtide.sync.state import State
 from lowtide.sync.streams import Streams, key_text, taken
@@ -44,8 +54,8 @@ class Attempt:
         self._principal = transaction.principal
         self._rules = Rules(Author(streams, state, transaction.principal, transaction.client_id))
         self._index: dict[IndexKey, str | None] = {}
-        self._shifts: list[tuple[Key, Record | None, Record]] = []
-        self.records: dict[Key, tuple[Record, str]] = {}
+        self._shifts: list[tuple[RecordKey, Record | None, Record]] = []
+        self.records: dict[RecordKey, tuple[Record, str]] = {}
         """Each record that it changes, with the JSON text of its fields."""
         self.results: list[Result] = []
         self.losses: list[Loss] = []
@@ -67,9 +77,9 @@ class Attempt:
         for key, before, after in reversed(self._shifts):
             self._shift_holdings(key, after, before)
 
-    def apply(self, mutation: Mutation | Refused) -> None:
+    def apply(self, mutation: Mutation | RefusedMutation) -> None:
         """Apply the next mutation. Raises ``Refuse``: then ``undo`` is due."""
-        if isinstance(mutation, Refused):
+        if isinstance(mutation, RefusedMutation):
             raise Refuse(mutation.refusal)
         model = self._schema.models.get(mutation.model)
         if model is None:
@@ -99,7 +109,7 @@ class Attempt:
 
     # The four things that can happen to a record.
 
-    def _create(self, model: Model, key: Key, tombstone: Record | None, mutation: Mutation) -> None:
+    def _create(self, model: Model, key: RecordKey, tombstone: Record | None, mutation: Mutation) -> None:
         self._rules.guard_server_fields(model, mutation, {n: f.default for n, f in model.fields.items()})
         data = self._rules.hooked(model, key[2], None, complete(model, mutation.data))
         self._rules.check_complete(model, data)
@@ -110,7 +120,7 @@ class Attempt:
         self._store(model, key, tombstone, record)
         self._done(mutation, "applied")
 
-    def _edit(self, model: Model, key: Key, current: Record, mutation: Mutation) -> None:
+    def _edit(self, model: Model, key: RecordKey, current: Record, mutation: Mutation) -> None:
         base = mutation.base
         if base is None and mutation.op == "put" and not self._principal.server:
             # Two made the same record without knowing of each other: each began from the defaults.
@@ -130,7 +140,7 @@ class Attempt:
         self._store(model, key, current, record)
         self._done(mutation, "merged" if conflicts or combined else "applied", conflicts)
 
-    def _edit_deleted(self, model: Model, key: Key, current: Record, mutation: Mutation) -> None:
+    def _edit_deleted(self, model: Model, key: RecordKey, current: Record, mutation: Mutation) -> None:
         if model.on_delete == "revive":
             self._revive(model, key, current, mutation)
             return
@@ -142,7 +152,7 @@ class Attempt:
             self._lose(key, name, mine, current, mutation, False, reason="deleted")
         self._done(mutation, "merged", sorted(mutation.data))
 
-    def _revive(self, model: Model, key: Key, current: Record, mutation: Mutation) -> None:
+    def _revive(self, model: Model, key: RecordKey, current: Record, mutation: Mutation) -> None:
         """Undo the deletion; the edit merges with what others had made of the record by then."""
         data, stamps, _, _ = self._merged(model, key, current, mutation, mutation.base)
         data = self._rules.hooked(model, key[2], None, data)
@@ -156,7 +166,7 @@ class Attempt:
         self._done(mutation, "merged", sorted(mutation.data))
 
     def _merged(
-        self, model: Model, key: Key, current: Record, mutation: Mutation, base: Data | None
+        self, model: Model, key: RecordKey, current: Record, mutation: Mutation, base: Data | None
     ) -> tuple[Data, dict[str, Stamp], list[str], bool]:
         """(the fields, stamps of those that changed, where a value lost, whether any was combined)"""
         stamp = self._stamp(mutation)
@@ -196,7 +206,7 @@ class Attempt:
                 stamps[name] = max(stamp, (theirs_stamp[0], stamp[1]))
         return data, stamps, conflicts, combined
 
-    def _delete(self, model: Model, key: Key, current: Record | None, mutation: Mutation) -> None:
+    def _delete(self, model: Model, key: RecordKey, current: Record | None, mutation: Mutation) -> None:
         if current is None or current.deleted:
             self._done(mutation, "unchanged")
             return
@@ -223,10 +233,10 @@ class Attempt:
     def _stamp(self, mutation: Mutation) -> Stamp:
         return (mutation.at, self._transaction.client_id)
 
-    def _context(self, model: Model, key: Key, name: str, later: bool) -> Resolving:
+    def _context(self, model: Model, key: RecordKey, name: str, later: bool) -> Resolving:
         return Resolving(model.name, key[2], name, self._principal.user, later)
 
-    def _store(self, model: Model, key: Key, before: Record | None, after: Record) -> None:
+    def _store(self, model: Model, key: RecordKey, before: Record | None, after: Record) -> None:
         json = _encode(aliased(model, after.data))
         if not after.deleted:
             self._check_size(model, key, after, json)
@@ -236,7 +246,7 @@ class Attempt:
             self._shifts.append((key, before, after))
         self.records[key] = after, json.decode()
 
-    def _check_size(self, model: Model, key: Key, record: Record, json: bytes) -> None:
+    def _check_size(self, model: Model, key: RecordKey, record: Record, json: bytes) -> None:
         if len(json) <= MAX_VALUE_BYTES:
             return
         if len(json) > MAX_RECORD_BYTES:
@@ -258,7 +268,7 @@ class Attempt:
                     )
                 )
 
-    def _claim_unique(self, model: Model, key: Key, before: Record | None, after: Record) -> None:
+    def _claim_unique(self, model: Model, key: RecordKey, before: Record | None, after: Record) -> None:
         for fields in model.unique:
             old = None if before is None or before.deleted else unique_text(fields, before.data)
             new = None if after.deleted else unique_text(fields, after.data)
@@ -292,7 +302,7 @@ class Attempt:
             if old is not None:
                 self._index[(key[0], name, old)] = None
 
-    def _shift_holdings(self, key: Key, before: Record | None, after: Record | None) -> None:
+    def _shift_holdings(self, key: RecordKey, before: Record | None, after: Record | None) -> None:
         for lookup in self._streams.lookups_of(key[1]):
             for record, change in ((before, -1), (after, +1)):
                 if record is None or record.deleted:
@@ -309,7 +319,7 @@ class Attempt:
 
     def _lose(
         self,
-        key: Key,
+        key: RecordKey,
         name: str,
         lost: Wire,
         current: Record,

@@ -10,7 +10,7 @@ import hashlib
 import msgspec
 
 from lowtide.audit import Audit, Entry
-from lowtide.declare.evolve import Change, compare, snapshot
+from lowtide.declare.evolve import Difference, compare, snapshot
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import DeclarationError
 from lowtide.kernel.schema import Field, Model, Schema
@@ -27,7 +27,7 @@ async def read_deployed(database: Database) -> bytes | None:
 
 async def deploy(
     database: Database, schema: Schema, clock: Clock, progress: Progress, audit: Audit | None = None
-) -> list[Change]:
+) -> list[Difference]:
     """Make ``schema`` the deployed one: compare, renew the stored records that it changes, renew the views.
 
     Returns what changed since the one before. Raises ``DeclarationError`` with all changes that would

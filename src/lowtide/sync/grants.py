@@ -11,14 +11,14 @@ from lowtide.audit import Audit, Entry
 from lowtide.audit.model import actor_of, via_of
 from lowtide.kernel.schema import Lookup
 from lowtide.storage.db import Tx
-from lowtide.sync.model import Key, Transaction
+from lowtide.sync.model import RecordKey, Transaction
 from lowtide.sync.streams import taken
 
 
 class Grant(msgspec.Struct, frozen=True):
     """By this record a user holds a key of streams from now on, or no more."""
 
-    record: Key
+    record: RecordKey
     user: str
     held: str
     """The key, as text."""
@@ -29,7 +29,7 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 def grants_of(
-    record: Key,
+    record: RecordKey,
     lookup: Lookup,
     before: dict[str, Any] | None,
     after: dict[str, Any] | None,

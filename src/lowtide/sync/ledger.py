@@ -16,7 +16,7 @@ from lowtide.kernel.schema import Data, Schema
 from lowtide.storage.db import Tx
 from lowtide.sync import store
 from lowtide.sync.index import lookup_name, unique_name, unique_text
-from lowtide.sync.model import Bucket, BucketPage, Key, Record
+from lowtide.sync.model import Bucket, BucketPage, Record, RecordKey
 from lowtide.sync.store import QUERIES
 from lowtide.sync.streams import Streams, key_text
 
@@ -34,7 +34,7 @@ class Standing(msgspec.Struct, frozen=True):
 NOWHERE = Standing()
 
 
-def standing(schema: Schema, streams: Streams, key: Key, data: Data | None) -> Standing:
+def standing(schema: Schema, streams: Streams, key: RecordKey, data: Data | None) -> Standing:
     """Where a live record with ``data`` stands; nowhere for None."""
     if data is None:
         return NOWHERE
@@ -59,7 +59,7 @@ class Ledger:
     def __init__(self, group: int, now: int):
         self._op = group * store.OPS_PER_GROUP
         self._now = now
-        self._records: dict[Key, tuple[Any, ...]] = {}
+        self._records: dict[RecordKey, tuple[Any, ...]] = {}
         self._added: list[tuple[Any, ...]] = []
         self._dropped: list[tuple[Any, ...]] = []
         self._moves: dict[str, list[tuple[int, str, str, int, str]]] = {}
@@ -67,7 +67,7 @@ class Ledger:
         self.pages: dict[str, BucketPage] = {}
         """What was written into each bucket: filled by ``write``."""
 
-    def enter(self, key: Key, record: Record, json: str, before: Standing, after: Standing) -> None:
+    def enter(self, key: RecordKey, record: Record, json: str, before: Standing, after: Standing) -> None:
         """``record`` is now ``json``, and stands elsewhere."""
         self._op += 1
         _, model, id = key
@@ -82,7 +82,7 @@ class Ledger:
                 self._live[name] = self._live.get(name, 0) - 1
         self.find(key, before, after)
 
-    def find(self, key: Key, before: Standing, after: Standing) -> None:
+    def find(self, key: RecordKey, before: Standing, after: Standing) -> None:
         """A record is found by other values than before; devices do not notice."""
         space, _, id = key
         if before.index != after.index:
@@ -93,7 +93,7 @@ class Ledger:
                 if row not in after.index:
                     self._dropped.append((space, *row, id))
 
-    def row(self, key: Key) -> tuple[Any, ...] | None:
+    def row(self, key: RecordKey) -> tuple[Any, ...] | None:
         """The parameters of ``upsert_record`` for a record that was entered."""
         return self._records.get(key)
 

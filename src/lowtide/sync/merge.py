@@ -19,12 +19,12 @@ from lowtide.sync.model import (
     VERSION_CHANGED,
     VERSION_EXISTS,
     VERSION_NONE,
-    Key,
     Loss,
     Mutation,
     Record,
+    RecordKey,
     Refusal,
-    Refused,
+    RefusedMutation,
     Rejection,
     Result,
     Transaction,
@@ -56,16 +56,16 @@ class Merge:
         """A transaction that takes a unique value which was not read is refused."""
         self.unread: set[IndexKey] = set()
         """Unique values that were not read, and taken to be free. If one is not, merge again."""
-        self._before: dict[Key, Record | None] = {}
-        self._json: dict[Key, str] = {}
-        self.authors: dict[Key, Transaction] = {}
+        self._before: dict[RecordKey, Record | None] = {}
+        self._json: dict[RecordKey, str] = {}
+        self.authors: dict[RecordKey, Transaction] = {}
         """What wrote each changed record last."""
         self.losses: list[Loss] = []
         self.rejections: list[Rejection] = []
         self.faults: list[str] = []
         """Rules, hooks and resolvers of the app that raised; the developer should know."""
 
-    def changes(self) -> Iterable[tuple[Key, Change]]:
+    def changes(self) -> Iterable[tuple[RecordKey, Change]]:
         """Every record that differs from what the group read."""
         for key, before in self._before.items():
             after = self.state.records[key]
@@ -76,7 +76,7 @@ class Merge:
         """Does the user hold ``key`` of ``stream``?"""
         return self.streams.holds(principal, stream, key, self.state.held_by(principal))
 
-    def sees(self, principal: Principal, key: Key, record: Record) -> bool:
+    def sees(self, principal: Principal, key: RecordKey, record: Record) -> bool:
         """Does the user receive the record, by default or by subscription?"""
         return self.streams.sees(principal, *key, record.data, self.state.held_by(principal))
 
@@ -139,7 +139,7 @@ class Merge:
         results = []
         for mutation in transaction.mutations:
             why = refusal if mutation.n == culprit or culprit < 0 else others
-            if isinstance(mutation, Refused) and mutation.n != culprit:
+            if isinstance(mutation, RefusedMutation) and mutation.n != culprit:
                 why = mutation.refusal
             self.reject(transaction, mutation, why)
             results.append(
@@ -147,11 +147,11 @@ class Merge:
             )
         return results
 
-    def reject(self, transaction: Transaction, mutation: Mutation | Refused, why: Refusal) -> None:
+    def reject(self, transaction: Transaction, mutation: Mutation | RefusedMutation, why: Refusal) -> None:
         """Put a refused mutation on its way back to its device, unless somebody waits for the answer."""
         if transaction.online:
             return
-        if isinstance(mutation, Refused):
+        if isinstance(mutation, RefusedMutation):
             sent = mutation.sent
         else:
             sent = {"data": mutation.data, "base": mutation.base, "metadata": mutation.metadata}

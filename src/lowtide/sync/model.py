@@ -12,7 +12,7 @@ from lowtide.kernel.schema import Data, Principal
 from lowtide.storage.db import Tx
 
 Op = Literal["put", "patch", "delete"]
-Key = tuple[str, str, str]
+RecordKey = tuple[str, str, str]
 """(space, model, id): names one record."""
 
 
@@ -42,7 +42,7 @@ class Refusal(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True):
+class RefusedMutation(msgspec.Struct, frozen=True, kw_only=True):
     """A mutation that was refused before it reached the merge, with what the device sent."""
 
     n: int
@@ -59,7 +59,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     principal: Principal
     client_id: str
     """The device that wrote it, or the name of the server's part that did."""
-    mutations: Sequence[Mutation | Refused]
+    mutations: Sequence[Mutation | RefusedMutation]
     lineage: str = ""
     online: bool = False
     """Somebody waits for the results: what is refused is answered and not synced back."""
@@ -268,5 +268,5 @@ class Applied(msgspec.Struct, frozen=True):
     group: int
     results: list[Result]
     last_n: int = -1
-    written: Mapping[Key, Written] = {}
+    written: Mapping[RecordKey, Written] = {}
     """What the batch changed, if it has ``echo``."""

@@ -13,7 +13,7 @@ from lowtide.kernel.errors import FunctionFailed, TooLarge
 from lowtide.kernel.schema import Data, Principal, Schema
 from lowtide.storage.db import Database, Tx
 from lowtide.sync import store
-from lowtide.sync.model import Applied, Batch, Key, Mutation, Transaction
+from lowtide.sync.model import Applied, Batch, Mutation, RecordKey, Transaction
 from lowtide.sync.owners import QUERIES, Owned, Owners, Source, of_device
 from lowtide.sync.receipts import MAX_LINEAGES
 from lowtide.sync.store import Device
@@ -112,7 +112,7 @@ class Ownership:
                     hint="Ask the app's support to merge the accounts.",
                     limit=MAX_OWNED,
                 )
-            by_record: dict[Key, list[Owned]] = {}
+            by_record: dict[RecordKey, list[Owned]] = {}
             for one in await self._still(tx, found):
                 by_record.setdefault((one.space, one.model, one.id), []).append(one)
             moving[:] = by_record.values()
@@ -151,10 +151,12 @@ class Ownership:
         for one in self.beside:
             await one.forget(tx, user)
 
-    async def records(self, user: str, spaces: Collection[str]) -> AsyncIterator[tuple[Key, dict[str, Any]]]:
+    async def records(
+        self, user: str, spaces: Collection[str]
+    ) -> AsyncIterator[tuple[RecordKey, dict[str, Any]]]:
         """Every live record of ``user`` and of the user's devices, each once, as (key, fields on the wire);
         read a few hundred at a time."""
-        told: set[Key] = set()
+        told: set[RecordKey] = set()
         async for owned in self._pages(user, spaces):
             keys = {(one.space, one.model, one.id): None for one in owned}
             keys = {key: None for key in keys if key not in told}

@@ -12,7 +12,7 @@ from lowtide.kernel.errors import BatchGap, BatchRepeated, LowtideError
 from lowtide.storage.db import Tx
 from lowtide.sync import store
 from lowtide.sync.model import Applied, Batch, CheckpointAsk, Result, Resync, Upload
-from lowtide.sync.store import QUERIES, Answer, Device, DeviceKey
+from lowtide.sync.store import QUERIES, Device, DeviceKey, KeptAnswer
 from lowtide.sync.streams import device_topic
 
 MAX_LINEAGES = 16
@@ -75,7 +75,7 @@ class Receipts:
         answers = dict(before.answers)
         last = answers.pop(upload.lineage, None)
         skipped = last is not None and upload.first > last.numbers[-1] + 1
-        answers[upload.lineage] = Answer(list(upload.numbers), list(upload.digests), results, group)
+        answers[upload.lineage] = KeptAnswer(list(upload.numbers), list(upload.digests), results, group)
         while len(answers) > MAX_LINEAGES:
             del answers[next(iter(answers))]
         self._devices[key] = msgspec.structs.replace(
@@ -128,13 +128,13 @@ def key_of(device: Upload | CheckpointAsk | Resync) -> DeviceKey:
     return device.space, device.user, device.client_id
 
 
-def _known(answer: Answer, upload: Upload) -> slice:
+def _known(answer: KeptAnswer, upload: Upload) -> slice:
     """Which part of ``answer`` speaks of the numbers that ``upload`` begins with."""
     at = bisect.bisect_left(answer.numbers, upload.numbers[0])
     return slice(at, at + len(upload.numbers))
 
 
-def _repeated_up_to(batch: Batch, upload: Upload, answer: Answer) -> int:
+def _repeated_up_to(batch: Batch, upload: Upload, answer: KeptAnswer) -> int:
     """The n up to which whole transactions of ``batch`` are the stored ones; 0 for none."""
     applied = dict(zip(answer.numbers, answer.digests, strict=True))
     at = last = 0

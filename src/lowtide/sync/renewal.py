@@ -21,7 +21,7 @@ from lowtide.storage.db import Database, Row, Tx
 from lowtide.sync import store
 from lowtide.sync.index import lookup_name, unique_name, unique_text
 from lowtide.sync.ledger import IndexRow, Ledger, Standing, standing
-from lowtide.sync.model import Key, Record
+from lowtide.sync.model import Record, RecordKey
 from lowtide.sync.store import QUERIES
 from lowtide.sync.streams import Streams, key_text
 
@@ -79,7 +79,7 @@ async def check_turn(tx: Tx, fresh: bytes) -> None:
 class _Stored(msgspec.Struct, frozen=True):
     """A record as it is stored, and where it stood and is to stand."""
 
-    key: Key
+    key: RecordKey
     record: Record
     text: str
     json: str

@@ -22,7 +22,7 @@ from lowtide.kernel.errors import (
     TooLarge,
     TooManyBuckets,
 )
-from lowtide.kernel.http import Answer, Arguments, Header, Request, Result, Route, Stream
+from lowtide.kernel.http import Answer, Arguments, Header, Request, Result, Route, StreamAnswer
 from lowtide.sync.devices import AuditAnswer, AuditRequest, DeviceState
 from lowtide.sync.journal import MAX_PAGE, Lost
 from lowtide.sync.lines import BSON_TYPE, JSON_TYPE, Coding, Format
@@ -86,7 +86,7 @@ def routes(sync: Sync, trail: Trail, check_app: Callable[[object], None]) -> lis
     that wants to download, and raises ``AppTooOld``: an SDK sends no header of the app's.
     """
 
-    async def stream(request: Request[StreamRequest, None]) -> Stream:
+    async def stream(request: Request[StreamRequest, None]) -> StreamAnswer:
         """Sync lines, JSON or BSON, compressed if the device accepts that, until the token expires.
 
         Spoken by the SDKs: ``docs/reference/protocol.md`` describes the lines.
@@ -99,7 +99,7 @@ def routes(sync: Sync, trail: Trail, check_app: Callable[[object], None]) -> lis
         if coding != "identity":
             headers["content-encoding"] = coding
         media_type = BSON_TYPE if format == "bson" else JSON_TYPE
-        return Stream(run=download.run, drop=download.forget, media_type=media_type, headers=headers)
+        return StreamAnswer(run=download.run, drop=download.forget, media_type=media_type, headers=headers)
 
     async def socket(request: Request[None, None]) -> None:
         """Opened as a WebSocket it carries RSocket, for SDKs that cannot read a stream over HTTP.

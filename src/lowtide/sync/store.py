@@ -15,7 +15,7 @@ from lowtide.kernel.schema import Data, Lookup, Model, Schema
 from lowtide.kernel.values import aliased
 from lowtide.storage.db import Row, Tx, load_queries
 from lowtide.sync.index import IndexKey, lookup_name
-from lowtide.sync.model import Bucket, Key, Loss, Record, Result
+from lowtide.sync.model import Bucket, Loss, Record, RecordKey, Result
 from lowtide.sync.streams import key_text, taken
 
 QUERIES = load_queries("lowtide.sync")
@@ -55,7 +55,7 @@ class Head(msgspec.Struct, frozen=True):
         return last_op_of(self.group)
 
 
-class Answer(msgspec.Struct, frozen=True):
+class KeptAnswer(msgspec.Struct, frozen=True):
     """The last batch of a lineage and its results: what a repeat is answered from."""
 
     numbers: list[int]
@@ -71,7 +71,7 @@ DeviceKey = tuple[str, str, str]
 class Device(msgspec.Struct, frozen=True):
     """What the server keeps of a device."""
 
-    answers: dict[str, Answer] = {}
+    answers: dict[str, KeptAnswer] = {}
     """By lineage, the latest last. Each is kept: copies of one device live side by side, and a network
     may hold a batch of an older lineage back for as long as it likes."""
     last_n: int = -1
@@ -82,7 +82,7 @@ class Device(msgspec.Struct, frozen=True):
     gaps: int = 0
 
 
-_decode_answers = msgspec.json.Decoder(dict[str, Answer]).decode
+_decode_answers = msgspec.json.Decoder(dict[str, KeptAnswer]).decode
 
 
 def last_op_of(group: int) -> int:
@@ -142,10 +142,14 @@ async def begin_epoch(tx: Tx, epoch: str, now: int) -> None:
 
 
 async def read_group(
-    tx: Tx, schema: Schema, lookups: Sequence[Lookup], keys: Iterable[Key], users: Iterable[tuple[str, str]]
-) -> tuple[dict[Key, Record | None], dict[tuple[str, str], dict[Lookup, dict[str, int]]]]:
+    tx: Tx,
+    schema: Schema,
+    lookups: Sequence[Lookup],
+    keys: Iterable[RecordKey],
+    users: Iterable[tuple[str, str]],
+) -> tuple[dict[RecordKey, Record | None], dict[tuple[str, str], dict[Lookup, dict[str, int]]]]:
     """``read_records`` and ``read_holdings`` together. One query."""
-    found: dict[Key, Record | None] = dict.fromkeys(keys)
+    found: dict[RecordKey, Record | None] = dict.fromkeys(keys)
     held = list(users)
     wanted = wanted_holdings(lookups, held)
     granting: list[Row] = []
@@ -162,9 +166,9 @@ async def read_group(
     return found, found_holdings(schema, held, wanted, granting)
 
 
-async def read_records(tx: Tx, schema: Schema, keys: Iterable[Key]) -> dict[Key, Record | None]:
+async def read_records(tx: Tx, schema: Schema, keys: Iterable[RecordKey]) -> dict[RecordKey, Record | None]:
     """The named records; None for one that never was. One query."""
-    found: dict[Key, Record | None] = dict.fromkeys(keys)
+    found: dict[RecordKey, Record | None] = dict.fromkeys(keys)
     if found:
         rows = await tx.fetch(QUERIES["records"], _encode(list(found)).decode())
         for space, model, id, data, stamps, deleted, op, created in rows:
@@ -257,7 +261,7 @@ async def read_device(tx: Tx, space: str, user: str, client_id: str) -> Device |
     return Device({}, *rows[0]) if rows else None
 
 
-def read_answers(text: str) -> dict[str, Answer]:
+def read_answers(text: str) -> dict[str, KeptAnswer]:
     """A device's answers as they were stored."""
     return _decode_answers(text) if text else {}
 
@@ -329,7 +333,7 @@ def data_text(model: Model, data: Data) -> str:
     return _encode(aliased(model, data)).decode()
 
 
-def row_of(key: Key, record: Record, json: str, op: int, now: int) -> tuple[Any, ...]:
+def row_of(key: RecordKey, record: Record, json: str, op: int, now: int) -> tuple[Any, ...]:
     """The parameters of ``upsert_record``."""
     return (
         *key,

@@ -20,11 +20,11 @@ from lowtide.kernel.errors import TooManyBuckets
 from lowtide.kernel.schema import (
     Claim,
     Data,
-    Device,
     Everyone,
     Keys,
     Lookup,
     Me,
+    OwnDevice,
     Parameter,
     Principal,
     Schema,
@@ -157,7 +157,7 @@ class Streams:
         keys = declared.keys.within if isinstance(declared.keys, Parameter) else declared.keys
         if keys is None:
             return True
-        if isinstance(keys, Device):
+        if isinstance(keys, OwnDevice):
             return False
         return isinstance(keys, Everyone) or key_text(key) in self._key_texts(principal, keys, holdings)
 
@@ -177,7 +177,7 @@ class Streams:
         if principal.server:
             return space == principal.space
         for stream, field in self._carrying.get(model, ()):
-            if (stream.space or principal.space) != space or isinstance(stream.keys, Device):
+            if (stream.space or principal.space) != space or isinstance(stream.keys, OwnDevice):
                 continue
             value = None if field is None else id if field == "id" else data.get(field)
             if field is not None and value is None:
@@ -202,7 +202,9 @@ class Streams:
     ) -> Iterable[str]:
         """The keys of ``stream`` that the user holds; none where any may be asked for."""
         keys = stream.keys.within if isinstance(stream.keys, Parameter) else stream.keys
-        return () if keys is None or isinstance(keys, Device) else self._key_texts(principal, keys, holdings)
+        return (
+            () if keys is None or isinstance(keys, OwnDevice) else self._key_texts(principal, keys, holdings)
+        )
 
     def reach(self, principal: Principal, model: str, holdings: Mapping[Lookup, Holding]) -> list[Reach]:
         """Where the records of ``model`` are that ``sees`` says yes to; at most one for each space.
@@ -214,7 +216,7 @@ class Streams:
         found: dict[str, tuple[dict[str, None], list[str]]] = {}
         for stream, field in self._carrying.get(model, ()):
             keys = stream.keys.within if isinstance(stream.keys, Parameter) else stream.keys
-            if isinstance(keys, Device):
+            if isinstance(keys, OwnDevice):
                 continue
             space = stream.space or principal.space
             topics, fields = found.setdefault(space, ({}, []))
@@ -238,7 +240,7 @@ class Streams:
             return None
         key = rest[:-1]
         keys = declared.keys.within if isinstance(declared.keys, Parameter) else declared.keys
-        if isinstance(keys, Device):
+        if isinstance(keys, OwnDevice):
             allowed = key == key_text(device_key(principal.user, client_id))
         else:
             allowed = keys is None or key in self._key_texts(principal, keys, holdings)
@@ -271,7 +273,7 @@ class Streams:
             )
 
         for stream in self._streams.values():
-            if isinstance(stream.keys, Device):
+            if isinstance(stream.keys, OwnDevice):
                 own = key_text(device_key(principal.user, client_id))
                 hold(stream, own, stream.priority, None)
             elif stream.default and include_defaults:
@@ -279,7 +281,7 @@ class Streams:
                     hold(stream, key, stream.priority, None)
         for index, wanted in enumerate(subscriptions):
             asked = self._streams.get(wanted.stream)
-            if asked is None or isinstance(asked.keys, Device):
+            if asked is None or isinstance(asked.keys, OwnDevice):
                 continue
             priority = asked.priority if wanted.priority is None else wanted.priority
             for key in self._keys(principal, asked.keys, holdings, wanted.parameters):
@@ -316,7 +318,7 @@ class Streams:
             if keys.within is None:
                 return sorted(chosen)
             return sorted(chosen & set(self._key_texts(principal, keys.within, holdings)))
-        if isinstance(keys, Device):
+        if isinstance(keys, OwnDevice):
             return ()
         return self._key_texts(principal, keys, holdings)
 

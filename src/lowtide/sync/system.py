@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from lowtide.kernel.errors import Refused
-from lowtide.kernel.schema import Data, Device, Field, Lookup, Model, Parameter, Schema, Stream
+from lowtide.kernel.schema import Data, Field, Lookup, Model, OwnDevice, Parameter, Schema, Stream
 from lowtide.kernel.values import coerce_fields, complete
 from lowtide.sync.model import Rejection
 from lowtide.sync.streams import DEVICE_STREAM
@@ -30,7 +30,7 @@ def with_system(schema: Schema) -> Schema:
     stream = Stream(
         name=DEVICE_STREAM,
         carries={REJECTIONS: "device", COMMANDS: "device"},
-        keys=Device(),
+        keys=OwnDevice(),
         priority=0,
     )
     return msgspec.structs.replace(schema, models=models, streams={DEVICE_STREAM: stream, **schema.streams})

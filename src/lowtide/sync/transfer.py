@@ -45,7 +45,7 @@ class _Lines:
         self._out.write(line.removesuffix("\r\n") + "\n")
 
 
-class Refused(msgspec.Struct, frozen=True):
+class RefusedLine(msgspec.Struct, frozen=True):
     """A line that was not imported, and why."""
 
     line: int
@@ -57,7 +57,7 @@ class Imported(msgspec.Struct, frozen=True):
     """What an import did."""
 
     records: int
-    refused: list[Refused]
+    refused: list[RefusedLine]
 
 
 async def export(
@@ -114,7 +114,7 @@ async def import_(
     writer raises.
     """
     declared = _model(schema, model)
-    refused: list[Refused] = []
+    refused: list[RefusedLine] = []
     waiting: list[tuple[int, Mutation]] = []
     done = 0
 
@@ -130,7 +130,7 @@ async def import_(
         applied = await apply(batch)
         for (number, _), result in zip(waiting, applied.results, strict=True):
             if result.status == "refused":
-                refused.append(Refused(number, result.code or "", result.message or ""))
+                refused.append(RefusedLine(number, result.code or "", result.message or ""))
             else:
                 done += 1
         waiting.clear()
@@ -144,7 +144,7 @@ async def import_(
             id = ids.uuid() if named in (None, "") else check_id(str(named))
             data = coerce_fields(declared, _typed(declared, given) if format == "csv" else given)
         except (ValueError, LowtideError) as error:
-            refused.append(Refused(number, "invalid", str(error)))
+            refused.append(RefusedLine(number, "invalid", str(error)))
             continue
         mutation = Mutation(n=1, op="put", model=model, id=id, data=data, at=clock.now())
         waiting.append((number, mutation))

@@ -18,7 +18,7 @@ from lowtide.kernel.codec import Int64, canonical_json, find_nul
 from lowtide.kernel.errors import Malformed, TooLarge
 from lowtide.kernel.schema import Model, Principal, Schema
 from lowtide.kernel.values import check_id, coerce_fields
-from lowtide.sync.model import Batch, Mutation, Op, Refusal, Refused, Result, Transaction, Upload
+from lowtide.sync.model import Batch, Mutation, Op, Refusal, RefusedMutation, Result, Transaction, Upload
 
 MAX_MUTATIONS = 5_000
 """Mutations of a transaction and of a batch."""
@@ -92,14 +92,14 @@ def batch_of(sent: SentBatch, principal: Principal, schema: Schema, now: int, re
     if max(total, len(sent.transactions)) > MAX_SENT:
         raise TooLarge(f"{total} changes at once; {MAX_MUTATIONS} are allowed", limit=MAX_MUTATIONS)
     for one in sent.transactions:
-        mutations: list[Mutation | Refused] = []
+        mutations: list[Mutation | RefusedMutation] = []
         size = len(one.mutations)
         for mutation in one.mutations:
             # A device's own writes keep their order, whatever its clock did in between.
             latest = max(latest, corrected(_time(mutation.at), _time(sent.sent_at), now))
             content = canonical_json(msgspec.structs.astuple(mutation)).encode()
             if size > MAX_MUTATIONS or total > MAX_MUTATIONS:
-                prepared: Mutation | Refused = _refused(
+                prepared: Mutation | RefusedMutation = _refused(
                     mutation,
                     "transaction_too_large",
                     f"{max(size, total)} changes at once; {MAX_MUTATIONS} are allowed",
@@ -117,7 +117,7 @@ def batch_of(sent: SentBatch, principal: Principal, schema: Schema, now: int, re
         if one.oversized is not None:
             big = one.oversized
             mutations.append(
-                Refused(
+                RefusedMutation(
                     n=big.n,
                     op="transaction",
                     model="",
@@ -163,7 +163,7 @@ def batch_of(sent: SentBatch, principal: Principal, schema: Schema, now: int, re
     return Batch(transactions=transactions, upload=upload)
 
 
-def prepare(sent: SentMutation, schema: Schema, at: int) -> Mutation | Refused:
+def prepare(sent: SentMutation, schema: Schema, at: int) -> Mutation | RefusedMutation:
     """The mutation with its values in wire form, or why it can never be applied."""
     model = schema.models.get(sent.model) if isinstance(sent.model, str) else None
     if model is None:
@@ -210,8 +210,8 @@ def _base(model: Model, given: Any) -> dict[str, Any]:
         return base
 
 
-def _refused(sent: SentMutation, code: str, message: str, hint: str) -> Refused:
-    return Refused(
+def _refused(sent: SentMutation, code: str, message: str, hint: str) -> RefusedMutation:
+    return RefusedMutation(
         n=sent.n,
         op=_cut(sent.op, 20),
         model=_cut(sent.model, 128),

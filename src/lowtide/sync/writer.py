@@ -31,9 +31,9 @@ from lowtide.sync.model import (
     Batch,
     Bucket,
     Commit,
-    Key,
     Mutation,
     Record,
+    RecordKey,
     Rejection,
     Result,
     Transaction,
@@ -78,7 +78,7 @@ class CommandCall(msgspec.Struct, frozen=True):
 
 Bar = Callable[[Tx, Sequence[Principal | None]], Awaitable[Sequence[LowtideError | None]]]
 """(tx, authors) -> why each may write no more since it was let in, as of this transaction; None: it may."""
-Told = tuple[Key, int, dict[str, Any] | None, dict[str, Any] | None]
+Told = tuple[RecordKey, int, dict[str, Any] | None, dict[str, Any] | None]
 """A record, its op, what it was and what it is."""
 Changed = Callable[[Tx, int, Sequence[Told]], Awaitable[bool]]
 """(tx, now, changes of watched models): hears of a group in its transaction; whether it has made jobs."""
@@ -289,7 +289,7 @@ class Writer:
     async def _read(
         self, tx: Tx, fresh: Sequence[tuple[Batch, int]], index: Mapping[IndexKey, str | None]
     ) -> State:
-        keys: dict[Key, None] = {}
+        keys: dict[RecordKey, None] = {}
         users: dict[tuple[str, str], None] = {}
         for batch, skip in fresh:
             for transaction in batch.transactions[transactions_of(batch, skip) :]:
@@ -336,7 +336,7 @@ class Writer:
             await store.write_losses(tx, merge.losses, group * store.OPS_PER_GROUP, now)
         return ledger, changed, [*changed, *topics], last_bucket, jobs
 
-    def _rejected(self, rejection: Rejection, now: int) -> tuple[Key, Change]:
+    def _rejected(self, rejection: Rejection, now: int) -> tuple[RecordKey, Change]:
         model = self._schema.models[REJECTIONS]
         data = rejection_data(model, rejection, now)
         key = (rejection.space, REJECTIONS, rejection_id(rejection))
@@ -346,7 +346,7 @@ class Writer:
     async def _tell(
         self,
         tx: Tx,
-        key: Key,
+        key: RecordKey,
         before: dict[str, Any] | None,
         after: dict[str, Any] | None,
         group: int,
@@ -379,8 +379,8 @@ def _told(merge: Merge, ledger: Ledger, models: Collection[str]) -> list[Told]:
     return told
 
 
-def _echo(batch: Batch, merge: Merge, ledger: Ledger) -> dict[Key, Written]:
-    written: dict[Key, Written] = {}
+def _echo(batch: Batch, merge: Merge, ledger: Ledger) -> dict[RecordKey, Written]:
+    written: dict[RecordKey, Written] = {}
     for transaction in batch.transactions:
         who = transaction.principal
         for mutation in transaction.mutations:

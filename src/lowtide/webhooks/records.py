@@ -92,7 +92,7 @@ class Wish(msgspec.Struct, frozen=True):
         return any(wanted in ("*", "record.*", change.event) for wanted in self.events)
 
 
-class Outbox(msgspec.Struct, frozen=True):
+class OutboxJob(msgspec.Struct, frozen=True):
     """The payload of a job: whose messages it delivers."""
 
     endpoint: str
@@ -129,7 +129,7 @@ class RecordMessages:
         self._database, self._jobs, self._sender = database, jobs, sender
         self._settle, self._switch_off = settle, switch_off
         self._clock, self._ids = clock, ids
-        jobs.register(KIND, Outbox, self._deliver, deadline=HOLD / 1000 - 60)
+        jobs.register(KIND, OutboxJob, self._deliver, deadline=HOLD / 1000 - 60)
 
     async def heard(self, tx: Tx, now: int, changes: Sequence[RecordChange]) -> bool:
         """Write what endpoints are to hear of ``changes``; whether there is anything.
@@ -151,7 +151,7 @@ class RecordMessages:
 
     async def wake(self, tx: Tx, endpoint: str, at: int | None = None) -> None:
         """Let an endpoint's outbox be emptied, now or later. Two statements."""
-        await self._jobs.enqueue(tx, KIND, Outbox(endpoint), key=endpoint, queue=QUEUE, run_at=at)
+        await self._jobs.enqueue(tx, KIND, OutboxJob(endpoint), key=endpoint, queue=QUEUE, run_at=at)
 
     async def bury(self, tx: Tx, endpoint: str, why: str) -> None:
         """All that waits for an endpoint is dead."""
@@ -191,7 +191,7 @@ class RecordMessages:
 
     # -- delivering --------------------------------------------------------------------------------
 
-    async def _deliver(self, job: Job, outbox: Outbox) -> None:
+    async def _deliver(self, job: Job, outbox: OutboxJob) -> None:
         began, id = self._clock.monotonic(), outbox.endpoint
         while True:
             over = self._clock.monotonic() - began > RUN_SECONDS

@@ -7,7 +7,7 @@ from typing import Protocol
 from lowtide.kernel.errors import BlobExists
 from lowtide.storage.blobs.disk import DiskBlobs
 from lowtide.storage.blobs.model import DEADLINE, MAX_BLOB, MAX_LIST, Blob
-from lowtide.storage.blobs.s3 import Bucket, S3Blobs, read_bucket
+from lowtide.storage.blobs.s3 import S3Blobs, S3Bucket, read_bucket
 
 __all__ = [
     "DEADLINE",
@@ -15,9 +15,9 @@ __all__ = [
     "MAX_LIST",
     "Blob",
     "Blobs",
-    "Bucket",
     "DiskBlobs",
     "S3Blobs",
+    "S3Bucket",
     "put_once",
     "read_bucket",
 ]

@@ -34,7 +34,7 @@ _ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_=
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._/-]*)?")
 
 
-class Bucket(msgspec.Struct, frozen=True, kw_only=True):
+class S3Bucket(msgspec.Struct, frozen=True, kw_only=True):
     """A bucket, a prefix of all keys in it, and how to get in. An empty ``endpoint`` is that of AWS."""
 
     name: str
@@ -58,7 +58,7 @@ def read_bucket(
     key_id: str = "",
     secret: str = "",
     ca_file: str = "",
-) -> Bucket:
+) -> S3Bucket:
     """The bucket that ``s3://bucket/prefix`` names. ``SetupError`` for another address or a missing key."""
     found = _ADDRESS.fullmatch(address)
     if found is None:
@@ -69,7 +69,7 @@ def read_bucket(
         raise SetupError(
             f"The key for {address} is missing.", hint="Set 's3_key_id' and 's3_secret' (LOWTIDE_S3_SECRET)."
         )
-    return Bucket(
+    return S3Bucket(
         name=found[1],
         prefix=found[2].strip("/"),
         endpoint=endpoint.rstrip("/"),
@@ -86,7 +86,7 @@ class S3Blobs:
     The storage must know conditional writes (``If-None-Match: *``), as AWS, MinIO, Ceph, R2 and SeaweedFS do.
     """
 
-    def __init__(self, bucket: Bucket, *, deadline: float = DEADLINE):
+    def __init__(self, bucket: S3Bucket, *, deadline: float = DEADLINE):
         self._bucket = bucket
         self._deadline = deadline
         self._opening = asyncio.Lock()

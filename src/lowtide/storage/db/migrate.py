@@ -40,7 +40,7 @@ class Migration(msgspec.Struct, frozen=True):
     digest: str
 
 
-class State(msgspec.Struct, frozen=True):
+class MigrationState(msgspec.Struct, frozen=True):
     """A migration and when it was applied: milliseconds since 1970, None when it is still to do."""
 
     component: str
@@ -49,7 +49,7 @@ class State(msgspec.Struct, frozen=True):
     applied_at: int | None
 
 
-async def migrate(db: Database, components: Sequence[Component], clock: Clock) -> list[State]:
+async def migrate(db: Database, components: Sequence[Component], clock: Clock) -> list[MigrationState]:
     """Apply what is missing, in the order of ``components``, and return that.
 
     Safe to run twice, and by two nodes at once: each migration is one transaction together with its
@@ -62,13 +62,15 @@ async def migrate(db: Database, components: Sequence[Component], clock: Clock) -
     return [state for m in migrations if (state := await _apply(db, m, clock)) is not None]
 
 
-async def status(db: Database, components: Sequence[Component]) -> list[State]:
+async def status(db: Database, components: Sequence[Component]) -> list[MigrationState]:
     """Every migration of ``components``, done or to do. Writes nothing. Raises as ``migrate`` does."""
     migrations = await asyncio.to_thread(load, components, db.dialect)
     applied = await db.read(_applied)
     _check(migrations, applied)
     times = {at: applied_at for at, (_, applied_at) in applied.items()}
-    return [State(m.component, m.number, m.name, times.get((m.component, m.number))) for m in migrations]
+    return [
+        MigrationState(m.component, m.number, m.name, times.get((m.component, m.number))) for m in migrations
+    ]
 
 
 async def is_empty(db: Database) -> bool:
@@ -153,10 +155,10 @@ def _check(migrations: Sequence[Migration], applied: Applied) -> None:
             )
 
 
-async def _apply(db: Database, migration: Migration, clock: Clock) -> State | None:
+async def _apply(db: Database, migration: Migration, clock: Clock) -> MigrationState | None:
     at = (migration.component, migration.number)
 
-    async def work(tx: Tx) -> State | None:
+    async def work(tx: Tx) -> MigrationState | None:
         await _lock(tx)
         applied = await _applied(tx)
         if at in applied:
@@ -166,6 +168,6 @@ async def _apply(db: Database, migration: Migration, clock: Clock) -> State | No
         now = clock.now()
         await tx.script(migration.sql)
         await tx.execute(QUERIES["add_migration"], *at, migration.name, migration.digest, now)
-        return State(*at, migration.name, now)
+        return MigrationState(*at, migration.name, now)
 
     return await db.write(work)

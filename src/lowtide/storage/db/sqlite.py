@@ -22,7 +22,7 @@ from lowtide.storage.db import Tx
 from lowtide.storage.db.sqlite_files import sync_folder
 from lowtide.storage.db.sqlite_thread import Queue, Reader
 from lowtide.storage.db.sqlite_tx import translate
-from lowtide.storage.db.sqlite_writer import Durability, Writer
+from lowtide.storage.db.sqlite_writer import Durability, SqliteWriter
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class SqliteDatabase:
         self._backups: set[asyncio.Future[None]] = set()
         self._stop_backups = threading.Event()
         self._loop: asyncio.AbstractEventLoop
-        self._writer: Writer
+        self._writer: SqliteWriter
 
     @property
     def dialect(self) -> Literal["sqlite"]:
@@ -71,7 +71,7 @@ class SqliteDatabase:
 
     async def start(self) -> None:
         self._loop = loop = asyncio.get_running_loop()
-        self._writer = Writer(
+        self._writer = SqliteWriter(
             self.path, self._writes.inbox, loop, self._clock, self._statement_deadline, self._durability
         )
         await self._writes.start(self._writer)

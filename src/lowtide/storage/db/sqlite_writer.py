@@ -44,7 +44,7 @@ TRUNCATE_PAGES = 16_000
 TRUNCATE_MILLISECONDS = 100
 
 
-class Writer(SqliteThread):
+class SqliteWriter(SqliteThread):
     """See the module."""
 
     def __init__(

@@ -10,7 +10,7 @@ import msgspec
 from lowtide.storage.db import Row, Tx, load_queries
 from lowtide.storage.jobs.model import Count, Job, Status
 
-Held = tuple[str, int]
+Lease = tuple[str, int]
 """A job's id and the fence that its lease was given."""
 
 QUERIES = load_queries("lowtide.storage.jobs")
@@ -89,7 +89,7 @@ async def claim(
     return taken
 
 
-async def extend(tx: Tx, held: Sequence[Held], until: int) -> set[Held]:
+async def extend(tx: Tx, held: Sequence[Lease], until: int) -> set[Lease]:
     """Move the end of leases to ``until``; those that are still held."""
     kept = set()
     for id, fence in held:
@@ -98,22 +98,22 @@ async def extend(tx: Tx, held: Sequence[Held], until: int) -> set[Held]:
     return kept
 
 
-async def complete(tx: Tx, held: Held, now: int) -> bool:
+async def complete(tx: Tx, held: Lease, now: int) -> bool:
     """Mark a job done; False if its lease is lost. Again by the same holder changes nothing."""
     return bool(await tx.fetch(QUERIES["complete"], *held, now))
 
 
-async def retry(tx: Tx, held: Held, due_at: int, error: str) -> bool:
+async def retry(tx: Tx, held: Lease, due_at: int, error: str) -> bool:
     """Let a failed job wait for its next attempt; False if its lease is lost."""
     return bool(await tx.fetch(QUERIES["retry"], *held, due_at, error))
 
 
-async def bury(tx: Tx, held: Held, now: int, error: str) -> bool:
+async def bury(tx: Tx, held: Lease, now: int, error: str) -> bool:
     """Make a job dead; False if its lease is lost."""
     return bool(await tx.fetch(QUERIES["bury"], *held, now, error))
 
 
-async def release(tx: Tx, held: Held, now: int) -> bool:
+async def release(tx: Tx, held: Lease, now: int) -> bool:
     """Give a job back as if this attempt had not been; False if its lease is lost."""
     return bool(await tx.fetch(QUERIES["release"], *held, now))
 

@@ -16,7 +16,7 @@ from lowtide.storage.db import Database, Tx
 from lowtide.storage.jobs import store
 from lowtide.storage.jobs.model import Hopeless, Job, backoff, clean, describe
 from lowtide.storage.jobs.service import DAY, TOPIC, Jobs
-from lowtide.storage.jobs.store import Held
+from lowtide.storage.jobs.store import Lease
 
 Outcome = Callable[[Tx], Awaitable[bool]]
 """Records what became of a run; False if its lease is lost."""
@@ -37,7 +37,7 @@ class Run:
 
     def __init__(self, job: Job, until: float):
         self.job = job
-        self.held: Held = (job.id, job.fence)
+        self.held: Lease = (job.id, job.fence)
         self.until = until
         """When the lease ends, on this node's monotonic clock and at the earliest."""
         self.ended_by: str | None = None
@@ -73,7 +73,7 @@ class Worker:
         self._queues, self._lease, self._poll = dict(queues), lease, poll
         self._name = ids.token()[:12]
         self._begun: dict[str, int] = {}
-        self._running: dict[str, dict[Held, Run]] = {queue: {} for queue in queues}
+        self._running: dict[str, dict[Lease, Run]] = {queue: {} for queue in queues}
         self._stop = asyncio.Event()
         self._due = asyncio.Event()
         self._wakes = {queue: asyncio.Event() for queue in queues}
