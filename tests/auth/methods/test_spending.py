@@ -15,7 +15,7 @@ from lowtide.auth.methods.codes import MAX_TRIES
 from lowtide.auth.model import Opened
 from lowtide.kernel.errors import StorageLost
 from lowtide.storage.db import Dialect
-from lowtide.storage.once import Attempt
+from lowtide.storage.once import KeyedRequest
 from tests.api.client import Answer
 from tests.auth.methods.conftest import House, housed
 from tests.auth.methods.test_email import choose, wrong
@@ -130,8 +130,8 @@ async def test_a_proof_is_used_up_with_its_sign_in(
         raise StorageLost
 
     with monkeypatch.context() as patch:
-        patch.setattr(Attempt, "finish", gone)
-        patch.setattr(Attempt, "release", gone)
+        patch.setattr(KeyedRequest, "finish", gone)
+        patch.setattr(KeyedRequest, "release", gone)
         assert (await send(house, path, sent, "1")).status == 503
     ((session,),) = await house.rows("SELECT id FROM session WHERE ended_at IS NULL ORDER BY id DESC LIMIT 1")
     assert len(await house.rows("SELECT id FROM session")) == before + 1
@@ -152,8 +152,8 @@ async def test_a_guest_is_made_once(house: House, monkeypatch: pytest.MonkeyPatc
         raise StorageLost
 
     with monkeypatch.context() as patch:
-        patch.setattr(Attempt, "finish", gone)
-        patch.setattr(Attempt, "release", gone)
+        patch.setattr(KeyedRequest, "finish", gone)
+        patch.setattr(KeyedRequest, "release", gone)
         assert (await send(house, "anonymous", {}, "1")).status == 503
     again = await send(house, "anonymous", {}, "1")
     assert (again.status, again.headers.get("idempotency-replayed")) == (201, "true")
