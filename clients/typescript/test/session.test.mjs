@@ -317,8 +317,10 @@ test('a callback of another sign-in is refused, and one of this is taken once', 
   };
   const store = memoryStore();
   const session = new First({ endpoint: 'http://x', store, fetch: fetching(server) });
+  assert.equal(new URL((await session.signIn.startUpstream('okta', 'x:/in', '', 0)).url).searchParams.get('max_age'), '0');
   const { url } = await session.signIn.startUpstream('okta', 'com.example:/in');
   const state = new URL(url).searchParams.get('state');
+  assert.equal(new URL(url).searchParams.get('max_age'), null);
   assert.match(new URL(url).searchParams.get('challenge'), /^[\w-]{43}$/);
   await assert.rejects(session.signIn.finishUpstream('com.example:/in?code=stolen&state=other'), { code: 'bad_callback' });
   await assert.rejects(session.signIn.finishUpstream('com.example:/in'), { code: 'bad_callback' });

@@ -241,8 +241,9 @@ declare class SignIn {
     /**
      * Begin with an OpenID provider: open `url` in the system's browser, and give the address at which the app is
      * called back to `finishUpstream`. What must be known then is kept: the app may be closed in between.
+     * `max_age`: for a step-up, how many seconds ago the user may have signed in there; beyond it they are asked.
      */
-    startUpstream(provider: string, redirect_uri: string, login_hint?: string): Promise<{
+    startUpstream(provider: string, redirect_uri: string, login_hint?: string, max_age?: number): Promise<{
         url: string;
     }>;
     /** Finish with the address at which the app was called back. Throws the provider's `error` as code. */

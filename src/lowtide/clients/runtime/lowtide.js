@@ -782,12 +782,14 @@ var SignIn = class {
   /**
    * Begin with an OpenID provider: open `url` in the system's browser, and give the address at which the app is
    * called back to `finishUpstream`. What must be known then is kept: the app may be closed in between.
+   * `max_age`: for a step-up, how many seconds ago the user may have signed in there; beyond it they are asked.
    */
-  async startUpstream(provider, redirect_uri, login_hint = "") {
+  async startUpstream(provider, redirect_uri, login_hint = "", max_age) {
     const [verifier, state] = [token(32), token()];
     await this.#session.note("upstream", JSON.stringify({ verifier, state }));
     const challenge = base64url(sha256(verifier));
-    const query = Object.entries({ redirect_uri, challenge, state, ...login_hint && { login_hint } }).map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
+    const age = max_age === void 0 ? {} : { max_age: `${max_age}` };
+    const query = Object.entries({ redirect_uri, challenge, state, ...login_hint && { login_hint }, ...age }).map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
     return { url: `${this.#session.endpoint}/v1/auth/oidc/${encodeURIComponent(provider)}/start?${query}` };
   }
   /** Finish with the address at which the app was called back. Throws the provider's `error` as code. */
