@@ -168,10 +168,15 @@ export class LowtideConnector implements PowerSyncBackendConnector {
     }
   }
 
-  /** Let go of the database. An upload on its way is given up: it is sent again, and counts once. */
-  close(): void {
+  /** Give up the upload that is on its way. It is sent again, and counts once, unless the database is emptied. */
+  abort(): void {
     this.#over.abort();
     this.#over = new AbortController();
+  }
+
+  /** Let go of the database. */
+  close(): void {
+    this.abort();
     this.#quiet?.();
     this.#quiet = null;
   }

@@ -107,38 +107,32 @@ export class Http {
     if (token) headers.authorization = `Bearer ${token}`;
     if (key) headers['idempotency-key'] = key;
     if (this.appVersion) headers['x-app-version'] = this.appVersion;
-    const controller = new AbortController();
-    let late = false;
-    const abort = () => controller.abort();
-    const timer = setTimeout(() => {
-      late = true;
-      abort();
-    }, deadline);
-    signal?.addEventListener('abort', abort, { once: true });
-    try {
-      if (signal?.aborted) throw new Error('aborted');
-      const exchange = async () => {
-        const response = await this.#fetch(this.endpoint + path, {
-          method,
-          headers,
-          // A redirect is never ours, and would take what is sent to somewhere else.
-          redirect: 'error',
-          signal: controller.signal,
-          ...(text !== undefined && { body: packed ? await gzip(text) : text })
-        });
-        return read(response, await response.text(), sending.holds);
-      };
-      return await settled(exchange(), controller.signal); // also where the platform's fetch heeds no signal
-    } catch (error) {
-      if (error instanceof LowtideError && error.code !== 'aborted') throw error;
-      if (signal?.aborted) throw new LowtideError('aborted', 'The request was given up.', { cause: error });
-      const code = late ? 'timeout' : 'network';
-      const message = late ? 'The server did not answer in time.' : 'The server cannot be reached.';
-      throw new LowtideError(code, message, { retryable: true, cause: error });
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', abort);
-    }
+    return until([signal], async (end, stop) => {
+      const timer = setTimeout(stop, deadline);
+      try {
+        if (end.aborted) throw new Error('aborted');
+        const exchange = async () => {
+          const response = await this.#fetch(this.endpoint + path, {
+            method,
+            headers,
+            // A redirect is never ours, and would take what is sent to somewhere else.
+            redirect: 'error',
+            signal: end,
+            ...(text !== undefined && { body: packed ? await gzip(text) : text })
+          });
+          return read(response, await response.text(), sending.holds);
+        };
+        return await settled(exchange(), end); // also where the platform's fetch heeds no signal
+      } catch (error) {
+        if (error instanceof LowtideError && error.code !== 'aborted') throw error;
+        if (signal?.aborted) throw new LowtideError('aborted', 'The request was given up.', { cause: error });
+        const code = end.aborted ? 'timeout' : 'network';
+        const message = end.aborted ? 'The server did not answer in time.' : 'The server cannot be reached.';
+        throw new LowtideError(code, message, { retryable: true, cause: error });
+      } finally {
+        clearTimeout(timer);
+      }
+    });
   }
 }
 

@@ -280,6 +280,7 @@ export class Lowtide<Functions extends object = AnyFunctions> {
   }
 
   async #empty(): Promise<void> {
+    this.connector.abort(); // nobody's changes wait behind it
     await this.#db.disconnectAndClear();
     this.connector.hurry();
     await this.connector.disown(this.#db, this.#session?.user?.id ?? '');

@@ -4,7 +4,7 @@ import { type Account, type DeviceFacts, type SignedIn } from './answers.js';
 import { OwnAccount } from './account.js';
 import { isError, LowtideError } from './errors.js';
 import { Events } from './events.js';
-import { Http, type Fetch, type Method, type Sending } from './http.js';
+import { Http, type Fetch, inTime, type Method, type Sending } from './http.js';
 import { locked } from './lock.js';
 import { type PasskeyCeremony } from './passkeys.js';
 import { base64url, sha256, token as random } from './random.js';
@@ -82,6 +82,7 @@ interface Kept {
 }
 type Entry = { readonly session: Kept; readonly ended?: undefined } | { readonly session: null; readonly ended: Ended };
 
+const FAREWELL = 5_000; // milliseconds for telling the server of a sign-out
 const EARLY = 30; // seconds before its end at which a token is renewed; a quarter of a short one's time
 const OVER = ['session_revoked', 'invalid_grant'];
 
@@ -103,6 +104,7 @@ export class Session implements TokenSource {
   #failed: Error | null = null; // of the last refresh that failed
   #restored: Promise<unknown> | null = null;
   #over = new AbortController();
+  #leaving = new AbortController(); // until somebody signs out
 
   constructor({ endpoint, store, name = 'lowtide.session', device = {}, space = 'main', ...rest }: SessionOptions) {
     const version = device.platform && device.app_version ? `${device.platform}/${device.app_version}` : undefined;
@@ -203,7 +205,10 @@ export class Session implements TokenSource {
     await this.restore();
     const meant = user ?? this.user?.id ?? ''; // whom the app shows here, whatever other tabs have done
     stillOf(meant, this);
-    await this.request('POST', '/v1/auth/sign-out', undefined, { deadline: 5_000, holds: '' }).catch(() => {});
+    const tell = (signal: AbortSignal) => this.request('POST', '/v1/auth/sign-out', undefined, { signal, holds: '' });
+    await inTime(FAREWELL, undefined, undefined, tell).catch(() => {});
+    this.#leaving.abort(); // a refresh that hangs is not waited for
+    this.#leaving = new AbortController();
     await this.#locked(async () => {
       const kept = await this.#load();
       if (!kept) return;
@@ -339,9 +344,10 @@ export class Session implements TokenSource {
   async #refresh(kept: Kept): Promise<Kept | null> {
     const { refresh_token, secret, space, former, guest } = kept;
     try {
+      const { signal } = this.#leaving;
       const rotation_id = base64url(sha256(`${secret} ${refresh_token}`));
       const body = { refresh_token, rotation_id, ...(space !== this.#space && { space }) };
-      const answer = whole(await this.send('POST', '/v1/auth/token/refresh', { body, holds: 'refresh_token' }));
+      const answer = whole(await this.send('POST', '/v1/auth/token/refresh', { body, holds: 'refresh_token', signal }));
       return await this.#adopt(answer, { secret, former, guest, space });
     } catch (error) {
       // Anything else, also an answer that never came, leaves all as it is: the next try sends the same again.

@@ -386,3 +386,101 @@ test('nothing waits on after it was closed: no flush, no upload, no link', async
   assert.deepEqual([await flushed, await linked, await sent], [false, 'aborted', 'aborted']);
   assert.equal(timers(), before);
 });
+
+test('who signs out while the network hangs is signed out soon, and the next user waits for nothing of it', async () => {
+  const data = disk();
+  const server = new Server();
+  let hangs = null;
+  const sent = [];
+  const good = fetching(server);
+  const fetch = async (address, init) => {
+    const path = new URL(address).pathname;
+    sent.push(path);
+    if (hangs) await new Promise(() => {}); // and no signal is heeded
+    if (path !== '/v1/sync/batches') return good(address, init);
+    return Response.json({ last: 1, results: [{ n: 1, status: 'applied' }] });
+  };
+  const session = new Session({ endpoint: ENDPOINT, store: memoryStore(), fetch });
+  await session.signIn.anonymous();
+  let completed = 0;
+  const db = Object.assign(data.open(), {
+    getClientId: async () => 'd',
+    getAll: async () => [],
+    async *getCrudTransactions() {
+      yield { crud: [{ clientId: 1, id: 'r', op: 'PUT', table: 't', opData: {} }], complete: async () => completed++ };
+    }
+  });
+  const lowtide = new Lowtide(db, { tokens: session, fetch, surroundings: still });
+  await lowtide.connect();
+  data.waiting = 1;
+  hangs = true;
+  const upload = lowtide.connector.uploadData(db).catch(({ code }) => code);
+  while (!sent.includes('/v1/sync/batches')) await new Promise(setImmediate);
+  const { now } = Date;
+  const { setTimeout: real } = globalThis;
+  globalThis.setTimeout = (work, wait, ...more) => real(work, wait === 5_000 ? 50 : wait, ...more);
+  Date.now = () => now() + 60 * 86_400_000; // the token is of 60 days ago, too: it is to be renewed before anything
+  try {
+    await lowtide.signOut({ discard: true });
+  } finally {
+    globalThis.setTimeout = real;
+  }
+  assert.deepEqual([session.state.status, data.emptied, completed, await upload], ['signed_out', 1, 0, 'aborted']);
+  assert.equal(sent.at(-1), '/v1/auth/token/refresh');
+  hangs = false;
+  try {
+    server.user = { ...server.user, id: 'ben' };
+    await session.signIn.anonymous();
+    await lowtide.connect();
+    await lowtide.connector.uploadData(db);
+    assert.deepEqual([completed, session.user.id, data.notes.get('owner')], [1, 'ben', 'ben']);
+    // Nothing of what hung comes back: who signed out stays so.
+    assert.equal((await session.look()).user.id, 'ben');
+  } finally {
+    Date.now = now;
+    await lowtide.close();
+    session.close();
+  }
+});
+
+test('a phone that was off for sixty days, or whose clock was wrong by as much, goes on, and keeps what it wrote', async () => {
+  const { now } = Date;
+  const day = 86_400_000;
+  const data = disk();
+  const server = new Server();
+  const store = memoryStore();
+  const first = await signedIn(data, server, store);
+  [data.rows, data.waiting] = [3, 2];
+  await first.close();
+  try {
+    for (const days of [60, -60, 3_650, 0]) {
+      Date.now = () => now() + days * day;
+      let away = true;
+      const session = new Session({ endpoint: ENDPOINT, store, fetch: fetching(server, () => (away ? 'request' : null)) });
+      const lowtide = new Lowtide(data.open(), { tokens: session, surroundings: still });
+      await lowtide.connect();
+      assert.deepEqual([session.state.status, session.user.id, await lowtide.waiting()], ['authenticated_offline', 'anna', 2]);
+      away = false;
+      const token = await session.token();
+      const renewed = await session.token(token); // where this clock took it for good, the server says that it is not
+      assert.ok(renewed && renewed !== token);
+      assert.deepEqual([session.state.status, data.emptied, data.rows], ['authenticated', 0, 3]);
+      await lowtide.close();
+      session.close();
+    }
+    // After more than that the server ends the session. What was written waits for the same user.
+    server.over = { reason: 'expired', wipe: false };
+    const session = new Session({ endpoint: ENDPOINT, store, fetch: fetching(server) });
+    const lowtide = new Lowtide(data.open(), { tokens: session, surroundings: still });
+    await lowtide.connect();
+    await session.refresh();
+    assert.deepEqual([session.state.status, data.emptied, await lowtide.waiting()], ['signed_out', 0, 2]);
+    await session.signIn.anonymous();
+    await lowtide.connect();
+    assert.deepEqual([session.user.id, data.emptied, data.rows, data.waiting], ['anna', 0, 3, 2]);
+    await lowtide.close();
+    session.close();
+  } finally {
+    Date.now = now;
+  }
+});

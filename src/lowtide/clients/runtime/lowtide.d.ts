@@ -445,7 +445,9 @@ declare class LowtideConnector implements PowerSyncBackendConnector {
     get appVersion(): string | undefined;
     /** Before the first write: notes when each change is made from now on. */
     prepare(db: CommonPowerSyncDatabase): Promise<void>;
-    /** Let go of the database. An upload on its way is given up: it is sent again, and counts once. */
+    /** Give up the upload that is on its way. It is sent again, and counts once, unless the database is emptied. */
+    abort(): void;
+    /** Let go of the database. */
     close(): void;
     /**
      * Has the server compare what this device holds: once a day by itself. What differs is downloaded anew and

@@ -357,41 +357,35 @@ var Http = class {
       headers["idempotency-key"] = key;
     if (this.appVersion)
       headers["x-app-version"] = this.appVersion;
-    const controller = new AbortController();
-    let late = false;
-    const abort = () => controller.abort();
-    const timer = setTimeout(() => {
-      late = true;
-      abort();
-    }, deadline);
-    signal?.addEventListener("abort", abort, { once: true });
-    try {
-      if (signal?.aborted)
-        throw new Error("aborted");
-      const exchange = async () => {
-        const response = await this.#fetch(this.endpoint + path, {
-          method,
-          headers,
-          // A redirect is never ours, and would take what is sent to somewhere else.
-          redirect: "error",
-          signal: controller.signal,
-          ...text !== void 0 && { body: packed ? await gzip(text) : text }
-        });
-        return read(response, await response.text(), sending.holds);
-      };
-      return await settled(exchange(), controller.signal);
-    } catch (error) {
-      if (error instanceof LowtideError && error.code !== "aborted")
-        throw error;
-      if (signal?.aborted)
-        throw new LowtideError("aborted", "The request was given up.", { cause: error });
-      const code = late ? "timeout" : "network";
-      const message = late ? "The server did not answer in time." : "The server cannot be reached.";
-      throw new LowtideError(code, message, { retryable: true, cause: error });
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
-    }
+    return until([signal], async (end, stop) => {
+      const timer = setTimeout(stop, deadline);
+      try {
+        if (end.aborted)
+          throw new Error("aborted");
+        const exchange = async () => {
+          const response = await this.#fetch(this.endpoint + path, {
+            method,
+            headers,
+            // A redirect is never ours, and would take what is sent to somewhere else.
+            redirect: "error",
+            signal: end,
+            ...text !== void 0 && { body: packed ? await gzip(text) : text }
+          });
+          return read(response, await response.text(), sending.holds);
+        };
+        return await settled(exchange(), end);
+      } catch (error) {
+        if (error instanceof LowtideError && error.code !== "aborted")
+          throw error;
+        if (signal?.aborted)
+          throw new LowtideError("aborted", "The request was given up.", { cause: error });
+        const code = end.aborted ? "timeout" : "network";
+        const message = end.aborted ? "The server did not answer in time." : "The server cannot be reached.";
+        throw new LowtideError(code, message, { retryable: true, cause: error });
+      } finally {
+        clearTimeout(timer);
+      }
+    });
   }
 };
 function gzip(text) {
@@ -999,6 +993,7 @@ function stillOf(user, tokens) {
     hint: "This was begun by the user of before, and was not sent as another."
   });
 }
+var FAREWELL = 5e3;
 var EARLY = 30;
 var OVER = ["session_revoked", "invalid_grant"];
 var Session = class {
@@ -1020,6 +1015,8 @@ var Session = class {
   // of the last refresh that failed
   #restored = null;
   #over = new AbortController();
+  #leaving = new AbortController();
+  // until somebody signs out
   constructor({ endpoint, store, name = "lowtide.session", device = {}, space = "main", ...rest }) {
     const version = device.platform && device.app_version ? `${device.platform}/${device.app_version}` : void 0;
     this.#http = new Http({ endpoint, fetch: rest.fetch, appVersion: version });
@@ -1113,8 +1110,11 @@ var Session = class {
     await this.restore();
     const meant = user ?? this.user?.id ?? "";
     stillOf(meant, this);
-    await this.request("POST", "/v1/auth/sign-out", void 0, { deadline: 5e3, holds: "" }).catch(() => {
+    const tell = (signal) => this.request("POST", "/v1/auth/sign-out", void 0, { signal, holds: "" });
+    await inTime(FAREWELL, void 0, void 0, tell).catch(() => {
     });
+    this.#leaving.abort();
+    this.#leaving = new AbortController();
     await this.#locked(async () => {
       const kept = await this.#load();
       if (!kept)
@@ -1246,9 +1246,10 @@ var Session = class {
   async #refresh(kept) {
     const { refresh_token, secret, space, former, guest } = kept;
     try {
+      const { signal } = this.#leaving;
       const rotation_id = base64url(sha256(`${secret} ${refresh_token}`));
       const body = { refresh_token, rotation_id, ...space !== this.#space && { space } };
-      const answer = whole(await this.send("POST", "/v1/auth/token/refresh", { body, holds: "refresh_token" }));
+      const answer = whole(await this.send("POST", "/v1/auth/token/refresh", { body, holds: "refresh_token", signal }));
       return await this.#adopt(answer, { secret, former, guest, space });
     } catch (error) {
       if (!isError(error, ...OVER) || error.status !== 401)
@@ -1419,10 +1420,14 @@ var LowtideConnector = class {
       this.#events.emit("outdated", { minimum: String(minimum), store: String(store ?? "") });
     }
   }
-  /** Let go of the database. An upload on its way is given up: it is sent again, and counts once. */
-  close() {
+  /** Give up the upload that is on its way. It is sent again, and counts once, unless the database is emptied. */
+  abort() {
     this.#over.abort();
     this.#over = new AbortController();
+  }
+  /** Let go of the database. */
+  close() {
+    this.abort();
     this.#quiet?.();
     this.#quiet = null;
   }
@@ -2275,6 +2280,7 @@ var Lowtide = class {
     return locked(`lowtide.data@${this.connector.endpoint} ${this.#db.database.name}`, work);
   }
   async #empty() {
+    this.connector.abort();
     await this.#db.disconnectAndClear();
     this.connector.hurry();
     await this.connector.disown(this.#db, this.#session?.user?.id ?? "");
