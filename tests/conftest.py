@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Generator, Iterator
+import sys
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ import pytest
 from blockbuster import BlockBuster
 from hypothesis import settings
 
+from lowtide.cli import main
 from lowtide.kernel.clock import ManualClock, SystemClock
 from lowtide.kernel.ids import SeededIds
 from lowtide.storage.db import Database, Dialect
@@ -57,6 +59,33 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+Told = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of the app that 'lowtide new' writes, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "todo"]) == 0
+    monkeypatch.chdir(tmp_path / "todo")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path / "todo"
+    sys.modules.pop("app", None)  # the next test's app is another
+
+
+@pytest.fixture
+def told(project: Path, capsys: pytest.CaptureFixture[str]) -> Told:
+    """Run a command there: exit code, stdout, stderr."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(list(words))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,16 +17,6 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, and the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def project(empty: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with the app that 'lowtide new' writes, and the current one."""
-    main(["new", "todo"])
-    monkeypatch.chdir(empty / "todo")
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield empty / "todo"
-    sys.modules.pop("app", None)  # the next test's app is another
 
 
 class TestParsing:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +16,17 @@ from lowtide.cli import main
 from lowtide.cli.opened import by_hand, with_backend
 from lowtide.cli.project import open_project
 from lowtide.kernel.clock import ManualClock
+from tests.conftest import Told
 from tests.docs.reference import every_command
 
-Told = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The app of 'lowtide new' after its first start."""
-    monkeypatch.chdir(tmp_path)
-    assert main(["new", "todo"]) == 0
-    monkeypatch.chdir(tmp_path / "todo")
-    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("LOWTIDE_AUDIT_CHECKPOINTS", "notes")
-    (tmp_path / "todo/notes").mkdir()
+    (project / "notes").mkdir()
     assert main(["audit", "checkpoint"]) == 0
-    yield tmp_path / "todo"
-    sys.modules.pop("app", None)
-
-
-@pytest.fixture
-def told(project: Path, capsys: pytest.CaptureFixture[str]) -> Told:
-    """Run a command: exit code, stdout, stderr."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(list(words))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return project
 
 
 def test_commands_stand_in_the_log(told: Told, project: Path) -> None:

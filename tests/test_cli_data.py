@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +22,14 @@ from lowtide.storage.db import Tx
 from lowtide.storage.jobs import store as job_store
 from lowtide.sync.store import read_head
 from lowtide.sync.uploads import SentBatch, SentMutation, SentTransaction
+from tests.conftest import Told
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project(project: Path) -> Path:
     """The app of 'lowtide new' with an empty database."""
-    monkeypatch.chdir(tmp_path)
-    assert main(["new", "todo"]) == 0
-    monkeypatch.chdir(tmp_path / "todo")
-    monkeypatch.setattr(sys, "path", list(sys.path))
     assert main(["db", "migrate"]) == 0
-    yield tmp_path / "todo"
-    sys.modules.pop("app", None)
-
-
-@pytest.fixture
-def told(project: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command: exit code, stdout, stderr."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(list(words))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-Told = Callable[..., tuple[int, str, str]]
+    return project
 
 
 def in_backend(work: Callable[[Lowtide], Awaitable[Any]]) -> Any:

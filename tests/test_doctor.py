@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -189,15 +188,10 @@ class TestProbes:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project(project: Path) -> Path:
     """A project after its first start, and the current folder."""
-    monkeypatch.chdir(tmp_path)
-    assert main(["new", "todo"]) == 0
-    monkeypatch.chdir(tmp_path / "todo")
-    monkeypatch.setattr(sys, "path", list(sys.path))
     assert main(["audit", "checkpoint"]) == 0
-    yield tmp_path / "todo"
-    sys.modules.pop("app", None)
+    return project
 
 
 class TestCommand:

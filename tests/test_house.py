@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 import lowtide
 from lowtide.kernel import errors
 from lowtide.kernel.errors import LowtideError
+from tests.docs.reference import error_classes
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -43,15 +44,6 @@ def project_files() -> list[Path]:
         made = {"node_modules", "__pycache__", "dist", "build"}
         folders[:] = [name for name in folders if name not in made and (name[0] != "." or name == ".ci")]
         found += [Path(place, name) for name in files]
-    return found
-
-
-def error_classes(parent: type[LowtideError] = LowtideError) -> list[type[LowtideError]]:
-    """``parent`` and every class under it that the error module defines, in the order of the tree."""
-    found = [parent]
-    for child in parent.__subclasses__():
-        if child.__module__ == errors.__name__:
-            found += error_classes(child)
     return found
 
 

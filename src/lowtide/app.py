@@ -354,7 +354,7 @@ class Lowtide:
         """Finish what was accepted, and close what was opened, the last first."""
         await self._opened.aclose()
 
-    async def rotate_secrets(self, told: Noted | None = None) -> None:
+    async def rotate_secrets(self, told: Noted) -> None:
         """Make a new data key; a job seals what is stored with it once every node knows it.
 
         ``told`` is called in the transaction of the new key.

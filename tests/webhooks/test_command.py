@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -12,12 +11,10 @@ from typing import Any, ClassVar
 import pytest
 
 from lowtide.app import Lowtide
-from lowtide.cli import main
 from lowtide.cli.opened import with_backend
 from lowtide.cli.project import open_project
 from lowtide.webhooks import Endpoint, RecordChange, Tried, listed
-
-Told = Callable[..., tuple[int, str, str]]
+from tests.conftest import Told
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -51,24 +48,10 @@ def receiver() -> Iterator[int]:
 
 
 @pytest.fixture
-def told(
-    tmp_path: Path, receiver: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Told]:
-    """Run a command in the app of 'lowtide new': exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    assert main(["new", "todo"]) == 0
-    monkeypatch.chdir(tmp_path / "todo")
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def project(project: Path, receiver: int, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The app of 'lowtide new', which may send to the receiver."""
     monkeypatch.setenv("LOWTIDE_EGRESS_ALLOWED", f"127.0.0.1:{receiver}")
-
-    def run(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(list(words))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    yield run
-    sys.modules.pop("app", None)
+    return project
 
 
 def add(port: int) -> Endpoint:

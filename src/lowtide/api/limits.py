@@ -93,7 +93,7 @@ class Load:
         if self.streams >= self.limits.streams:
             self.refuse("streams")
 
-    def buffer(self, size: int, rank: int = LAST) -> None:
+    def buffer(self, size: int, rank: int) -> None:
         """Take ``size`` bytes of the room for bodies. Raises ``Busy``. Give them back with ``release``."""
         if self.buffered + size > self._buffers[rank]:
             self.refuse("bodies")
@@ -127,7 +127,7 @@ class Deadlines:
     ``task.uncancel()`` and go on; or, with ``passed`` not set, let it through.
     """
 
-    def __init__(self, load: Load | None = None):
+    def __init__(self, load: Load):
         """``load`` is told by how much the event loop runs late."""
         self._live: set[Deadline] = set()
         self._ticking = False
@@ -160,10 +160,9 @@ class Deadlines:
             deadline.passed = True
             deadline.task.cancel()
         self._ticking = bool(self._live)
-        if self._load is not None:
-            # Halved with each look: one long pause is forgotten within a second or two.
-            late = (self._load.late + now - self._planned) / 2
-            self._load.late = late if self._ticking else 0.0
+        # Halved with each look: one long pause is forgotten within a second or two.
+        late = (self._load.late + now - self._planned) / 2
+        self._load.late = late if self._ticking else 0.0
         if self._ticking:
             self._plan(loop)
 

@@ -72,9 +72,9 @@ class _Rule:
 class Rates:
     """The limits of one process."""
 
-    def __init__(self, clock: Clock, scale: float = 1.0, capacity: int = 100_000):
-        """``scale`` multiplies every allowance; ``capacity`` is how many keys are kept (``Gcra``)."""
-        self._gcra = Gcra(clock, capacity)
+    def __init__(self, clock: Clock, scale: float = 1.0):
+        """``scale`` multiplies every allowance."""
+        self._gcra = Gcra(clock)
         self._rules = {
             kind: tuple(
                 _Rule(kind, whose, max(1, round(getattr(allowance, whose) * scale)))

@@ -37,7 +37,7 @@ class Trail:
         entry = entry_of(request, action, target, after=asked)
         await self._database.write(lambda tx: self._audit.write(tx, entry))
 
-    def within(self, request: Request[Any, Any], action: str, target: str = "") -> Keep | None:
+    def within(self, request: Request[Any, Any], action: str, target: str) -> Keep | None:
         """What keeps an entry in the transaction of the change itself, if a server's token asks; else None.
 
         For ``Batch.keep``: an entry that cannot be kept undoes the change.

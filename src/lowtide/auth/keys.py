@@ -83,15 +83,12 @@ class KeySource(Protocol):
 class Keys:
     """The app's signing keys. Call ``load`` before anything else, and let ``keep`` run."""
 
-    def __init__(
-        self, database: Database, clock: Clock, vault: Vault, audit: Audit, *, longest: int = LONGEST
-    ):
-        """``vault``: loaded before the keys are. ``longest``: seconds for which a token may be valid."""
+    def __init__(self, database: Database, clock: Clock, vault: Vault, audit: Audit):
+        """``vault``: loaded before the keys are."""
         self._database = database
         self._clock = clock
         self._vault = vault
         self._audit = audit
-        self._longest = longest
         self._keys: Mapping[str, SigningKey] = {}
         self._current: SigningKey | None = None
         self._generation = 0
@@ -203,7 +200,7 @@ class Keys:
         next key was published less than ten minutes ago: another node may just have rotated.
         """
         now = self._clock.now()
-        retires_at = now + (self._longest + LEEWAY) * 1000
+        retires_at = now + (LONGEST + LEEWAY) * 1000
 
         async def work(tx: Tx, made: _Made) -> str:
             kids = {state: (kid, at) for kid, state, _, _, at, _ in await tx.fetch(QUERIES["read_keys"])}

@@ -10,7 +10,6 @@ provider's word link again what the user has taken away: only the user does.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -104,10 +103,7 @@ class SignIn:
         audit: Audit,
         clock: Clock,
         ids: Ids,
-        *,
-        credentials: Sequence[Credentials] = (),
     ):
-        """``credentials``: what the methods keep, asked for second factors and told to forget."""
         self._database = database
         self._users = users
         self._sessions = sessions
@@ -115,7 +111,8 @@ class SignIn:
         self._audit = audit
         self._clock = clock
         self._ids = ids
-        self.credentials: list[Credentials] = list(credentials)
+        self.credentials: list[Credentials] = []
+        """What the methods keep, asked for second factors and told to forget."""
 
     # -- what methods call ------------------------------------------------------------------------
 

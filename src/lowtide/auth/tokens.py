@@ -39,6 +39,8 @@ ADMIN = "admin"
 """The role that may use the admin addresses."""
 MAX_LIST = 64
 """Entries of a token's lists: roles, amr, former ids."""
+CLOCKS_DIFFER = 60
+"""Seconds."""
 SERVER = "server"
 """The scope of the app's own servers."""
 
@@ -66,22 +68,16 @@ class Tokens:
         *,
         audience: str,
         issuer: str,
-        leeway: int = 60,
-        longest: int = LONGEST,
         remembered: int = 20_000,
         changes: Mapping[str, SessionChange] | None = None,
     ):
-        """``leeway``: seconds that clocks may differ. ``longest``: seconds that a token may be valid.
-
-        ``remembered``: verified tokens kept in memory, about 1 KiB each; the least recently seen goes.
+        """``remembered``: verified tokens kept in memory, about 1 KiB each; the least recently seen goes.
         ``changes``: by session, those that ended or changed lately; read at each ``verify``, so it is live.
         """
         self._keys = keys
         self._clock = clock
         self._audience = audience
         self._issuer = issuer
-        self._leeway = leeway
-        self._longest = longest
         self._remembered = remembered
         self._changes = {} if changes is None else changes
         self._seen: OrderedDict[bytes, tuple[Principal, int]] = OrderedDict()
@@ -118,14 +114,14 @@ class Tokens:
         """A token for which ``verify`` answers ``who``, good for ``ttl`` seconds.
 
         ``admin`` and ``expires_at`` follow from the rest. ``ValueError`` for a name that ``verify`` would
-        refuse, a claim that is not the app's to set, a ``ttl`` beyond ``longest``, a token that is too long.
+        refuse, a claim that is not the app's to set, a ``ttl`` beyond ``LONGEST``, a token that is too long.
         About 110 µs.
         """
         own = {name: value for name, value in who.claims.items() if name not in SHOWN or not who.session}
         if taken := REGISTERED & own.keys():
             raise ValueError(f"these claims are not yours to set: {', '.join(sorted(taken))}")
-        if not 0 < ttl <= self._longest:
-            raise ValueError(f"a token is good for 1 to {self._longest} seconds")
+        if not 0 < ttl <= LONGEST:
+            raise ValueError(f"a token is good for 1 to {LONGEST} seconds")
         if not _is_name(who.user):
             raise ValueError(f"not a user's name: {who.user!r}")
         _space(who.space)
@@ -213,7 +209,7 @@ class Tokens:
         audience = claims.get("aud")
         if audience != self._audience and not (isinstance(audience, list) and self._audience in audience):
             raise Unauthorized(f"The token's audience (aud) is not {self._audience!r}.")
-        leeway = self._leeway * 1000
+        leeway = CLOCKS_DIFFER * 1000
         issued, expires = _time(claims, "iat"), _time(claims, "exp")
         if issued > now + leeway or ("nbf" in claims and _time(claims, "nbf") > now + leeway):
             raise Unauthorized("The token is from the future: a clock is wrong.")

@@ -9,6 +9,9 @@ from typing import Any
 
 from lowtide.kernel.errors import Malformed, TooLarge
 
+_DEPTH = 32
+"""Nested documents and lists, as in ``decode_json``."""
+
 _I32 = struct.Struct("<i").pack
 _I64 = struct.Struct("<q").pack
 _F64 = struct.Struct("<d").pack
@@ -118,7 +121,7 @@ def encode_data_line_bson(bucket: str, entries: Sequence[EntryTuple]) -> bytes:
     )
 
 
-def decode_bson(data: bytes, *, max_bytes: int, max_depth: int = 32) -> dict[str, Any]:
+def decode_bson(data: bytes, *, max_bytes: int) -> dict[str, Any]:
     """The document in ``data``: JSON values and bytes.
 
     Raises ``TooLarge`` beyond ``max_bytes``; ``Malformed`` with the ``offset`` for whatever is not
@@ -129,7 +132,7 @@ def decode_bson(data: bytes, *, max_bytes: int, max_depth: int = 32) -> dict[str
         raise TooLarge(f"The document is larger than {max_bytes} bytes.", limit=max_bytes)
     try:
         document: dict[str, Any]
-        document, end = _read_document(data, 0, len(data), max_depth, array=False)
+        document, end = _read_document(data, 0, len(data), _DEPTH, array=False)
     except struct.error:
         raise Malformed(f"The BSON document ends too early, at byte {len(data)}.", offset=len(data)) from None
     if end != len(data):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any
 
 
+@functools.cache
 def library() -> Any:
     """``compression.zstd``, or what stands for it; loaded by the first call."""
     if sys.version_info >= (3, 14):

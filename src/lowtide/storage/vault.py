@@ -21,6 +21,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from lowtide.kernel import base64url
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import SealBroken, SetupError, Unavailable
 from lowtide.kernel.ids import Ids
@@ -129,7 +130,8 @@ class Vault:
         """
         key = self._sealing()
         nonce = bytes.fromhex(self._ids.token())[:NONCE]
-        return f"{MARK}.{key.id}.{_text(nonce + key.cipher.encrypt(nonce, plain, purpose.encode()))}"
+        sealed = nonce + key.cipher.encrypt(nonce, plain, purpose.encode())
+        return f"{MARK}.{key.id}.{base64url.encode(sealed)}"
 
     def open(self, purpose: str, sealed: str) -> bytes:
         """What ``seal`` was given. Raises ``SealBroken`` for a text that was not sealed here for ``purpose``.
@@ -251,7 +253,7 @@ class Vault:
 
     def _wrap(self, master: AESGCM, id: str, key: bytes) -> str:
         nonce = bytes.fromhex(self._ids.token())[:NONCE]
-        return _text(nonce + master.encrypt(nonce, key, f"data key {id}".encode()))
+        return base64url.encode(nonce + master.encrypt(nonce, key, f"data key {id}".encode()))
 
     def _unwrap(self, id: str, wrapped: str) -> bytes:
         try:
@@ -277,10 +279,6 @@ def _statements(place: SealedColumn) -> tuple[Query, Query]:
 
 def _query(name: str, sql: str) -> Query:
     return Query(name, sql.replace("$", "?"), sql)
-
-
-def _text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _bytes(text: str) -> bytes:

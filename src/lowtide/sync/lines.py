@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from lowtide.kernel import zstd
 from lowtide.kernel.bson import encode_bson
 
 Format = Literal["json", "bson"]
@@ -140,7 +141,7 @@ class Piece:
             return self._gzip
         if coding == "zstd":
             if self._zstd is None:
-                self._zstd = _zstd().compress(self.raw, 1)
+                self._zstd = zstd.library().compress(self.raw, 1)
             return self._zstd
         return self.raw
 
@@ -158,10 +159,3 @@ def _isal() -> Any:
     from isal import isal_zlib
 
     return isal_zlib
-
-
-@functools.cache
-def _zstd() -> Any:
-    from backports import zstd
-
-    return zstd

@@ -40,6 +40,9 @@ FIRST_ROWS = 32
 PAGE_BYTES = 1024 * 1024
 """A page ends early beyond this, so that large rows cost no more memory than small ones."""
 
+CACHE_BYTES = 64 * 1024 * 1024
+"""Of segments that are kept; the least recently used leaves."""
+
 
 class Want(msgspec.Struct, frozen=True):
     """What identifies a segment's content."""
@@ -73,9 +76,8 @@ class Segment(msgspec.Struct, frozen=True):
 class Segments:
     """A bounded cache of segments; the least recently used leave first."""
 
-    def __init__(self, database: Database, max_bytes: int = 64 * 1024 * 1024):
+    def __init__(self, database: Database):
         self._database = database
-        self._max_bytes = max_bytes
         self._bytes = 0
         self._kept: OrderedDict[Want, Segment] = OrderedDict()
         self._sizes: dict[Want, int] = {}
@@ -149,7 +151,7 @@ class Segments:
         size = segment.piece.size + 512
         self._bytes += size - self._sizes.get(want, 0)
         self._sizes[want] = size
-        while self._bytes > self._max_bytes and len(self._kept) > 1:
+        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
             gone, _ = self._kept.popitem(last=False)
             self._bytes -= self._sizes.pop(gone)
 

@@ -100,8 +100,6 @@ class Writer:
         enqueue: Enqueue,
         publish: Callable[[Commit], None],
         bar: Bar | None = None,
-        changed: Changed | None = None,
-        granted: Granted | None = None,
     ):
         self._database = database
         self._schema = schema
@@ -110,8 +108,8 @@ class Writer:
         self._enqueue = enqueue
         self._publish = publish
         self._bar = bar or _nobody
-        self.changed = changed
-        self.granted = granted
+        self.changed: Changed | None = None
+        self.granted: Granted | None = None
         self._waiting: deque[tuple[Batch, int, asyncio.Future[Applied]]] = deque()
         self._waiting_mutations = 0
         self._wake = asyncio.Event()

@@ -63,13 +63,13 @@ class Webhooks:
         ids: Ids,
         *,
         models: Collection[str] = (),
-        watch: Watch | None = None,
     ):
-        """``models``: that can be heard of. ``watch``: the writer's."""
+        """``models``: that can be heard of."""
         self.database = database
         self._jobs, self._vault, self._egress, self._audit = jobs, vault, egress, audit
         self._clock, self._ids = clock, ids
-        self._models, self.watch = frozenset(models), watch
+        self._models = frozenset(models)
+        self.watch: Watch | None = None
         self._sender = Sender(database, vault, egress, clock)
         self._records = RecordMessages(
             database, jobs, self._sender, self._settle, self._switch_off, clock, ids

@@ -25,15 +25,19 @@ from lowtide.storage.db.sqlite_tx import (
 T = TypeVar("T")
 
 
+DEADLINE = 5.0
+"""Seconds of a statement."""
+
+
 class SqliteBeside:
     """A ``Database`` that only reads, but for ``append``, takes no lock and starts no thread.
 
     A read runs in the event loop, which waits for it: this is for a process that does one thing.
     """
 
-    def __init__(self, path: Path, *, clock: Clock, statement_deadline: float = 5.0):
+    def __init__(self, path: Path, *, clock: Clock):
         self._path = path
-        self._deadline = Deadline(statement_deadline, clock)
+        self._deadline = Deadline(DEADLINE, clock)
         self._connection: apsw.Connection
 
     @property
