@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lowtide.kernel.errors import StorageLost
 from lowtide.storage.db import Dialect
 from lowtide.storage.once import KeyedRequest
 from tests.api.client import Answer
+from tests.auth.authenticator import Authenticator
 from tests.auth.methods.conftest import House, housed
 from tests.auth.methods.test_email import choose, wrong
 from tests.auth.methods.test_secondfactor import enrolled, ticket
@@ -96,12 +98,40 @@ async def by_recovery_code(house: House) -> tuple[str, Sent]:
     return "second-factor", {"ticket": await ticket(house), "code": phone.recovery[0]}
 
 
-WAYS = [by_code, by_link, by_text, by_new_password, by_totp, by_recovery_code]
+async def new_passkey(house: House, device: Authenticator) -> tuple[str, Sent]:
+    token = (await house.sign_in())["access_token"]
+    begun = (await house.post("passkeys/begin", token)).json()["publicKey"]
+    return token, {"credential": device.register(begun)}
 
 
-async def send(house: House, path: str, sent: Sent, key: str) -> Answer:
+async def by_passkey(house: House) -> tuple[str, Sent]:
+    device = Authenticator(rp_id="localhost", origin="https://localhost")
+    token, sent = await new_passkey(house, device)
+    assert (await house.post("passkeys", token, **sent)).status == 201
+    device.counter = 1
+    begun = (await house.post("passkeys/sign-in/begin")).json()["publicKey"]
+    return "passkeys/sign-in", {"credential": device.sign_in(begun)}
+
+
+WAYS = [by_code, by_link, by_text, by_new_password, by_totp, by_recovery_code, by_passkey]
+
+
+async def send(house: House, path: str, sent: Sent, key: str, token: str | None = None) -> Answer:
     headers = {"idempotency-key": KEY.format(key)}
-    return await house.client.post(f"/v1/auth/{path}", json=sent, headers=headers)
+    return await house.client.post(f"/v1/auth/{path}", json=sent, headers=headers, token=token)
+
+
+@contextmanager
+def deaf(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The server dies right after its commit: nothing is heard of it, and nothing is tidied up."""
+
+    async def gone(*given: Any) -> None:
+        raise StorageLost
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeyedRequest, "finish", gone)
+        patch.setattr(KeyedRequest, "release", gone)
+        yield
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -126,12 +156,7 @@ async def test_a_proof_is_used_up_with_its_sign_in(
         assert (await send(house, path, sent, "1")).status == 503
     assert len(await house.rows("SELECT id FROM session")) == before
 
-    async def gone(*given: Any) -> None:
-        raise StorageLost
-
-    with monkeypatch.context() as patch:
-        patch.setattr(KeyedRequest, "finish", gone)
-        patch.setattr(KeyedRequest, "release", gone)
+    with deaf(monkeypatch):
         assert (await send(house, path, sent, "1")).status == 503
     ((session,),) = await house.rows("SELECT id FROM session WHERE ended_at IS NULL ORDER BY id DESC LIMIT 1")
     assert len(await house.rows("SELECT id FROM session")) == before + 1
@@ -148,16 +173,22 @@ async def test_a_proof_is_used_up_with_its_sign_in(
 async def test_a_guest_is_made_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing proves a guest: a server that dies before its answer is heard would make another one."""
 
-    async def gone(*given: Any) -> None:
-        raise StorageLost
-
-    with monkeypatch.context() as patch:
-        patch.setattr(KeyedRequest, "finish", gone)
-        patch.setattr(KeyedRequest, "release", gone)
+    with deaf(monkeypatch):
         assert (await send(house, "anonymous", {}, "1")).status == 503
     again = await send(house, "anonymous", {}, "1")
     assert (again.status, again.headers.get("idempotency-replayed")) == (201, "true")
     assert await house.rows("SELECT id FROM session") == [(again.json()["session_id"],)]
+
+
+async def test_a_passkey_is_made_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device has it already: a repeat is told so, and not that its challenge was used."""
+    token, sent = await new_passkey(house, Authenticator(rp_id="localhost", origin="https://localhost"))
+    with deaf(monkeypatch):
+        assert (await send(house, "passkeys", sent, "1", token)).status == 503
+    again = await send(house, "passkeys", sent, "1", token)
+    assert (again.status, again.headers.get("idempotency-replayed")) == (201, "true")
+    assert await house.rows("SELECT id FROM passkey") == [(again.json()["id"],)]
+    assert (await send(house, "passkeys", sent, "2", token)).code == "invalid_grant"
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlencode
 
 import pytest
 
+from lowtide.kernel.errors import StorageLost
 from tests.auth.device import Device
 from tests.auth.provider.world import (
     AUTHORIZE,
@@ -51,6 +56,19 @@ async def bound(house: House, device: Device, path: str = TOKEN, **more: Any) ->
     return device.proof(url=ISSUER + path, iat=now, jti=f"{device.jkt}{device.made}", **more)
 
 
+@contextmanager
+def dying(there: Any, name: str) -> Iterator[None]:
+    """The server dies right after ``there.name``, before its transaction has committed."""
+    whole = getattr(there, name)
+
+    async def died(*given: Any, **more: Any) -> Any:
+        await whole(*given, **more)
+        raise StorageLost
+
+    with patch.object(there, name, died):
+        yield
+
+
 class TestCodes:
     async def test_a_code_that_comes_twice_ends_what_it_gave(self, house: House) -> None:
         """One of the two senders is a thief: neither keeps anything. [oidcc-codereuse]"""
@@ -63,6 +81,30 @@ class TestCodes:
         answer = await house.http.get(USERINFO, token=tokens["access_token"])
         assert answer.status == 401
         assert "session.end" in await house.world.actions()
+
+    async def test_a_code_is_used_up_with_its_session(self, house: House) -> None:
+        """A server that dies in between leaves it good; of two at the same moment one sender is a thief."""
+        flow = Flow()
+        code = await house.sign_in(flow)
+        with dying(house.world.sessions, "open"):
+            assert (await house.post(TOKEN, flow.redeem(code))).status == 503
+        assert await house.world.rows("SELECT id FROM session") == []
+        both = await asyncio.gather(*(house.post(TOKEN, flow.redeem(code)) for _ in range(2)))
+        assert sorted(one.status for one in both) == [200, 400]
+        assert await house.world.rows("SELECT ended_by FROM session") == [("operator",)]
+
+    async def test_a_browser_is_signed_in_with_its_proof(self, house: House) -> None:
+        """In one transaction: a server that dies in it has made nobody, and the form is sent once more."""
+        flow, browser = Flow(), house.browser()
+        page = await browser.get(f"{AUTHORIZE}?{flow.query()}")
+        shown = await browser.fill(page, "email", email="ann@example.com")
+        flows = dict(house.mailbox.sent)
+        with dying(house.provider.store, "put_browser"):
+            code = house.mailbox.newest()
+            assert (await browser.fill(shown, "code", code=code)).status == 503
+        assert await house.world.rows("SELECT id FROM users") == []
+        house.mailbox.sent = flows
+        assert flow.code(await browser.fill(shown, "code", code=code))
 
     async def test_a_code_ends_after_a_minute(self, house: House) -> None:
         """[oidcc-codereuse-30seconds] 30 seconds later it is good, 60 later it is not."""

@@ -8,7 +8,7 @@ import msgspec
 
 from lowtide.auth.answers import own_session
 from lowtide.auth.methods.signing import HEADERS, REFUSED, Answered, Asking, Signing
-from lowtide.auth.model import Factor
+from lowtide.auth.model import Factor, nothing
 from lowtide.auth.passkeys.ceremony import AssertionCredential, RegistrationCredential
 from lowtide.auth.passkeys.service import MAX_LABEL, Passkey, Passkeys
 from lowtide.auth.signin import SignIn
@@ -80,8 +80,8 @@ def passkey_routes(passkeys: Passkeys, sign_in: SignIn, signing: Signing) -> lis
     async def register(request: Request[NewPasskey, None]) -> Passkey:
         """Keep the passkey that the device made. An anonymous user is one no longer, and keeps their id."""
         who = own_session(request.principal)
-        body = request.body
-        return await passkeys.register(who, body.credential, body.name, request.id, request.client)
+        body, also = request.body, request.keep or nothing
+        return await passkeys.register(who, body.credential, body.name, request.id, request.client, also=also)
 
     async def list_passkeys(request: Request[None, None]) -> PasskeyList:
         """The user's passkeys."""

@@ -17,7 +17,7 @@ import msgspec
 from lowtide.audit import Audit, Entry
 from lowtide.auth.challenges import LIFE, Challenge, Challenges
 from lowtide.auth.hooks import Hooks, event
-from lowtide.auth.model import Ask, Evidence, Proof
+from lowtide.auth.model import Also, Ask, Evidence, Proof, nothing
 from lowtide.auth.passkeys.ceremony import (
     AssertionCredential,
     NewCredential,
@@ -165,10 +165,19 @@ class Passkeys:
         )
 
     async def register(
-        self, who: Principal, credential: RegistrationCredential, name: str, request: str, ip: str = ""
+        self,
+        who: Principal,
+        credential: RegistrationCredential,
+        name: str,
+        request: str,
+        ip: str = "",
+        *,
+        also: Also = nothing,
     ) -> Passkey:
         """Keep the passkey that the device made. Raises ``InvalidGrant`` for an answer that is not right,
         ``Conflict`` for a passkey that is kept already, and as ``begin_registration`` does. One write.
+
+        ``also`` is called with the passkey in that transaction.
 
         An anonymous user signs up with it: the hooks of a sign-up run, and may refuse (``SignInRefused``).
         """
@@ -222,6 +231,7 @@ class Passkeys:
             await self._audit.write(
                 tx, _entry("passkey.add", who, id, request, after={"name": name, "aaguid": made.aaguid})
             )
+            await also(tx, passkey)
 
         await self._database.write(work)
         self._hooks.wake()
