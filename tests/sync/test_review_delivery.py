@@ -10,7 +10,7 @@ import pytest
 
 from lowtide.kernel.errors import Unavailable
 from lowtide.kernel.http import Outlet
-from lowtide.sync import download, segments, store
+from lowtide.sync import download, segments, service, store
 from lowtide.sync.retention import Retention
 from lowtide.sync.service import HEADS
 from lowtide.sync.store import QUERIES
@@ -153,6 +153,23 @@ async def test_a_node_that_slept_for_longer_than_groups_are_kept_reads_everythin
     assert hub.group == await engine.sync.head()
 
 
+async def test_a_node_that_is_far_behind_tells_everybody_to_look_once(
+    open_engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks sees all there is by then: not once more for each part of what was missed."""
+    engine = await open_engine(SCHEMA)
+    hub = engine.sync.hub
+    monkeypatch.setattr(service, "CATCH_UP_GROUPS", 2)
+    told: list[int] = []
+    monkeypatch.setattr(hub, "deliver_unknown", told.append)
+    asleep, hub.group = hub.group, 1 << 40
+    for n in range(5):
+        await engine.upload("server", {**CITY, "id": str(n)}, client="server")
+    hub.group = asleep
+    await engine.sync._catch_up()
+    assert told == [await engine.sync.head()]
+
+
 async def test_an_epoch_that_begins_under_a_node_reaches_who_listens(open_engine: Open) -> None:
     """All buckets come under new names, whatever the first group after it has changed."""
     engine = await open_engine(SCHEMA)
@@ -181,3 +198,52 @@ async def test_a_database_that_lost_commits_is_not_asked_again_and_again(open_en
     assert "lowtide restore" in told.value.hint
     engine.sync.hub.group -= 1
     assert seen(await engine.lines("ann")) == {"ann-red"}
+
+
+class Elsewhere:
+    """A database beside which something is committed, as soon as a snapshot was read."""
+
+    def __init__(self, engine: Engine, often: int):
+        self._engine = engine
+        self._database = engine.sync.database
+        self.left = often
+        self.looks = 0
+
+    async def read(self, work: Any) -> Any:
+        found = await self._database.read(work)
+        self.looks += 1
+        if self.left:
+            self.left -= 1
+            await self._engine.upload("server", join("zoe", "blue"), client="server")
+        return found
+
+
+async def test_what_others_commit_while_a_stream_looks_makes_it_look_once_more_at_most(
+    open_engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy server something is always committed meanwhile: only what may concern it is looked at."""
+    engine = await open_engine(SCHEMA)
+    await engine.upload("server", CITY, client="server")
+    database = Elsewhere(engine, 20)
+    monkeypatch.setattr(engine.sync.downloads, "database", database)
+    asked = StreamRequest(client_id="ann-phone", raw_data=True)
+    stream = await engine.sync.download(engine.who("ann"), asked, "json", "identity")
+    lines: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        lines.extend(msgspec.json.decode(line) for line in message["body"].splitlines())
+
+    async def follow() -> None:
+        while stream._listener.waiting:
+            await stream._follow(outlet)
+
+    outlet = Outlet(send)
+    await stream._send(outlet, None)
+    await follow()
+    assert (database.looks, database.left) == (2, 18)
+    await engine.upload("ann", join("ann", "red"))
+    await engine.upload("ann", task("1"))
+    await follow()
+    assert seen(lines) == {"1", "ann-red"}
+    assert database.left > 10
+    stream.forget()

@@ -142,16 +142,12 @@ class Download:
         for wanted, segment in segments:
             service.segments.keep(wanted, segment)
         self._view = view
-        user = self._principal.user
-        service.hub.listen(
-            self._listener,
-            {
-                self._own_topic,
-                *view.held,
-                *(lookup_topic(self._principal.space, lookup, user) for lookup in service.streams.lookups),
-            },
-        )
-        if service.hub.group > view.group:
+        space, user = self._principal.space, self._principal.user
+        topics = {self._own_topic, *view.held}
+        topics.update(lookup_topic(space, lookup, user) for lookup in service.streams.lookups)
+        deaf = not topics <= self._listener.topics
+        service.hub.listen(self._listener, topics)
+        if deaf and service.hub.group > view.group:
             # A commit came between the snapshot and the listening.
             self._listener.poke(service.hub.group, None, None)
 

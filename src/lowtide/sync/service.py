@@ -217,15 +217,21 @@ class Sync:
     async def _catch_up(self) -> None:
         """Tell the listeners what other nodes committed."""
         known = self.hub.group
+
+        async def read(tx: Tx) -> tuple[list[tuple[int, list[str]]], int | None]:
+            missed = await store.topics_since(tx, known, CATCH_UP_GROUPS)
+            if len(missed) == CATCH_UP_GROUPS or (missed and missed[0][0] > known + 1):
+                # Too much, or some of it is forgotten, or a new epoch has begun under us.
+                return [], (await store.read_head(tx)).group
+            return missed, None
+
         try:
-            missed = await self.database.read(lambda tx: store.topics_since(tx, known, CATCH_UP_GROUPS))
+            missed, head = await self.database.read(read)
         except LowtideError as error:
             log.warning("could not look at the head: %s", error.message)
             return
-        if len(missed) == CATCH_UP_GROUPS or (missed and missed[0][0] > known + 1):
-            # Too much, or some of it is forgotten, or a new epoch has begun under us.
-            self.hub.deliver_unknown(missed[-1][0])
-            return
+        if head is not None:
+            self.hub.deliver_unknown(head)
         for group, topics in missed:
             if group > self.hub.group:
                 self.hub.deliver(Commit(group=group, topics=tuple(topics)))
