@@ -105,6 +105,7 @@ try {
     // A reload without a network: the page's files come from the server, the phone's network stays away.
     await page.reload();
     await until('ann to be back', async () => (await first('a')).title === 'From ann');
+    await until('ben to be back', async () => (await first('b')).title === 'From ben');
     await until('cleo to be back', async () => (await screen('c')).connected);
     const offline = { ann: await screen('a'), ben: await screen('b'), cleo: await first('c') };
     await flip('b', 'Airplane');

@@ -71,6 +71,8 @@ interface Kept {
   /** When it is to be renewed, on this device's clock. */
   readonly renew_at: number;
   readonly refresh_token: string;
+  /** The one that the sign-in answered. */
+  readonly begun: string;
   /** With a token it makes the rotation id of its refresh: every repeat is the same request, in every tab. */
   readonly secret: string;
   readonly session_id: string;
@@ -299,13 +301,16 @@ export class Session implements TokenSource {
     whole(answer);
     await this.#locked(async () => {
       const before = await this.#load();
+      // An answer that is given again, whose token was renewed meanwhile: what is kept is later.
+      if (before?.begun === answer.refresh_token && before.refresh_token !== before.begun) return;
       const same = before?.user.id === answer.user.id;
       let guest = same ? before.guest : null;
       if (before && !same && before.user.anonymous) guest = { token: before.refresh_token, user: before.user.id };
       const former = same ? [...before.former] : [];
       if (merged && !former.includes(merged)) former.push(merged);
       const space = before?.space ?? this.#space;
-      await this.#adopt(answer, { secret: random(), former, guest: merged ? null : guest, space });
+      const begun = answer.refresh_token;
+      await this.#adopt(answer, { begun, secret: random(), former, guest: merged ? null : guest, space });
     });
   }
 
@@ -342,13 +347,13 @@ export class Session implements TokenSource {
   }
 
   async #refresh(kept: Kept): Promise<Kept | null> {
-    const { refresh_token, secret, space, former, guest } = kept;
+    const { refresh_token, secret, space } = kept;
     try {
       const { signal } = this.#leaving;
       const rotation_id = base64url(sha256(`${secret} ${refresh_token}`));
       const body = { refresh_token, rotation_id, ...(space !== this.#space && { space }) };
       const answer = whole(await this.send('POST', '/v1/auth/token/refresh', { body, holds: 'refresh_token', signal }));
-      return await this.#adopt(answer, { secret, former, guest, space });
+      return await this.#adopt(answer, kept);
     } catch (error) {
       // Anything else, also an answer that never came, leaves all as it is: the next try sends the same again.
       if (!isError(error, ...OVER) || error.status !== 401) throw (this.#failed = error as Error);
@@ -359,10 +364,10 @@ export class Session implements TokenSource {
     }
   }
 
-  async #adopt(answer: SignedIn, rest: Pick<Kept, 'secret' | 'former' | 'guest' | 'space'>): Promise<Kept> {
+  async #adopt(answer: SignedIn, rest: Pick<Kept, 'begun' | 'secret' | 'former' | 'guest' | 'space'>): Promise<Kept> {
     const { access_token, refresh_token, session_id, user, expires_in } = answer;
     const renew_at = Date.now() + Math.max(expires_in - EARLY, expires_in * 0.75) * 1000;
-    const kept: Kept = { access_token, renew_at, refresh_token, session_id, user, ...rest };
+    const kept: Kept = { ...rest, access_token, renew_at, refresh_token, session_id, user };
     await this.#write({ session: kept });
     return kept;
   }

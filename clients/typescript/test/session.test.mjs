@@ -270,6 +270,28 @@ test('one tab hears of what another one did', async () => {
   other.close();
 });
 
+test('an answer that is given again after its session went on takes nothing back', async () => {
+  const server = new Server();
+  const store = memoryStore();
+  const [, answer] = server.answer('/v1/auth/anonymous', {});
+  const fetch = async (address, init) =>
+    address.endsWith('/email/finish') ? Response.json(answer) : fetching(server)(address, init);
+  const tab = (Session) => new Session({ endpoint: 'http://x', store, fetch });
+  const [one, two] = [tab(First), tab(Second)];
+  await one.signIn.waitForLink({ flow_id: 'f' });
+  answer.user = { ...answer.user, anonymous: false }; // whoever proves anew who they are has the token that they have
+  await one.signIn.waitForLink({ flow_id: 'f' });
+  assert.equal(one.user.anonymous, false);
+  for (let turn = 0; turn < 3; turn++) await one.refresh();
+  const kept = await store.get('lowtide.session');
+  assert.equal((await two.signIn.waitForLink({ flow_id: 'f' })).user.id, 'anna'); // it had not heard
+  assert.equal(await store.get('lowtide.session'), kept);
+  await two.refresh();
+  assert.deepEqual([server.over, two.state.status], [null, 'authenticated']);
+  one.close();
+  two.close();
+});
+
 test('two at once ask for one refresh', async () => {
   const server = new Server();
   const { session } = await signedIn(fetching(server));

@@ -1202,6 +1202,8 @@ var Session = class {
     whole(answer);
     await this.#locked(async () => {
       const before = await this.#load();
+      if (before?.begun === answer.refresh_token && before.refresh_token !== before.begun)
+        return;
       const same = before?.user.id === answer.user.id;
       let guest = same ? before.guest : null;
       if (before && !same && before.user.anonymous)
@@ -1210,7 +1212,8 @@ var Session = class {
       if (merged && !former.includes(merged))
         former.push(merged);
       const space = before?.space ?? this.#space;
-      await this.#adopt(answer, { secret: token(), former, guest: merged ? null : guest, space });
+      const begun = answer.refresh_token;
+      await this.#adopt(answer, { begun, secret: token(), former, guest: merged ? null : guest, space });
     });
   }
   /** @internal The anonymous account that may be merged. */
@@ -1244,13 +1247,13 @@ var Session = class {
     });
   }
   async #refresh(kept) {
-    const { refresh_token, secret, space, former, guest } = kept;
+    const { refresh_token, secret, space } = kept;
     try {
       const { signal } = this.#leaving;
       const rotation_id = base64url(sha256(`${secret} ${refresh_token}`));
       const body = { refresh_token, rotation_id, ...space !== this.#space && { space } };
       const answer = whole(await this.send("POST", "/v1/auth/token/refresh", { body, holds: "refresh_token", signal }));
-      return await this.#adopt(answer, { secret, former, guest, space });
+      return await this.#adopt(answer, kept);
     } catch (error) {
       if (!isError(error, ...OVER) || error.status !== 401)
         throw this.#failed = error;
@@ -1263,7 +1266,7 @@ var Session = class {
   async #adopt(answer, rest) {
     const { access_token, refresh_token, session_id, user, expires_in } = answer;
     const renew_at = Date.now() + Math.max(expires_in - EARLY, expires_in * 0.75) * 1e3;
-    const kept = { access_token, renew_at, refresh_token, session_id, user, ...rest };
+    const kept = { ...rest, access_token, renew_at, refresh_token, session_id, user };
     await this.#write({ session: kept });
     return kept;
   }
