@@ -21,58 +21,35 @@ from lowtide.api.origins import Hosts, Origins
 from lowtide.api.problems import problem_routes
 from lowtide.api.rates import Rates
 from lowtide.api.versions import read_versions
-from lowtide.audit import COMPONENT as AUDIT
 from lowtide.audit import Audit, Chain, Entry
 from lowtide.audit.archive import Archive
 from lowtide.audit.checkpoints import Checkpoints
-from lowtide.audit.keys import SEALED as SEALED_AUDIT
 from lowtide.audit.keys import AuditKeys
 from lowtide.audit.routes import audit_routes
 from lowtide.audit.trail import Trail
-from lowtide.auth import COMPONENT as AUTH
 from lowtide.auth import Accounts, Keys, Proofs, Tokens, auth_routes
 from lowtide.auth.account_routes import account_routes
-from lowtide.auth.accounts import SEALED as SEALED_SESSIONS
 from lowtide.auth.admin import Admin
 from lowtide.auth.admin_routes import admin_routes
-from lowtide.auth.attestation import COMPONENT as ATTESTATION
-from lowtide.auth.attestation import (
-    Accepted,
-    Attestation,
-    attestation_routes,
-    chosen,
-    read_console_keys,
-)
+from lowtide.auth.attestation import Accepted, Attestation, attestation_routes, read_console_keys
 from lowtide.auth.challenges import Challenges
 from lowtide.auth.deletion import Deletion
-from lowtide.auth.keys import SEALED as SEALED_KEYS
 from lowtide.auth.lost import LostWays
 from lowtide.auth.lost_routes import lost_routes
 from lowtide.auth.merging import Merging
-from lowtide.auth.methods import COMPONENT as METHODS
-from lowtide.auth.methods import SEALED as SEALED_METHODS
-from lowtide.auth.methods import (
-    Methods,
-    outbox_routes,
-)
-from lowtide.auth.outside import COMPONENT as OUTSIDE
-from lowtide.auth.outside import SEALED as SEALED_OUTSIDE
+from lowtide.auth.methods import Methods, outbox_routes
 from lowtide.auth.outside import Outside
 from lowtide.auth.own import Own
-from lowtide.auth.passkeys import COMPONENT as PASSKEYS
 from lowtide.auth.passkeys import Passkeys, lies_on, passkey_routes, passkey_site
 from lowtide.auth.proofs import SharedProofs
-from lowtide.auth.provider import COMPONENT as PROVIDER
 from lowtide.auth.provider import PageWays, Provider
 from lowtide.auth.provider.discovery import UPSTREAM
 from lowtide.auth.routes import key_routes
 from lowtide.auth.wellknown import check_apple_apps, read_android_apps, well_known_routes
-from lowtide.bridges import COMPONENT as BRIDGES
 from lowtide.bridges import Bridges, bridge_routes
 from lowtide.bridges.versions import read_oldest
 from lowtide.declare.app import App
 from lowtide.kernel.clock import Clock, SystemClock
-from lowtide.kernel.errors import SetupError
 from lowtide.kernel.http import Route
 from lowtide.kernel.ids import Ids, SystemIds
 from lowtide.opening import (
@@ -89,50 +66,20 @@ from lowtide.opening import (
 from lowtide.records import Records, records_routes
 from lowtide.settings import Settings, without_secrets
 from lowtide.storage.db import Tx
-from lowtide.storage.db.migrate import Component, MigrationState, migrate
+from lowtide.storage.db.migrate import MigrationState, migrate
 from lowtide.storage.jobs import Job, Jobs, Worker
 from lowtide.storage.once import Once
 from lowtide.storage.rates import SharedRates
-from lowtide.storage.vault import COMPONENT as STORAGE
 from lowtide.storage.vault import PUBLISHED, Noted
-from lowtide.sync import COMPONENT as SYNC
 from lowtide.sync import Sync, sync_routes
 from lowtide.sync.deploy import deploy
 from lowtide.sync.grants import GrantTrail
 from lowtide.sync.retention import Retention
 from lowtide.sync.writer import Told
-from lowtide.webhooks import COMPONENT as WEBHOOKS
+from lowtide.tables import COMPONENTS, SEALED
 from lowtide.webhooks import MAX_ENDPOINTS, QUEUE, RECORDS_QUEUE, RecordChange, Webhooks, webhook_routes
-from lowtide.webhooks import SEALED as SEALED_WEBHOOKS
 
 log = logging.getLogger("lowtide")
-
-JOBS = Component("jobs", "lowtide.storage.jobs")
-COMPONENTS = (
-    JOBS,
-    STORAGE,
-    AUDIT,
-    AUTH,
-    METHODS,
-    PROVIDER,
-    PASSKEYS,
-    OUTSIDE,
-    ATTESTATION,
-    SYNC,
-    WEBHOOKS,
-    BRIDGES,
-)
-"""Everything that keeps tables, in the order in which they are made."""
-
-SEALED = (
-    *SEALED_AUDIT,
-    *SEALED_KEYS,
-    *SEALED_SESSIONS,
-    *SEALED_METHODS,
-    *SEALED_OUTSIDE,
-    *SEALED_WEBHOOKS,
-)
-"""Every column that the vault seals, to be sealed anew after a rotation of its keys."""
 
 JOBS_AT_ONCE = 16
 MESSAGES_AT_ONCE = 8
@@ -423,21 +370,6 @@ class Lowtide:
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._opened.push_async_callback(_end, asyncio.create_task(work, name=name))
 
-    def _guarded(self, routes: list[Route]) -> list[Route]:
-        """``routes``, those that ask for attestation with it."""
-        policy = self.settings.attestation
-        if policy == "off":
-            return routes
-        try:
-            which = chosen(routes, self.settings.attestation_routes)
-        except ValueError as error:
-            raise SetupError(
-                f"Setting 'attestation_routes' holds '{error}', which is no address for users."
-            ) from error
-        return [
-            self.attestation.guard(one, policy) if (one.method, one.path) in which else one for one in routes
-        ]
-
     def _edge(self) -> Edge:
         async def answers() -> bool:
             await self.sync.head()
@@ -482,7 +414,7 @@ class Lowtide:
             *records_routes(Records(self.sync, self.clock, self.ids), self.clock, trail),
             *bridge_routes(self.bridges, self.clock),
         ]
-        routes = self._guarded(routes)
+        routes = self.attestation.guard(routes, self.settings.attestation, self.settings.attestation_routes)
         if self.settings.reference:
             routes += Contract(routes, self._schema, lowtide.__version__).routes()
         return Edge(

@@ -23,10 +23,10 @@ from cryptography.x509.oid import NameOID
 
 from lowtide.app import Lowtide
 from lowtide.auth import jws
-from lowtide.auth.attestation import Accepted, Attestation, chosen
+from lowtide.auth.attestation import Accepted, Attestation
 from lowtide.auth.attestation.android import ConsoleKeys, check_verdict, read_console_keys
 from lowtide.auth.attestation.apple import NONCE, ROOT, check_attestation
-from lowtide.auth.attestation.service import KEPT
+from lowtide.auth.attestation.service import KEPT, chosen
 from lowtide.auth.challenges import LIFE, Challenges
 from lowtide.auth.wellknown import AndroidApp
 from lowtide.declare.app import App
@@ -460,13 +460,14 @@ class TestSessions:
 
         who, phone = await self.someone(world), Phone()
         route = Route("GET", "/x", handler)
-        guarded = attestation.guard(route, "enforce")
+        (guarded,) = attestation.guard([route], "enforce", ())
         assert AttestationRequired in guarded.errors
         request: Request[Any, Any] = Request(body=None, query=None, who=who)
         with pytest.raises(AttestationRequired):
             await guarded.handler(request)
-        assert await attestation.guard(route, "monitor").handler(request) == "answer"
-        assert attestation.guard(route, "off") is route
+        (watched,) = attestation.guard([route], "monitor", ())
+        assert await watched.handler(request) == "answer"
+        assert attestation.guard([route], "off", ()) == [route]
         server: Request[Any, Any] = Request(body=None, query=None, who=Principal(user="app", server=True))
         assert await guarded.handler(server) == "answer"
         challenge = attestation.challenge(who)
@@ -489,7 +490,7 @@ class TestSessions:
         assert chosen(routes, ()) == every
         assert chosen(routes, ("POST /v1/records*",)) == {("POST", "/v1/records/{id}")}
         for wrong in ("GET /health", "/v1/records*", "PUT /v1/records*", "GET /nowhere"):
-            with pytest.raises(ValueError, match=re.escape(wrong)):
+            with pytest.raises(SetupError, match=re.escape(wrong)):
                 chosen(routes, (wrong,))
 
 

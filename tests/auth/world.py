@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from lowtide.app import COMPONENTS
 from lowtide.audit import Audit
 from lowtide.auth import Accounts, Tokens
 from lowtide.auth.hooks import Hook
@@ -21,6 +20,7 @@ from lowtide.storage.db import Database, Query
 from lowtide.storage.db.migrate import migrate
 from lowtide.storage.jobs import Jobs
 from lowtide.storage.vault import Vault
+from lowtide.tables import COMPONENTS
 from tests.auth.ring import Ring
 
 

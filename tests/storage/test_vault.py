@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import lowtide
-from lowtide.app import SEALED
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import SealBroken, SetupError, Unavailable
 from lowtide.kernel.ids import SeededIds, SystemIds
@@ -22,6 +21,7 @@ from lowtide.storage.db import Database, Query, Tx
 from lowtide.storage.db.migrate import migrate
 from lowtide.storage.master import load_master, make_master, read_master
 from lowtide.storage.vault import COMPONENT, PAGE, PUBLISHED, SealedColumn, Vault
+from lowtide.tables import SEALED
 
 pytestmark = pytest.mark.anyio
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from datetime import UTC, datetime
 
-from lowtide.app import COMPONENTS, Lowtide
+from lowtide.app import Lowtide
 from lowtide.cli.opened import with_backend, with_reader
 from lowtide.cli.project import open_project
 from lowtide.storage.db import Database
 from lowtide.storage.db.migrate import MigrationState
 from lowtide.storage.db.migrate import status as migration_status
+from lowtide.tables import COMPONENTS
 
 
 def status(arguments: argparse.Namespace) -> int:

@@ -18,14 +18,14 @@ from lowtide.kernel.errors import Malformed, NotSetUp, SetupError
 from lowtide.kernel.ids import SystemIds
 from lowtide.storage.bus import MemoryBus
 from lowtide.storage.db import Database, Tx
-from lowtide.storage.db.migrate import Component, migrate
+from lowtide.storage.db.migrate import migrate
+from lowtide.storage.jobs import COMPONENT as JOBS
 from lowtide.storage.jobs import Hopeless, Job, Jobs, Worker
 from lowtide.storage.vault import COMPONENT as STORAGE
 from lowtide.storage.vault import Vault
 from tests.auth.methods.smtp_server import MailServer, certificate
 
 SENDER = mail_sender("Notes <no-reply@notes.example>")
-JOBS = Component("jobs", "lowtide.storage.jobs")
 
 
 def letter(to: str = "ann@example.com", *, subject: str = "Your code", until: int = 2**50) -> Message:

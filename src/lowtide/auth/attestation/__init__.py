@@ -2,9 +2,9 @@
 
 from lowtide.auth.attestation.android import read_console_keys
 from lowtide.auth.attestation.routes import attestation_routes
-from lowtide.auth.attestation.service import Accepted, Attestation, chosen
+from lowtide.auth.attestation.service import Accepted, Attestation
 from lowtide.storage.db.migrate import Component
 
 COMPONENT = Component("attestation", "lowtide.auth.attestation")
 
-__all__ = ["COMPONENT", "Accepted", "Attestation", "attestation_routes", "chosen", "read_console_keys"]
+__all__ = ["COMPONENT", "Accepted", "Attestation", "attestation_routes", "read_console_keys"]

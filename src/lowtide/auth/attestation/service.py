@@ -21,7 +21,7 @@ from lowtide.auth.attestation.apple import AttestedKey
 from lowtide.auth.challenges import Challenge, Challenges
 from lowtide.auth.wellknown import AndroidApp
 from lowtide.kernel.clock import Clock
-from lowtide.kernel.errors import AttestationRequired, InvalidGrant, NotFound
+from lowtide.kernel.errors import AttestationRequired, InvalidGrant, NotFound, SetupError
 from lowtide.kernel.http import Request, Route
 from lowtide.kernel.schema import Principal
 from lowtide.storage.db import Database, Tx, load_queries
@@ -137,10 +137,15 @@ class Attestation:
             seen = self._remember(who.session, rows[0][0] if rows else 0)
         return seen[0] > now
 
-    def guard(self, route: Route, policy: Policy) -> Route:
-        """``route`` for attested devices only. The app's own servers are let through."""
+    def guard(self, routes: Sequence[Route], policy: Policy, wanted: Sequence[str]) -> list[Route]:
+        """``routes``, those that ``chosen`` finds for attested devices only. Raises ``SetupError``."""
         if policy == "off":
-            return route
+            return list(routes)
+        which = chosen(routes, wanted)
+        return [self._guarded(one, policy) if (one.method, one.path) in which else one for one in routes]
+
+    def _guarded(self, route: Route, policy: Policy) -> Route:
+        """``route`` for attested devices only. The app's own servers are let through."""
         handler = route.handler
 
         @functools.wraps(handler)
@@ -183,7 +188,7 @@ def chosen(routes: Sequence[Route], wanted: Sequence[str]) -> set[tuple[str, str
     """The routes that a policy is for, by method and path: those that ``wanted`` names, or a good default.
 
     ``POST /v1/sync/batches`` names one, ``POST /v1/records*`` every POST that begins so. Without any, every
-    address for users outside ``/v1/auth`` counts. ``ValueError`` for a name that fits no address.
+    address for users outside ``/v1/auth`` counts. ``SetupError`` for a name that fits no address.
     """
     users = [route for route in routes if route.auth == "user" and not route.vital]
     if not wanted:
@@ -199,6 +204,6 @@ def chosen(routes: Sequence[Route], wanted: Sequence[str]) -> set[tuple[str, str
             and (one.path.startswith(begin) if path.endswith("*") else one.path == path)
         }
         if not fitting:
-            raise ValueError(name)
+            raise SetupError(f"Setting 'attestation_routes' holds {name!r}, which is no address for users.")
         found |= fitting
     return found

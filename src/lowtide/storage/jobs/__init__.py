@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from lowtide.storage.db.migrate import Component
 from lowtide.storage.jobs.model import Count, Hopeless, Job, Status
 from lowtide.storage.jobs.service import Jobs
 from lowtide.storage.jobs.worker import Worker
 
-__all__ = ["Count", "Hopeless", "Job", "Jobs", "Status", "Worker"]
+COMPONENT = Component("jobs", "lowtide.storage.jobs")
+
+__all__ = ["COMPONENT", "Count", "Hopeless", "Job", "Jobs", "Status", "Worker"]
