@@ -41,6 +41,8 @@ class Holder(msgspec.Struct):
     """How often phone or server were set back: versions are counted anew then."""
     set_back: bool = False
     """Not in step again since: what it shows may be older than what it showed."""
+    newest: dict[str, int] = {}
+    """The latest op of each bucket that it has taken, and that was looked at."""
 
     @property
     def seat(self) -> Seat:
@@ -98,6 +100,20 @@ class Checker:
             change.id == id and not change.accepted and change.key[2] == phone
             for change in self._history.changes.values()
         )
+
+    def taken(self, holder: Holder) -> None:
+        """What a device has taken, to be shown yet or not, was its user's when it was written or later."""
+        before, holder.newest = holder.newest, holder.phone.newest()
+        latest = self._history.group
+        for name, op in holder.newest.items():
+            if op == before.get(name) or holder.set_back:
+                continue
+            key = _stream_and_key(name)
+            groups = (latest, *range(op // OPS_PER_GROUP, latest))
+            if not any(key in self.permitted(holder.seat, group) for group in groups):
+                raise Violation(
+                    f"6: {holder.phone.name} took op {op} of {name}, which was its user's no longer"
+                )
 
     # -- at a checkpoint -----------------------------------------------------------------------------
 

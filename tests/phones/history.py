@@ -72,6 +72,11 @@ class History:
     def digest(self) -> str:
         return self._digest.hexdigest()
 
+    @property
+    def group(self) -> int:
+        """The latest that changed a record."""
+        return self._seen_op // OPS_PER_GROUP
+
     def note(self, event: str) -> None:
         """One more event."""
         self._digest.update(event.encode())

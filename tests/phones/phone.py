@@ -231,6 +231,13 @@ class Phone:
         rows = self.database.execute("SELECT name FROM ps_buckets WHERE pending_delete = 0 ORDER BY name")
         return [str(name) for (name,) in rows if name != "$local"]
 
+    def newest(self) -> dict[str, int]:
+        """The latest op that it has of each bucket that holds a row, shown yet or not."""
+        rows = self.database.execute(
+            "SELECT b.name, max(o.op_id) FROM ps_oplog o JOIN ps_buckets b ON b.id = o.bucket GROUP BY b.id"
+        )
+        return {str(name): int(op) for name, op in rows if name != "$local"}
+
     def queued(self) -> int:
         """Local changes that have not been acknowledged."""
         return int(self._ask("SELECT count(*) FROM ps_crud"))

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lowtide.sync import segments
+from lowtide.sync import download, segments
 from tests.phones.app import SCHEMA
 from tests.phones.history import Violation
 from tests.phones.network import Link
@@ -32,7 +32,8 @@ class Scenario(Stage):
 
     def play(self) -> str:
         """The whole run."""
-        with self.opened, _small_pages(self.random.choice((2, 3, 5, 30))), Alarm() as alarm:
+        sizes = self.random.choice((2, 3, 5, 30)), self.random.choice((200, 64 * 1024, 64 * 1024))
+        with self.opened, _small(*sizes), Alarm() as alarm:
             self.world.play(self._play())
             if alarm.heard:
                 raise Violation(f"the server logged an error: {alarm.heard[0]}")
@@ -56,15 +57,15 @@ class Scenario(Stage):
     def _choices(self) -> list[tuple[int, Callable[[], Any]]]:
         return [
             (300, self._act),
-            (400, self._read),
-            (20, self._stall),
+            (600, self._read),
+            (15, self._stall),
             (100, self._connect),
             (300, self._send),
             (150, self._carry),
             (40, self._pass_time),
             (20, self._grant_or_revoke),
             (30, self._server_writes),
-            (24, self._churn),
+            (40, self._churn),
             (15, self._airplane),
             (12, self._kill),
             (20, self._subscribe),
@@ -78,7 +79,7 @@ class Scenario(Stage):
             (10, self.pull),
             (10, self.pull_melon),
             (16, self.pull_rx),
-            (4, self._resync),
+            (7, self._resync),
             (4, self._deploy),
             (8, self._back_up),
             (2, self._restore_server),
@@ -103,18 +104,17 @@ class Scenario(Stage):
             await self.open(link)
 
     async def _read(self) -> None:
-        link = self._any(
-            lambda link: link.download is not None and link.download.waiting > 0 and not link.stalls
-        )
-        if link.stalls:
-            link.stalls -= 1
-            return
-        await self.advance(link)
+        waiting = [link for link in self.links if link.download is not None and link.download.waiting > 0]
+        for link in waiting:
+            link.stalls = max(0, link.stalls - 1)
+        ready = [link for link in waiting if not link.stalls]
+        if ready:
+            await self.advance(self.random.choice(ready))
 
     async def _stall(self) -> None:
         """A phone takes nothing for a while, and what the server writes to it waits in mid-stream."""
         link = self._any(lambda link: link.download is not None)
-        link.stalls = self.random.randint(1, 8)
+        link.stalls = self.random.randint(1, 20)
         self.note(link.holder.phone.name, "stalls")
 
     async def _send(self) -> None:
@@ -209,8 +209,8 @@ class Scenario(Stage):
 
     async def _churn(self) -> None:
         """Rows of a bucket come and go, and that they went is forgotten before slow phones hear of it."""
-        model = self.random.choice(("note", "card", "minute", "city"))
-        about = {"name": self.users.token()} if model == "city" else {"team_id": self.random.choice(TEAMS)}
+        model, team = self.random.choice(("note", "card", "minute", "city")), self.random.choice(TEAMS)
+        about = {"name": self.users.token()} if model == "city" else {"team_id": team}
         there = sorted(
             id
             for id, version in self.history.records("main", model, NOW)
@@ -218,8 +218,11 @@ class Scenario(Stage):
         )
         if there and self.random.random() < 0.8:
             await self.write("main", "delete", model, self.random.choice(there))
-        if self.random.random() < 0.6:
+        dice, member = self.random.random(), f"{self._any().holder.user}:{team}"
+        if dice < 0.5:
             await self._trim()
+        elif dice < 0.75 and self.history.at(("main", "membership", member), NOW) is not None:
+            await self.write("main", "delete", "membership", member)
         if model != "city":
             about["body"] = self.users.token()
         await self.write("main", "put", model, f"{model}{self.users.fresh()}", **about)
@@ -316,10 +319,12 @@ class Scenario(Stage):
 
 
 @contextlib.contextmanager
-def _small_pages(rows: int) -> Iterator[None]:
-    """Pages of a few rows, so that a few rows are several pages."""
-    before, segments.PAGE_ROWS = segments.PAGE_ROWS, rows
+def _small(rows: int, size: int) -> Iterator[None]:
+    """Pages of a few rows and packets of a few bytes: a few rows are several, and a stream may stand still
+    between any two of them."""
+    before = segments.PAGE_ROWS, download.FLUSH_BYTES
+    segments.PAGE_ROWS, download.FLUSH_BYTES = rows, size
     try:
         yield
     finally:
-        segments.PAGE_ROWS = before
+        segments.PAGE_ROWS, download.FLUSH_BYTES = before

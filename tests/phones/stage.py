@@ -167,6 +167,7 @@ class Stage:
             holder.phone.stop()
             return
         link.connected(exchange)
+        holder.newest = holder.phone.newest()
         await self.events(link, holder.phone.established())
 
     async def advance(self, link: Link) -> bool:
@@ -178,6 +179,9 @@ class Stage:
         for line in lines:
             await self.events(link, phone.receive(line))
             self.checker.look(link.holder)
+        if lines and self.nodes == 1:
+            # Of a revocation on another node one hears late.
+            self.checker.taken(link.holder)
         if over and link.download is not None:
             await self.events(link, phone.ended())
             await self.end(link)
