@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from lowtide.auth import COMPONENT as AUTH
-from lowtide.auth.challenges import LIFE, MAX_CHALLENGE, Challenge, Challenges
+from lowtide.auth.challenges import LIFE, MAX_CHALLENGE, REMEMBERED, Challenge, Challenges
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import InvalidGrant
 from lowtide.kernel.ids import SystemIds
@@ -68,7 +68,7 @@ async def test_a_challenge_is_good_once(challenges: Challenges, database: Databa
 
 
 async def test_a_challenge_ends(challenges: Challenges, database: Database, clock: ManualClock) -> None:
-    """After five minutes it does not open, and what was remembered of used ones goes."""
+    """After five minutes it does not open; that it was used is remembered for a while longer."""
     sealed = challenges.issue("p")
     first = challenges.open("p", sealed)
     await use(database, challenges, first)
@@ -77,9 +77,24 @@ async def test_a_challenge_ends(challenges: Challenges, database: Database, cloc
     clock.advance(1)
     with pytest.raises(InvalidGrant, match="expired"):
         challenges.open("p", sealed)
-    clock.advance(1)
+    clock.advance(REMEMBERED + 1)
     await use(database, challenges, challenges.open("p", challenges.issue("p")))
     assert await used(database) == 1
+
+
+async def test_who_came_just_before_the_end_does_not_use_it_again(
+    challenges: Challenges, database: Database, clock: ManualClock
+) -> None:
+    """Opened in time, and kept waiting by a slow hook until the challenge is over: it counts once all the
+    same, and still counts if it was not used."""
+    sealed, other = challenges.issue("p"), challenges.issue("p")
+    clock.advance(LIFE - 1)
+    early, late, unused = (challenges.open("p", text) for text in (sealed, sealed, other))
+    await use(database, challenges, early)
+    clock.advance(30)
+    await use(database, challenges, unused)
+    with pytest.raises(InvalidGrant, match="used before"):
+        await use(database, challenges, late)
 
 
 async def test_a_challenge_has_one_purpose(challenges: Challenges) -> None:

@@ -21,6 +21,9 @@ QUERIES = load_queries("lowtide.auth", "challenges.sql")
 
 LIFE = 300
 """Seconds for which a challenge is good."""
+REMEMBERED = 600
+"""Seconds after its end for which it is known that a challenge was used. Whoever proved something just before
+may have waited for a hook or the database since, on a node whose clock is behind."""
 MAX_CHALLENGE = 4096
 """Characters of a sealed challenge."""
 
@@ -79,10 +82,11 @@ class Challenges:
             raise InvalidGrant("The challenge was used before.", hint="Ask for a new one and try again.")
 
     async def first(self, tx: Tx, name: str, expires_at: int) -> bool:
-        """Is this the first time that ``name`` is seen? It is remembered until ``expires_at``.
+        """Is this the first time that ``name`` is seen? It is remembered until ``expires_at``, and longer: the
+        caller has seen a moment ago that it has not come.
 
-        What has expired is forgotten meanwhile. Two statements.
+        What is over for ``REMEMBERED`` seconds is forgotten meanwhile. Two statements.
         """
-        await tx.execute(QUERIES["forget_used"], self._clock.now())
+        await tx.execute(QUERIES["forget_used"], self._clock.now() - REMEMBERED * 1000)
         digest = hashlib.sha256(name.encode()).hexdigest()
         return bool(await tx.fetch(QUERIES["use"], digest, expires_at))
