@@ -82,8 +82,8 @@ class Challenges:
             raise InvalidGrant("The challenge was used before.", hint="Ask for a new one and try again.")
 
     async def first(self, tx: Tx, name: str, expires_at: int) -> bool:
-        """Is this the first time that ``name`` is seen? It is remembered until ``expires_at``, and longer: the
-        caller has seen a moment ago that it has not come.
+        """Is this the first time that ``name`` is seen? It is remembered until ``expires_at`` and longer: it
+        was a moment ago that the caller saw that this has not come.
 
         What is over for ``REMEMBERED`` seconds is forgotten meanwhile. Two statements.
         """

@@ -12,7 +12,7 @@ from lowtide.auth.accounts import Accounts
 from lowtide.auth.answers import account, device, own_session, way_in
 from lowtide.auth.merging import Belongings
 from lowtide.auth.sessions import ACCESS
-from lowtide.auth.users import MAIN, QUERIES
+from lowtide.auth.users import MAIN
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, NotFound, StepUpRequired
 from lowtide.kernel.schema import Principal
@@ -76,7 +76,7 @@ class Deletion:
             for kind in self._accounts.sign_in.credentials:
                 await kind.forget(tx, id)
             await users.unlink_all(tx, id)
-            await tx.execute(QUERIES["delete_tickets"], id)
+            await users.forget_tickets(tx, id)
             await users.save(
                 tx,
                 msgspec.structs.replace(

@@ -19,7 +19,6 @@ from lowtide.auth.methods.passwords import NOTICE, Passwords
 from lowtide.auth.methods.secondfactor import SecondFactorKept, SecondFactors
 from lowtide.auth.model import Identity, User
 from lowtide.auth.passkeys.service import Passkey, Passkeys
-from lowtide.auth.users import QUERIES
 from lowtide.kernel.clock import Clock
 from lowtide.kernel.errors import Conflict, NotFound
 from lowtide.kernel.schema import Principal
@@ -139,7 +138,7 @@ class LostWays:
             if user.status in ("deleting", "merged"):
                 raise Conflict(f"This user is {user.status}.")
             before = await take(tx)
-            await tx.execute(QUERIES["delete_tickets"], id)
+            await self._accounts.users.forget_tickets(tx, id)
             ended = await sessions.revoke_all(tx, id, "operator")
             left = await self._ways(tx, user)
             after = {

@@ -332,7 +332,7 @@ class SignIn:
         for kind in self.credentials:
             await kind.forget(tx, user.id)
         await self._users.unlink_all(tx, user.id)
-        await tx.execute(QUERIES["delete_tickets"], user.id)
+        await self._users.forget_tickets(tx, user.id)
         await self._sessions.revoke_all(tx, user.id, "operator")
         await self._audit.write(tx, entry("user.reclaim", user, ask))
 

@@ -172,6 +172,10 @@ class Users:
         await tx.execute(QUERIES["delete_identities"], user)
         await tx.execute(QUERIES["delete_unlinked"], user)
 
+    async def forget_tickets(self, tx: Tx, user: str) -> None:
+        """End every sign-in of ``user`` that waits for a second factor."""
+        await tx.execute(QUERIES["delete_tickets"], user)
+
     # -- spaces -----------------------------------------------------------------------------------
 
     async def roles(self, tx: Tx, user: User, space: str) -> tuple[str, ...]:

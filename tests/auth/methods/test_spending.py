@@ -13,7 +13,7 @@ import pytest
 
 from lowtide import App
 from lowtide.auth.methods.codes import MAX_TRIES
-from lowtide.auth.model import Opened
+from lowtide.auth.model import Opened, Signed
 from lowtide.kernel.errors import StorageLost
 from lowtide.storage.db import Dialect
 from lowtide.storage.once import KeyedRequest
@@ -21,27 +21,32 @@ from tests.api.client import Answer
 from tests.auth.authenticator import Authenticator
 from tests.auth.methods.conftest import House, housed
 from tests.auth.methods.test_email import choose, wrong
-from tests.auth.methods.test_secondfactor import enrolled, ticket
+from tests.auth.methods.test_passwords import GOOD, OTHER, change, enter, with_password
+from tests.auth.methods.test_secondfactor import enrolled, second, ticket
+from tests.auth.world import ask_for, google
 
 pytestmark = pytest.mark.anyio
 
 Sent = dict[str, Any]
 Way = Callable[[House], Awaitable[tuple[str, Sent]]]
 """Prepares a sign-in: the address and the body of its last request."""
-GOOD = "seven grey herons wait"
 KEY = "a-key-that-nobody-else-has-{}"
 
 
 class Moody:
-    """The app's hooks, which fail as often as they are told to."""
+    """The app's hooks: they fail as often as they are told to, or something else happens meanwhile."""
 
     def __init__(self) -> None:
         self.fails = 0
+        self.meanwhile: Callable[[], Awaitable[Answer]] | None = None
         self.app = App("notes")
         self.app.before_sign_up(self.hook)
         self.app.before_sign_in(self.hook)
 
     async def hook(self, event: Any) -> None:
+        if self.meanwhile is not None:
+            happens, self.meanwhile = self.meanwhile, None
+            assert (await happens()).status == 204
         if self.fails:
             self.fails -= 1
             raise RuntimeError("the app's own database is away")
@@ -213,3 +218,42 @@ async def test_wrong_codes_count_whatever_becomes_of_the_right_one(house: House,
     assert (await house.post(path, **sent | {"code": wrong(sent["code"])})).json()["tries_left"] == 0
     assert (await house.post(path, **sent)).code == "invalid_grant"
     assert await house.rows("SELECT id FROM session") == []
+
+
+async def test_a_password_that_was_changed_meanwhile_signs_nobody_in(house: House, moody: Moody) -> None:
+    """Whoever knew the old one does not get a session that outlives it."""
+    made = await with_password(house)
+    moody.meanwhile = lambda: change(house, made["access_token"], password=OTHER, current=GOOD)
+    assert (await enter(house, GOOD)).code == "invalid_grant"
+    assert await house.rows("SELECT id FROM session") == [(made["session_id"],)]
+    assert (await enter(house, OTHER)).status == 200
+
+
+async def test_a_password_whose_user_was_deleted_meanwhile_makes_no_other(house: House, moody: Moody) -> None:
+    """It proves who they were; that the mailbox is theirs, nobody has proved anew."""
+    made = await with_password(house)
+    moody.meanwhile = lambda: house.client.request("DELETE", "/v1/auth/me", token=made["access_token"])
+    assert (await enter(house, GOOD)).code == "invalid_grant"
+    assert await house.rows("SELECT id, status FROM users") == [(made["user"]["id"], "deleting")]
+
+
+async def test_a_password_lets_nobody_in_to_another_account(house: House) -> None:
+    """The mailbox is one user's way in, and an outside provider says it is another's, who has a password."""
+    ann = await house.sign_in()
+    await house.sign_in("bob@example.com", token=ann["access_token"], link=True)
+    proof = google("g1", "bob@example.com")
+    other = await house.lowtide.accounts.sign_in.complete(proof, ask_for())
+    assert isinstance(other, Signed)
+    assert other.user.id != ann["user"]["id"]
+    assert (await change(house, other.access_token, password=GOOD)).status == 204
+    assert (await enter(house, GOOD, "bob@example.com")).code == "invalid_grant"
+
+
+async def test_a_new_password_ends_what_waits_for_the_second_factor(house: House) -> None:
+    """Whoever knew the old one is not half in for ten minutes more."""
+    session, phone = await enrolled(house)
+    for word in (GOOD, OTHER):
+        given = await ticket(house)
+        assert (await change(house, session["access_token"], password=word)).status == 204
+        assert (await second(house, given, phone.code())).code == "invalid_grant"
+        await house.messages(1)

@@ -9,11 +9,11 @@ import msgspec
 from lowtide.auth.answers import own_session
 from lowtide.auth.methods.addresses import email_address
 from lowtide.auth.methods.codes import MAX_SECRET
-from lowtide.auth.methods.email import Email, email_proof
+from lowtide.auth.methods.email import Email
 from lowtide.auth.methods.passwords import MAX_PASSWORD_BYTES, MIN_ALONE, NewPassword, Passwords
 from lowtide.auth.methods.secondfactor import SecondFactors
 from lowtide.auth.methods.signing import HEADERS, REFUSED, Answered, Asking, Signing
-from lowtide.auth.model import MAX_EMAIL, Evidence, SecondFactorNeeded, Signed
+from lowtide.auth.model import MAX_EMAIL, SecondFactorNeeded, Signed
 from lowtide.kernel.errors import (
     Busy,
     Conflict,
@@ -60,15 +60,14 @@ def password_routes(
     async def sign_in(request: Request[PasswordSignIn, None]) -> Answered:
         """Sign in. The answer to a wrong password and to an unknown address is the same."""
         body, ask = request.body, await signing.ask(request, request.body)
-        address = email_address(body.email)
-        await passwords.check(
-            address,
+        evidence = await passwords.prove(
+            email_address(body.email),
             body.password,
             ip=request.client,
             request=request.id,
             installation=body.device.installation,
         )
-        return await signing.complete(Evidence(email_proof(address, "pwd")), ask, request.keep)
+        return await signing.complete(evidence, ask, request.keep)
 
     async def set_first(request: Request[PasswordSet, None]) -> Answered:
         """Set a password with a code from a mail: to sign up, or because the old one is forgotten.

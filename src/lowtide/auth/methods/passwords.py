@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import unicodedata
+from functools import partial
 
 import msgspec
 
 from lowtide.audit import Audit, Entry
 from lowtide.auth.methods.blocklist import Blocklist
+from lowtide.auth.methods.email import email_proof
 from lowtide.auth.methods.hashing import Hasher
 from lowtide.auth.methods.known import KnownDevices
 from lowtide.auth.methods.letters import notice
 from lowtide.auth.methods.messages import Messages
 from lowtide.auth.methods.tries import Tries
-from lowtide.auth.model import User
+from lowtide.auth.model import Evidence, User
 from lowtide.auth.sessions import Sessions
 from lowtide.auth.users import Users
 from lowtide.kernel.clock import Clock
@@ -82,13 +84,15 @@ class Passwords:
         self._app = app
         self._known = KnownDevices()
 
-    async def check(
+    async def prove(
         self, email: str, password: str, *, ip: str, request: str = "", installation: str = ""
-    ) -> User:
-        """The user with that address, verified, and password. One hash, whoever is asked for.
+    ) -> Evidence:
+        """Whose address, verified, and password this is. One hash, whoever is asked for.
 
-        ``installation``: of a device that may be known, and then is not slowed down by strangers. Raises
-        ``InvalidGrant``, the same for each thing that is wrong, ``TooManyRequests``, ``Busy``.
+        It signs nobody in but its user, and nobody once it is another or gone: ``spend`` raises
+        ``InvalidGrant``. ``installation``: of a device that may be known, and then is not slowed down by
+        strangers. Raises ``InvalidGrant``, the same for each thing that is wrong, ``TooManyRequests``,
+        ``Busy``.
         """
         self._hasher.check()
         given = normalised(password)
@@ -101,23 +105,20 @@ class Passwords:
 
         await self._tries.take("password", email, ip, known=known)
 
-        async def work(tx: Tx) -> tuple[User | None, str | None]:
-            user = await self._users.by_email(tx, email)
-            if user is None or not user.email_verified:
-                return None, None
-            rows = await tx.fetch(QUERIES["password"], user.id)
-            return user, str(rows[0][0]) if rows else None
+        async def work(tx: Tx) -> tuple[User | None, str | None, int]:
+            user = await self._owner(tx, email)
+            rows = [] if user is None else await tx.fetch(QUERIES["password"], user.id)
+            return user, *((str(rows[0][0]), rows[0][2]) if rows else (None, 0))
 
-        user, kept = await self._database.read(work)
+        user, kept, set_at = await self._database.read(work)
         if await self._hasher.verify(kept, given) and user is not None and kept is not None:
             if self._hasher.stale(kept):
                 await self._renew(user.id, kept, given)
-            return user
+            spend = partial(self._still, email=email, user=user.id, set_at=set_at)
+            return Evidence(email_proof(email, "pwd"), spend)
         # For an address that nobody has, too: the same work.
         await self._failed(user.id if user is not None else "", request, ip, email)
-        raise InvalidGrant(
-            "The address or the password is wrong.", hint="Try again, or ask for a code by mail."
-        )
+        raise _wrong()
 
     async def check_own(self, who: Principal, password: str, *, ip: str, request: str = "") -> None:
         """The same for the user who is signed in already, who is not slowed down by strangers."""
@@ -167,13 +168,15 @@ class Passwords:
         await self.kept()
 
     async def keep(self, tx: Tx, new: NewPassword) -> None:
-        """Give a user a password. Every session but one ends, and the user is told by mail.
+        """Give a user a password. Every session but one ends, and every sign-in that waits for a second
+        factor; the user is told by mail.
 
         Call ``kept`` after the commit.
         """
         now, user, session = self._clock.now(), new.user, new.session
         found = await self._users.get(tx, user)
         await tx.execute(QUERIES["set_password"], user, new.hash, int(new.short), now)
+        await self._users.forget_tickets(tx, user)
         ended = await self._sessions.revoke_all(tx, user, "user", but=session)
         await self._audit.write(
             tx,
@@ -213,6 +216,20 @@ class Passwords:
         """Delete the password of ``user``."""
         await tx.execute(QUERIES["delete_password"], user)
 
+    async def _owner(self, tx: Tx, email: str) -> User | None:
+        """Whose password counts with that address: who has verified it, and is whom its mailbox lets in."""
+        user = await self._users.by_email(tx, email)
+        if user is None or not user.email_verified:
+            return None
+        way = await self._users.by_identity(tx, "email", email)
+        return user if way is None or way.id == user.id else None
+
+    async def _still(self, tx: Tx, *, email: str, user: str, set_at: int) -> None:
+        """Raise ``InvalidGrant`` unless the password that was right is the user's still."""
+        owner, rows = await self._owner(tx, email), await tx.fetch(QUERIES["password"], user)
+        if owner is None or owner.id != user or not rows or rows[0][2] != set_at:
+            raise _wrong()
+
     async def _renew(self, user: str, kept: str, given: str) -> None:
         again = await self._hasher.hash(given)
         await self._database.write(lambda tx: tx.execute(QUERIES["rehash_password"], user, kept, again))
@@ -232,6 +249,10 @@ class Passwords:
             await self._audit.write(tx, entry)
 
         await self._database.write(work)
+
+
+def _wrong() -> InvalidGrant:
+    return InvalidGrant("The address or the password is wrong.", hint="Try again, or ask for a code by mail.")
 
 
 def normalised(password: str) -> str:

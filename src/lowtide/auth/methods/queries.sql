@@ -51,11 +51,13 @@ DELETE FROM code_flow WHERE id IN (SELECT id FROM code_flow WHERE expires_at < $
 RETURNING 1
 
 -- name: password
-SELECT hash, short FROM password WHERE user_id = $1
+SELECT hash, short, set_at FROM password WHERE user_id = $1
 
 -- name: set_password
+-- set_at names the password: it is never that of the one before.
 INSERT INTO password (user_id, hash, short, set_at) VALUES ($1, $2, $3, $4)
-ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, short = excluded.short, set_at = excluded.set_at
+ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, short = excluded.short,
+    set_at = CASE WHEN excluded.set_at > password.set_at THEN excluded.set_at ELSE password.set_at + 1 END
 
 -- name: rehash_password
 UPDATE password SET hash = $3 WHERE user_id = $1 AND hash = $2

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from lowtide.auth.methods.addresses import email_address
-from lowtide.auth.methods.email import Email, EmailStart, email_proof
+from lowtide.auth.methods.email import Email, EmailStart
 from lowtide.auth.methods.passwords import Passwords
 from lowtide.auth.methods.secondfactor import SecondFactors
 from lowtide.auth.model import Ask, Evidence, Factor
@@ -146,8 +146,7 @@ class PageWays:
     async def password(self, email: str, password: str, request: Request[Any, Any]) -> Evidence:
         """As ``Ways``."""
         address = email_address(email)
-        await self._passwords.check(address, password, ip=request.client, request=request.id)
-        return Evidence(email_proof(address, "pwd"))
+        return await self._passwords.prove(address, password, ip=request.client, request=request.id)
 
     async def second(self, ticket: str, code: str, ask: Ask) -> Factor:
         """As ``Ways``."""
