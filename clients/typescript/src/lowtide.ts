@@ -90,16 +90,16 @@ export class Lowtide<Functions extends object = AnyFunctions> {
 
   /** Before the first write. Needs no network. */
   async open(): Promise<void> {
-    this.#opened ??= (async () => {
+    const opened = (this.#opened ??= (async () => {
       this.#unsubscribe ??= this.#session?.onChange(() => void this.#follow());
       await this.#session?.restore();
       await this.connector.prepare(this.#db);
       await this.#wipe();
-    })();
+    })());
     try {
-      await this.#opened;
+      await opened;
     } catch (error) {
-      this.#opened = null;
+      if (this.#opened === opened) this.#opened = null; // else it was closed, and is being opened anew
       throw error;
     }
   }

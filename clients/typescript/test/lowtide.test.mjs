@@ -355,6 +355,27 @@ test('who closes while the database is being opened is closed, and may open agai
   session.close();
 });
 
+test('an opening that was closed, and fails after that, does not close what was opened since', async () => {
+  const data = disk();
+  const session = new Session({ endpoint: ENDPOINT, store: memoryStore(), fetch: fetching(new Server()) });
+  const db = data.open();
+  const { execute } = db;
+  let fail;
+  db.execute = () => ((db.execute = execute), new Promise((_, reject) => (fail = reject)));
+  const lowtide = new Lowtide(db, { tokens: session, surroundings: still });
+  const first = lowtide.open().catch(({ message }) => message);
+  while (!fail) await new Promise(setImmediate);
+  await lowtide.close();
+  await lowtide.connect(); // begins with the sign-in
+  fail(new Error('the disk was busy'));
+  assert.equal(await first, 'the disk was busy');
+  await session.signIn.anonymous();
+  for (let i = 0; i < 50 && !data.connected; i++) await new Promise(setImmediate);
+  assert.deepEqual([data.connected, data.listeners], [1, 1]);
+  await lowtide.close();
+  session.close();
+});
+
 test('nothing waits on after it was closed: no flush, no upload, no link', async () => {
   const data = disk();
   let asked = 0;

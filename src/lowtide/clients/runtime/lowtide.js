@@ -2105,16 +2105,17 @@ var Lowtide = class {
   }
   /** Before the first write. Needs no network. */
   async open() {
-    this.#opened ??= (async () => {
+    const opened = this.#opened ??= (async () => {
       this.#unsubscribe ??= this.#session?.onChange(() => void this.#follow());
       await this.#session?.restore();
       await this.connector.prepare(this.#db);
       await this.#wipe();
     })();
     try {
-      await this.#opened;
+      await opened;
     } catch (error) {
-      this.#opened = null;
+      if (this.#opened === opened)
+        this.#opened = null;
       throw error;
     }
   }
