@@ -17,13 +17,13 @@ from lowtide.sync.model import Mutation
 from lowtide.sync.service import LOOK_EVERY
 from lowtide.sync.system import with_system
 from tests.phones.app import SCHEMA
-from tests.phones.checker import Checker, Holder, Seat
+from tests.phones.checker import Checker, Holder
 from tests.phones.connector import Upload, Verdict
 from tests.phones.conservation import check_conservation
+from tests.phones.followers import Followers
 from tests.phones.history import Change, History, Violation
 from tests.phones.network import Letter, Link, Mail, draw
 from tests.phones.phone import Applied, CheckpointAsk, Closed, Event, Mismatch, Phone, TokenWanted
-from tests.phones.puller import Puller, Rx, Watermelon
 from tests.phones.server import LEASE, Exchange, Hints, Server, journal, new_database
 from tests.phones.users import TEAMS, Users, older, tables_of
 from tests.phones.world import InlineDatabase, World
@@ -62,9 +62,7 @@ class Stage:
         """Letters during which the server lost its power: it may have done what they ask, or not."""
         self.deployed: Schema = older(SCHEMA) if self.random.random() < 0.4 else SCHEMA
         """The version of the app that the server runs."""
-        self.puller = Puller(Seat("ann", "main"))
-        self.melon = Watermelon(Seat("bob", "main"), list(SCHEMA.models))
-        self.rx = Rx(Seat("cat", "main"), self.random.choice(("note", "card", "membership", "city")))
+        self.followers = Followers(self)
         self._names = 0
         self.nodes = self.random.choice((1, 1, 2))
         self.servers: list[Server] = []
@@ -381,66 +379,6 @@ class Stage:
         if letter.kind == "upload" and exchange.status == 200:
             self.history.answered(letter.space, letter.user, letter.body, exchange.take(1 << 30))
 
-    async def pull(self) -> bool:
-        """The script asks for its next page; whether there was something new."""
-        token = self.server.token(self.puller.seat.user, self.puller.seat.space, 60)
-        before = self.puller.head
-        exchange = self.server.request(
-            "POST", "/v1/sync/pull", token, self.puller.ask(self.random.choice((1, 3, 50)))
-        )
-        await self.world.settle()
-        body = exchange.take(1 << 30)
-        if exchange.status != 200:
-            self.unexpected(exchange.status, body)
-            return False
-        complete = self.puller.take(body)
-        if complete:
-            self.checker.pulled(self.puller.seat, self.puller.rows(), self.puller.head)
-        self.note("pull", self.puller.head, complete)
-        return not complete or self.puller.head != before
-
-    async def pull_melon(self) -> bool:
-        """The app with WatermelonDB asks for its next page; whether there may be more."""
-        token = self.server.token(self.melon.seat.user, self.melon.seat.space, 60)
-        exchange = self.server.request("POST", "/v1/bridges/watermelondb/pull", token, self.melon.ask())
-        await self.world.settle()
-        body = exchange.take(1 << 30)
-        if self.database.off:
-            return False
-        if exchange.status != 200:
-            self.unexpected(exchange.status, body)
-            return False
-        whole = self.melon.take(body)
-        if whole:
-            self.checker.pulled(self.melon.seat, self.melon.rows, self.melon.head)
-        self.note("melon", self.melon.head, whole)
-        return not whole
-
-    async def pull_rx(self) -> bool:
-        """The app with RxDB asks for its next page; whether there may be more."""
-        token, limit = (
-            self.server.token(self.rx.seat.user, self.rx.seat.space, 60),
-            self.random.choice((1, 3, 50)),
-        )
-        headers = {"x-lowtide-client": "rx"}
-        exchange = self.server.request("GET", self.rx.ask(limit), token, headers=headers)
-        await self.world.settle()
-        body = exchange.take(1 << 30)
-        if self.database.off:
-            return False
-        if exchange.status == 410:
-            self.rx.begin_anew()
-            self.note("rx begins anew")
-            return True
-        if exchange.status != 200:
-            self.unexpected(exchange.status, body)
-            return False
-        whole = self.rx.take(body, limit)
-        if whole:
-            self.checker.pulled_versions(self.rx.seat, self.rx.model, self.rx.versions, self.rx.head)
-        self.note("rx", self.rx.head, whole)
-        return not whole
-
     async def hang_up_ghosts(self) -> None:
         for exchange in self.ghosts:
             exchange.leave()
@@ -471,7 +409,7 @@ class Stage:
 
     async def check_all(self) -> None:
         """Everything that holds at rest."""
-        for pull in (self.pull_melon, self.pull_rx):
+        for pull in (self.followers.pull_melon, self.followers.pull_rx):
             while await pull():
                 pass
         self.checker.rest([link.holder for link in self.links])
@@ -481,7 +419,7 @@ class Stage:
     async def round(self) -> bool:
         """Everybody does what there is to do; whether there was anything."""
         moved = bool(self.mail.letters)
-        while await self.pull():
+        while await self.followers.pull():
             moved = True
         while self.mail.letters:
             await self.arrive(self.mail.letters[0])
