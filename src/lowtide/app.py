@@ -163,9 +163,7 @@ class Lowtide:
         self.sync = Sync(
             schema, self.database, self.bus, self.jobs, clock, ids, bar=self.accounts.revocations.bar
         )
-        self.bridges = Bridges(
-            self.sync, clock, settings.removals_kept_days, read_oldest(settings.bridge_schemas)
-        )
+        self.bridges = Bridges(self.sync, clock, read_oldest(settings.bridge_schemas))
         self.webhooks.watch = self.sync.watch
         self.sync.writer.changed = self._changed
         self.sync.writer.granted = GrantTrail(self.audit).told

@@ -86,7 +86,7 @@ async def doors(open_engine: Open, clock: ManualClock, ids: SeededIds) -> Doors:
     """The crew app, with anna and ben in team red."""
     engine = await open_engine(SCHEMA)
     await migrate(engine.sync.database, [COMPONENT], clock)
-    bridges = Bridges(engine.sync, clock, KEPT_DAYS)
+    bridges = Bridges(engine.sync, clock)
     edge = Edge(
         bridge_routes(bridges, clock),
         authenticate=principal,

@@ -331,6 +331,22 @@ async def test_who_was_away_for_longer_than_removals_are_kept_replaces_everythin
     assert sorted(id for table, id in anna.rows if table == "task") == ["u"]
 
 
+async def test_what_became_of_a_push_is_told_for_as_long_as_its_cursor_is_good(
+    doors: Doors, clock: ManualClock
+) -> None:
+    """Whichever is trimmed first: pushes are never forgotten before the groups that cursors name."""
+    await doors.put("task", "t", team_id="red", title="x")
+    anna = await melon(doors)
+    await anna.push(task={"updated": [anna.changed("t", title="y")]})
+    clock.advance((KEPT_DAYS + 1) * 86_400_000)
+    await doors.put("membership", "other", user_id="zoe", team_id="blue")
+    clock.advance((KEPT_DAYS + 1) * 86_400_000)
+    assert await doors.bridges.trim() == 0
+    page = await anna.pull()
+    assert "experimentalStrategy" not in page
+    assert [row["id"] for row in page["changes"]["task"]["updated"]] == ["t"]
+
+
 async def test_the_cursor_of_another_user_is_none(doors: Doors) -> None:
     """Who signs in on another's database replaces everything: nothing of theirs is missing, nothing stays."""
     await doors.put("task", "r", team_id="red", title="x")

@@ -163,7 +163,7 @@ class Server:
         self._edge = Edge(
             [
                 *routes(self.sync, Trail(Audit(world.clock, ids), database), lambda _: None),
-                *bridge_routes(Bridges(self.sync, world.clock, 0), world.clock),
+                *bridge_routes(Bridges(self.sync, world.clock), world.clock),
             ],
             authenticate=self._who,
             clock=world.clock,

@@ -13,6 +13,9 @@ DELETE FROM bridge_view WHERE space = $1 AND user_id = $2 AND no = $3
 -- name: group_at
 SELECT at FROM head_log WHERE group_no <= $1 ORDER BY group_no DESC LIMIT 1
 
+-- name: first_group
+SELECT min(group_no) FROM head_log
+
 -- What a bucket holds, with the time of each record's creation; null for a record that is deleted.
 -- name: entries
 SELECT e.op, e.model, e.id,
