@@ -15,7 +15,7 @@ from lowtide.declare.check import check
 from lowtide.kernel.schema import Data, MergeRule, Principal
 from lowtide.kernel.values import coerce, coerce_fields, complete
 from lowtide.sync.merge import Merge
-from lowtide.sync.model import Mutation, Record, Result, Transaction
+from lowtide.sync.model import Mutation, Result, StoredRecord, Transaction
 from lowtide.sync.state import State
 from lowtide.sync.streams import Streams
 from lowtide.sync.system import with_system
@@ -85,11 +85,11 @@ def rows() -> list[Row]:
 
 
 def run(
-    stored: dict[str, Record], *writes: tuple[str, Mutation]
+    stored: dict[str, StoredRecord], *writes: tuple[str, Mutation]
 ) -> tuple[Merge, list[list[Result]], dict[str, Any]]:
     """Apply each write as a transaction of its own device; the merge, the results, what is stored then."""
     keys = {("main", write.model, write.id) for _, write in writes}
-    found: dict[tuple[str, str, str], Record | None] = {key: stored.get(key[2]) for key in keys}
+    found: dict[tuple[str, str, str], StoredRecord | None] = {key: stored.get(key[2]) for key in keys}
     merge = Merge(SCHEMA, STREAMS, State(found, {}, {}), NOW)
     results = [
         merge.apply(Transaction(principal=ANN, client_id=device, mutations=[write]))
@@ -101,11 +101,11 @@ def run(
     return merge, results, after
 
 
-def record(model: str, **fields: Any) -> Record:
+def record(model: str, **fields: Any) -> StoredRecord:
     """A record that another device wrote."""
     declared = SCHEMA.models[model]
     data = complete(declared, coerce_fields(declared, fields))
-    return Record(data, {"": (THEIRS_AT, "theirs")}, False, 1, 1)
+    return StoredRecord(data, {"": (THEIRS_AT, "theirs")}, False, 1, 1)
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row.field.name}, {row.name}")

@@ -29,7 +29,7 @@ from lowtide.kernel.schema import Principal, Resolving
 from lowtide.kernel.values import coerce_fields, complete
 from lowtide.sync import fields as merging
 from lowtide.sync.merge import Merge
-from lowtide.sync.model import Mutation, Record, Result, Transaction
+from lowtide.sync.model import Mutation, Result, StoredRecord, Transaction
 from lowtide.sync.state import State
 from lowtide.sync.streams import Streams
 from lowtide.sync.system import with_system
@@ -151,11 +151,11 @@ SCHEMA = with_system(app.compile())
 STREAMS = Streams(SCHEMA)
 
 
-def record(model: str, at: int = 50, by: str = "theirs", **fields: Any) -> Record:
+def record(model: str, at: int = 50, by: str = "theirs", **fields: Any) -> StoredRecord:
     """A stored record whose fields were all written at one time by one device."""
     declared = SCHEMA.models[model]
     stamp: Stamp = (at, by)
-    return Record(complete(declared, coerce_fields(declared, fields)), {"": stamp}, False, 1, 1)
+    return StoredRecord(complete(declared, coerce_fields(declared, fields)), {"": stamp}, False, 1, 1)
 
 
 def mutation(op: Any, model: str, at: int = 100, base: Any = None, n: int = 1, **data: Any) -> Mutation:
@@ -173,8 +173,8 @@ def mutation(op: Any, model: str, at: int = 100, base: Any = None, n: int = 1, *
 
 
 def run(
-    stored: Record | None, *mutations: Mutation, who: Principal = ANN, holdings: Any = None
-) -> tuple[Merge, list[Result], Record | None]:
+    stored: StoredRecord | None, *mutations: Mutation, who: Principal = ANN, holdings: Any = None
+) -> tuple[Merge, list[Result], StoredRecord | None]:
     """Merge one device's transaction with one stored record."""
     model = mutations[0].model
     key = ("main", model, "x")
@@ -440,7 +440,7 @@ def test_a_deleted_id_may_be_created_again() -> None:
 
 
 # Refusals: (name, stored, mutation, who, code)
-REFUSALS: list[tuple[str, Record | None, Mutation, Principal, str]] = [
+REFUSALS: list[tuple[str, StoredRecord | None, Mutation, Principal, str]] = [
     ("a field that must not be empty", None, mutation("put", "item"), ANN, "invalid"),
     ("emptied", record("item", title="t"), mutation("patch", "item", title=None), ANN, "invalid"),
     ("an edit of what never was", None, mutation("patch", "item", title="t"), ANN, "no_record"),
@@ -486,7 +486,7 @@ REFUSALS: list[tuple[str, Record | None, Mutation, Principal, str]] = [
     ("stored", "change", "who", "code"), [case[1:] for case in REFUSALS], ids=[case[0] for case in REFUSALS]
 )
 def test_what_may_not_be_is_refused_and_comes_back(
-    stored: Record | None, change: Mutation, who: Principal, code: str
+    stored: StoredRecord | None, change: Mutation, who: Principal, code: str
 ) -> None:
     """A refusal has a code, goes back to its device, and leaves nothing behind."""
     merge, results, after = run(stored, change, who=who)

@@ -24,7 +24,16 @@ from lowtide.kernel.schema import Data, Model, Principal, Wire
 from lowtide.kernel.values import check_id
 from lowtide.storage.db import Tx
 from lowtide.sync import Sync
-from lowtide.sync.model import Applied, Batch, Mutation, Record, RefusedMutation, Result, Transaction, Written
+from lowtide.sync.model import (
+    Applied,
+    Batch,
+    Mutation,
+    RefusedMutation,
+    Result,
+    StoredRecord,
+    Transaction,
+    Written,
+)
 from lowtide.sync.store import last_op_of, read_head, read_records, restore
 from lowtide.sync.uploads import MAX_MUTATIONS, SentMutation, prepare
 
@@ -207,7 +216,7 @@ class Pushes:
         self,
         claim: Claim,
         before: Pushed,
-        record: Record | None,
+        record: StoredRecord | None,
         client: str,
         seen: bool,
         since: int,
@@ -229,7 +238,7 @@ class Pushes:
         self,
         claim: Claim,
         before: Pushed,
-        record: Record | None,
+        record: StoredRecord | None,
         client: str,
         seen: bool,
         since: int,

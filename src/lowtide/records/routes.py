@@ -35,7 +35,7 @@ from lowtide.records.model import (
     WritesAnswer,
 )
 from lowtide.records.service import Records
-from lowtide.records.shape import SingleRecord
+from lowtide.records.shape import Record
 from lowtide.records.tags import etag, is_known, wanted_ops
 
 WRITE_ERRORS = (Busy, Conflict, Forbidden, FunctionFailed, Invalid, NotFound, NotUnique, TooLarge)
@@ -177,14 +177,14 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
             "/v1/records/{model}",
             create,
             body=NewRecord,
-            response=SingleRecord,
+            response=Record,
             status=201,
             max_body=MAX_RECORD_BODY,
             summary="Create a record; the same one again changes nothing",
             errors=WRITE_ERRORS,
             answers=(
-                Answer(201, "Created.", SingleRecord, headers=(ETAG, LOCATION)),
-                Answer(200, "It was created before, with the same content.", SingleRecord, headers=(ETAG,)),
+                Answer(201, "Created.", Record, headers=(ETAG, LOCATION)),
+                Answer(200, "It was created before, with the same content.", Record, headers=(ETAG,)),
             ),
             tags=("records",),
             each="model",
@@ -193,12 +193,12 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
             "GET",
             "/v1/records/{model}/{id}",
             get,
-            response=SingleRecord,
+            response=Record,
             summary="Read a record",
             errors=(NotFound,),
             headers=(Header("If-None-Match", "ETags of the versions that the client has."),),
             answers=(
-                Answer(200, "The record.", SingleRecord, headers=(ETAG,)),
+                Answer(200, "The record.", Record, headers=(ETAG,)),
                 Answer(304, "The client has this version.", headers=(ETAG,)),
             ),
             tags=("records",),
@@ -209,7 +209,7 @@ def routes(records: Records, clock: Clock, trail: Trail) -> list[Route]:
             "/v1/records/{model}/{id}",
             change,
             body=Change,
-            response=SingleRecord,
+            response=Record,
             max_body=MAX_RECORD_BODY,
             summary="Change fields of a record",
             errors=(*WRITE_ERRORS, PreconditionFailed),

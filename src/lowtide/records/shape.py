@@ -35,7 +35,7 @@ class AnyRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Its fields."""
 
 
-class SingleRecord(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One record of the model that the address names, as the reference describes it."""
 
     id: str

@@ -19,12 +19,12 @@ from lowtide.sync.ledger import standing
 from lowtide.sync.model import (
     Loss,
     Mutation,
-    Record,
     RecordKey,
     Refusal,
     RefusedMutation,
     Result,
     Status,
+    StoredRecord,
     Transaction,
 )
 from lowtide.sync.rules import Author, Refuse, Rules
@@ -54,8 +54,8 @@ class Attempt:
         self._principal = transaction.principal
         self._rules = Rules(Author(streams, state, transaction.principal, transaction.client_id))
         self._index: dict[IndexKey, str | None] = {}
-        self._shifts: list[tuple[RecordKey, Record | None, Record]] = []
-        self.records: dict[RecordKey, tuple[Record, str]] = {}
+        self._shifts: list[tuple[RecordKey, StoredRecord | None, StoredRecord]] = []
+        self.records: dict[RecordKey, tuple[StoredRecord, str]] = {}
         """Each record that it changes, with the JSON text of its fields."""
         self.results: list[Result] = []
         self.losses: list[Loss] = []
@@ -109,18 +109,20 @@ class Attempt:
 
     # The four things that can happen to a record.
 
-    def _create(self, model: Model, key: RecordKey, tombstone: Record | None, mutation: Mutation) -> None:
+    def _create(
+        self, model: Model, key: RecordKey, tombstone: StoredRecord | None, mutation: Mutation
+    ) -> None:
         self._rules.guard_server_fields(model, mutation, {n: f.default for n, f in model.fields.items()})
         data = self._rules.hooked(model, key[2], None, complete(model, mutation.data))
         self._rules.check_complete(model, data)
         self._rules.allow(model, key[2], None, data)
         stamps = {"": self._stamp(mutation)}
         created = tombstone.created if tombstone else self._now
-        record = Record(data, stamps, False, 0, created)
+        record = StoredRecord(data, stamps, False, 0, created)
         self._store(model, key, tombstone, record)
         self._done(mutation, "applied")
 
-    def _edit(self, model: Model, key: RecordKey, current: Record, mutation: Mutation) -> None:
+    def _edit(self, model: Model, key: RecordKey, current: StoredRecord, mutation: Mutation) -> None:
         base = mutation.base
         if base is None and mutation.op == "put" and not self._principal.server:
             # Two made the same record without knowing of each other: each began from the defaults.
@@ -136,11 +138,11 @@ class Attempt:
         if unchanged:
             self._done(mutation, "merged" if conflicts else "unchanged", conflicts)
             return
-        record = Record(data, {**current.stamps, **stamps}, False, 0, current.created)
+        record = StoredRecord(data, {**current.stamps, **stamps}, False, 0, current.created)
         self._store(model, key, current, record)
         self._done(mutation, "merged" if conflicts or combined else "applied", conflicts)
 
-    def _edit_deleted(self, model: Model, key: RecordKey, current: Record, mutation: Mutation) -> None:
+    def _edit_deleted(self, model: Model, key: RecordKey, current: StoredRecord, mutation: Mutation) -> None:
         if model.on_delete == "revive":
             self._revive(model, key, current, mutation)
             return
@@ -152,7 +154,7 @@ class Attempt:
             self._lose(key, name, mine, current, mutation, False, reason="deleted")
         self._done(mutation, "merged", sorted(mutation.data))
 
-    def _revive(self, model: Model, key: RecordKey, current: Record, mutation: Mutation) -> None:
+    def _revive(self, model: Model, key: RecordKey, current: StoredRecord, mutation: Mutation) -> None:
         """Undo the deletion; the edit merges with what others had made of the record by then."""
         data, stamps, _, _ = self._merged(model, key, current, mutation, mutation.base)
         data = self._rules.hooked(model, key[2], None, data)
@@ -161,12 +163,12 @@ class Attempt:
         self._rules.guard_server_fields(model, mutation, current.data)
         stamps = {**current.stamps, **stamps}
         stamps.pop(DELETED, None)
-        self._store(model, key, current, Record(data, stamps, False, 0, current.created))
+        self._store(model, key, current, StoredRecord(data, stamps, False, 0, current.created))
         self._lose(key, "", "deleted", current, mutation, True)
         self._done(mutation, "merged", sorted(mutation.data))
 
     def _merged(
-        self, model: Model, key: RecordKey, current: Record, mutation: Mutation, base: Data | None
+        self, model: Model, key: RecordKey, current: StoredRecord, mutation: Mutation, base: Data | None
     ) -> tuple[Data, dict[str, Stamp], list[str], bool]:
         """(the fields, stamps of those that changed, where a value lost, whether any was combined)"""
         stamp = self._stamp(mutation)
@@ -206,7 +208,7 @@ class Attempt:
                 stamps[name] = max(stamp, (theirs_stamp[0], stamp[1]))
         return data, stamps, conflicts, combined
 
-    def _delete(self, model: Model, key: RecordKey, current: Record | None, mutation: Mutation) -> None:
+    def _delete(self, model: Model, key: RecordKey, current: StoredRecord | None, mutation: Mutation) -> None:
         if current is None or current.deleted:
             self._done(mutation, "unchanged")
             return
@@ -225,7 +227,7 @@ class Attempt:
             self._lose(key, name, current.data[name], current, mutation, True, reason="deleted")
         latest = max(stamp, max(current.stamps.values()))
         stamps = {**current.stamps, DELETED: (latest[0], stamp[1])}
-        self._store(model, key, current, Record(current.data, stamps, True, 0, current.created))
+        self._store(model, key, current, StoredRecord(current.data, stamps, True, 0, current.created))
         self._done(mutation, "merged" if unseen else "applied", unseen)
 
     # The steps that they share.
@@ -236,7 +238,7 @@ class Attempt:
     def _context(self, model: Model, key: RecordKey, name: str, later: bool) -> Resolving:
         return Resolving(model.name, key[2], name, self._principal.user, later)
 
-    def _store(self, model: Model, key: RecordKey, before: Record | None, after: Record) -> None:
+    def _store(self, model: Model, key: RecordKey, before: StoredRecord | None, after: StoredRecord) -> None:
         json = _encode(aliased(model, after.data))
         if not after.deleted:
             self._check_size(model, key, after, json)
@@ -246,7 +248,7 @@ class Attempt:
             self._shifts.append((key, before, after))
         self.records[key] = after, json.decode()
 
-    def _check_size(self, model: Model, key: RecordKey, record: Record, json: bytes) -> None:
+    def _check_size(self, model: Model, key: RecordKey, record: StoredRecord, json: bytes) -> None:
         if len(json) <= MAX_VALUE_BYTES:
             return
         if len(json) > MAX_RECORD_BYTES:
@@ -268,7 +270,9 @@ class Attempt:
                     )
                 )
 
-    def _claim_unique(self, model: Model, key: RecordKey, before: Record | None, after: Record) -> None:
+    def _claim_unique(
+        self, model: Model, key: RecordKey, before: StoredRecord | None, after: StoredRecord
+    ) -> None:
         for fields in model.unique:
             old = None if before is None or before.deleted else unique_text(fields, before.data)
             new = None if after.deleted else unique_text(fields, after.data)
@@ -302,7 +306,9 @@ class Attempt:
             if old is not None:
                 self._index[(key[0], name, old)] = None
 
-    def _shift_holdings(self, key: RecordKey, before: Record | None, after: Record | None) -> None:
+    def _shift_holdings(
+        self, key: RecordKey, before: StoredRecord | None, after: StoredRecord | None
+    ) -> None:
         for lookup in self._streams.lookups_of(key[1]):
             for record, change in ((before, -1), (after, +1)):
                 if record is None or record.deleted:
@@ -322,7 +328,7 @@ class Attempt:
         key: RecordKey,
         name: str,
         lost: Wire,
-        current: Record,
+        current: StoredRecord,
         mutation: Mutation,
         mine_won: bool,
         field: Field | None = None,

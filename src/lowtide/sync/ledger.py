@@ -16,7 +16,7 @@ from lowtide.kernel.schema import Data, Schema
 from lowtide.storage.db import Tx
 from lowtide.sync import store
 from lowtide.sync.index import lookup_name, unique_name, unique_text
-from lowtide.sync.model import Bucket, BucketPage, Record, RecordKey
+from lowtide.sync.model import Bucket, BucketPage, RecordKey, StoredRecord
 from lowtide.sync.store import QUERIES
 from lowtide.sync.streams import Streams, key_text
 
@@ -67,7 +67,9 @@ class Ledger:
         self.pages: dict[str, BucketPage] = {}
         """What was written into each bucket: filled by ``write``."""
 
-    def enter(self, key: RecordKey, record: Record, json: str, before: Standing, after: Standing) -> None:
+    def enter(
+        self, key: RecordKey, record: StoredRecord, json: str, before: Standing, after: Standing
+    ) -> None:
         """``record`` is now ``json``, and stands elsewhere."""
         self._op += 1
         _, model, id = key

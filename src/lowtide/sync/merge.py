@@ -21,12 +21,12 @@ from lowtide.sync.model import (
     VERSION_NONE,
     Loss,
     Mutation,
-    Record,
     RecordKey,
     Refusal,
     RefusedMutation,
     Rejection,
     Result,
+    StoredRecord,
     Transaction,
     Version,
 )
@@ -38,8 +38,8 @@ from lowtide.sync.streams import Streams
 class Change(msgspec.Struct, frozen=True):
     """What a group did to one record."""
 
-    before: Record | None
-    after: Record
+    before: StoredRecord | None
+    after: StoredRecord
     json: str
     """``after.data`` as JSON text."""
 
@@ -56,7 +56,7 @@ class Merge:
         """A transaction that takes a unique value which was not read is refused."""
         self.unread: set[IndexKey] = set()
         """Unique values that were not read, and taken to be free. If one is not, merge again."""
-        self._before: dict[RecordKey, Record | None] = {}
+        self._before: dict[RecordKey, StoredRecord | None] = {}
         self._json: dict[RecordKey, str] = {}
         self.authors: dict[RecordKey, Transaction] = {}
         """What wrote each changed record last."""
@@ -76,7 +76,7 @@ class Merge:
         """Does the user hold ``key`` of ``stream``?"""
         return self.streams.holds(principal, stream, key, self.state.held_by(principal))
 
-    def sees(self, principal: Principal, key: RecordKey, record: Record) -> bool:
+    def sees(self, principal: Principal, key: RecordKey, record: StoredRecord) -> bool:
         """Does the user receive the record, by default or by subscription?"""
         return self.streams.sees(principal, *key, record.data, self.state.held_by(principal))
 

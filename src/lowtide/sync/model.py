@@ -156,7 +156,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     gap: bool = False
 
 
-class Record(msgspec.Struct, frozen=True):
+class StoredRecord(msgspec.Struct, frozen=True):
     """One record as it is stored. ``stamps[""]`` holds for the fields that have no stamp of their own."""
 
     data: Data

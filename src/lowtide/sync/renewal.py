@@ -21,7 +21,7 @@ from lowtide.storage.db import Database, Row, Tx
 from lowtide.sync import store
 from lowtide.sync.index import lookup_name, unique_name, unique_text
 from lowtide.sync.ledger import IndexRow, Ledger, Standing, standing
-from lowtide.sync.model import Record, RecordKey
+from lowtide.sync.model import RecordKey, StoredRecord
 from lowtide.sync.store import QUERIES
 from lowtide.sync.streams import Streams, key_text
 
@@ -80,7 +80,7 @@ class _Stored(msgspec.Struct, frozen=True):
     """A record as it is stored, and where it stood and is to stand."""
 
     key: RecordKey
-    record: Record
+    record: StoredRecord
     text: str
     json: str
     was: Standing
@@ -143,7 +143,7 @@ class _Chunk:
         data = store.restore(model, text)
         return _Stored(
             key,
-            Record(data, store.read_stamps(stamps), bool(deleted), op, created),
+            StoredRecord(data, store.read_stamps(stamps), bool(deleted), op, created),
             text,
             store.data_text(model, data),
             Standing() if deleted else self._standing_before(id, text),

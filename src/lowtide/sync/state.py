@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from lowtide.kernel.schema import Lookup, Principal
 from lowtide.sync.index import IndexKey
-from lowtide.sync.model import Record, RecordKey
+from lowtide.sync.model import RecordKey, StoredRecord
 from lowtide.sync.streams import Holding
 
 
@@ -15,7 +15,7 @@ class State:
 
     def __init__(
         self,
-        records: dict[RecordKey, Record | None],
+        records: dict[RecordKey, StoredRecord | None],
         index: dict[IndexKey, str | None],
         holdings: dict[tuple[str, str], dict[Lookup, dict[str, int]]],
     ):

@@ -15,7 +15,7 @@ from lowtide.kernel.schema import Data, Lookup, Model, Schema
 from lowtide.kernel.values import aliased
 from lowtide.storage.db import Row, Tx, load_queries
 from lowtide.sync.index import IndexKey, lookup_name
-from lowtide.sync.model import Bucket, Loss, Record, RecordKey, Result
+from lowtide.sync.model import Bucket, Loss, RecordKey, Result, StoredRecord
 from lowtide.sync.streams import key_text, taken
 
 QUERIES = load_queries("lowtide.sync")
@@ -147,9 +147,9 @@ async def read_group(
     lookups: Sequence[Lookup],
     keys: Iterable[RecordKey],
     users: Iterable[tuple[str, str]],
-) -> tuple[dict[RecordKey, Record | None], dict[tuple[str, str], dict[Lookup, dict[str, int]]]]:
+) -> tuple[dict[RecordKey, StoredRecord | None], dict[tuple[str, str], dict[Lookup, dict[str, int]]]]:
     """``read_records`` and ``read_holdings`` together. One query."""
-    found: dict[RecordKey, Record | None] = dict.fromkeys(keys)
+    found: dict[RecordKey, StoredRecord | None] = dict.fromkeys(keys)
     held = list(users)
     wanted = wanted_holdings(lookups, held)
     granting: list[Row] = []
@@ -160,19 +160,21 @@ async def read_group(
             if index:
                 granting.append(row[:5])
             else:
-                found[(space, model, id)] = Record(
+                found[(space, model, id)] = StoredRecord(
                     restore(schema.models[model], data), _decode_stamps(stamps), bool(deleted), op, created
                 )
     return found, found_holdings(schema, held, wanted, granting)
 
 
-async def read_records(tx: Tx, schema: Schema, keys: Iterable[RecordKey]) -> dict[RecordKey, Record | None]:
+async def read_records(
+    tx: Tx, schema: Schema, keys: Iterable[RecordKey]
+) -> dict[RecordKey, StoredRecord | None]:
     """The named records; None for one that never was. One query."""
-    found: dict[RecordKey, Record | None] = dict.fromkeys(keys)
+    found: dict[RecordKey, StoredRecord | None] = dict.fromkeys(keys)
     if found:
         rows = await tx.fetch(QUERIES["records"], _encode(list(found)).decode())
         for space, model, id, data, stamps, deleted, op, created in rows:
-            found[(space, model, id)] = Record(
+            found[(space, model, id)] = StoredRecord(
                 restore(schema.models[model], data), _decode_stamps(stamps), bool(deleted), op, created
             )
     return found
@@ -333,7 +335,7 @@ def data_text(model: Model, data: Data) -> str:
     return _encode(aliased(model, data)).decode()
 
 
-def row_of(key: RecordKey, record: Record, json: str, op: int, now: int) -> tuple[Any, ...]:
+def row_of(key: RecordKey, record: StoredRecord, json: str, op: int, now: int) -> tuple[Any, ...]:
     """The parameters of ``upsert_record``."""
     return (
         *key,

@@ -32,10 +32,10 @@ from lowtide.sync.model import (
     Bucket,
     Commit,
     Mutation,
-    Record,
     RecordKey,
     Rejection,
     Result,
+    StoredRecord,
     Transaction,
     Written,
 )
@@ -338,7 +338,7 @@ class Writer:
         model = self._schema.models[REJECTIONS]
         data = rejection_data(model, rejection, now)
         key = (rejection.space, REJECTIONS, rejection_id(rejection))
-        record = Record(data, {"": (now, "server")}, False, 0, now)
+        record = StoredRecord(data, {"": (now, "server")}, False, 0, now)
         return key, Change(None, record, store.data_text(model, data))
 
     async def _tell(
