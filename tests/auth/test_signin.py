@@ -12,7 +12,7 @@ import pytest
 from lowtide.auth.admin import Admin
 from lowtide.auth.hooks import SignInEvent
 from lowtide.auth.identities import RECENT
-from lowtide.auth.model import Proof, SecondFactorNeeded, Signed
+from lowtide.auth.model import Evidence, Proof, SecondFactorNeeded, Signed
 from lowtide.auth.signin import TICKET
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import (
@@ -51,6 +51,17 @@ class Factors:
 
     async def forget(self, tx: Tx, user: str) -> None:
         self.of.pop(user, None)
+
+
+class Spending:
+    """A proof that is used up, and how often it was."""
+
+    def __init__(self, proof: Proof):
+        self.times = 0
+        self.evidence = Evidence(proof, self.spend)
+
+    async def spend(self, tx: Tx) -> None:
+        self.times += 1
 
 
 async def ways(world: World, user: str) -> list[tuple[str, str]]:
@@ -183,6 +194,25 @@ class TestAnonymous:
         assert "anonymous" not in world.who(signed).claims
         assert (await world.sessions.refresh(signed.refresh_token)).user.email == ANN
         assert (await world.enter(code(ANN))).user.id == guest.user.id
+
+    async def test_a_guest_who_was_signed_out_elsewhere_is_not_upgraded(self, world: World) -> None:
+        """Another node did it, and this one has not heard: whoever copied the token does not get the account,
+        and what has proved them is not used up."""
+        guest, evidence = await world.sign_in.anonymous(ask_for()), Spending(code(ANN))
+        who = world.who(guest)
+
+        async def elsewhere(tx: Tx) -> None:
+            session = await world.sessions.find(tx, guest.session_id)
+            assert session is not None
+            await world.sessions.revoke(tx, session, "sign_out")
+
+        await world.write(elsewhere)
+        assert world.who(guest) == who, "nobody has told this node"
+        with pytest.raises(SessionRevoked):
+            await world.enter(evidence.evidence, upgrade=who)
+        assert evidence.times == 0
+        assert await ways(world, guest.user.id) == []
+        assert (await world.enter(evidence.evidence)).outcome == "created"
 
     async def test_two_guests_are_two_users(self, world: World) -> None:
         """Nothing is shared by those who proved nothing."""

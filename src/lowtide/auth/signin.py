@@ -130,8 +130,9 @@ class SignIn:
 
         Raises ``SignInRefused`` and ``FunctionFailed`` for hooks, ``AccountDisabled``, ``Forbidden`` for a
         space, ``IdentityUnlinked``, ``IdentityTaken`` for ``ask.alone`` where the proof is of another user,
-        ``InvalidGrant`` for a passkey that is nobody's any more, ``Malformed`` for a proof that cannot be
-        kept, and what ``spend`` and ``also`` raise: then nothing has happened.
+        ``InvalidGrant`` for a passkey that is nobody's any more, ``SessionRevoked`` or ``TokenExpired`` for a
+        guest's session that is over or has changed, ``Malformed`` for a proof that cannot be kept, and what
+        ``spend`` and ``also`` raise: then nothing has happened.
         """
         done = await self._settle(proof, ask, None, True, spend, also)
         return done if isinstance(done, SecondFactorNeeded) else _signed(done)
@@ -229,6 +230,9 @@ class SignIn:
         found = await self._look(tx, proof, ask, settling.ticket)
         if (found.user.id, found.outcome, found.known) != (seen.user.id, seen.outcome, seen.known):
             raise _Changed
+        if found.outcome == "upgraded" and ask.upgrade is not None:
+            # Whoever copied a guest's token must not get their account once it is signed out, on no node.
+            await self._sessions.check(tx, ask.upgrade)
         await settling.spend(tx)
         if settling.ticket is not None:
             await tx.execute(QUERIES["delete_ticket"], _digest(settling.ticket))

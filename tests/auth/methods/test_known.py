@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from lowtide.auth.methods import email, sms
 from lowtide.auth.methods.tries import ACCOUNT, NOTICED, WRONG
 from lowtide.auth.model import Ask, SecondFactorNeeded
+from lowtide.storage.rates import SharedRates
 from tests.api.client import Answer
 from tests.auth.methods.conftest import House
 from tests.auth.methods.test_secondfactor import enrolled, second
@@ -147,6 +149,16 @@ class TestSecondFactor:
         assert (await second(house, given, phone.code())).status == 200, "the owner's own network"
         house.clock.advance(WRONG.seconds)
         assert (await second(house, await ticket_of(house), phone.code(), ip="203.0.113.98")).status == 200
+
+    async def test_guesses_at_the_same_moment_are_counted_one_after_the_other(self, house: House) -> None:
+        """Where one more may be wrong today, of several that come together one is compared."""
+        session, _ = await enrolled(house)
+        rates, key = SharedRates(house.lowtide.database, house.clock), f"{session['user']['id']} "
+        await rates.take("totp.wrong", key, WRONG, WRONG.count - 1)
+        given = await ticket_of(house)
+        guesses = (second(house, given, "000000", f"198.51.100.{number}") for number in range(6))
+        statuses = [answer.status for answer in await asyncio.gather(*guesses)]
+        assert sorted(statuses) == [401] + [429] * 5
 
     async def test_a_known_device_counts_by_itself(self, house: House) -> None:
         """In a network where the user has never been."""

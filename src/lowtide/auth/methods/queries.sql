@@ -68,6 +68,11 @@ DELETE FROM password WHERE user_id = $1
 -- name: totp
 SELECT secret, confirmed_at, last_step FROM totp WHERE user_id = $1
 
+-- name: hold_totp
+SELECT secret, confirmed_at, last_step FROM totp WHERE user_id = $1
+-- postgres
+SELECT secret, confirmed_at, last_step FROM totp WHERE user_id = $1 FOR UPDATE
+
 -- name: start_totp
 INSERT INTO totp (user_id, secret, started_at, confirmed_at, last_step) VALUES ($1, $2, $3, NULL, 0)
 ON CONFLICT (user_id) DO UPDATE SET secret = excluded.secret, started_at = excluded.started_at

@@ -239,7 +239,8 @@ class SecondFactors:
             await note(tx, "used_recovery_code", f"user:{user}")
 
         async def work(tx: Tx) -> Factor | None:
-            rows = await tx.fetch(QUERIES["totp"], user)
+            # Held, so that no guess is compared before the one before it was counted.
+            rows = await tx.fetch(QUERIES["hold_totp"], user)
             if not rows or rows[0][1] is None:
                 return None
             if guessed:
