@@ -9,13 +9,14 @@ from urllib.parse import quote
 import pytest
 
 from lowtide.bridges import rxdb, walk
+from lowtide.bridges.live import PullStream
 from lowtide.bridges.versions import read_oldest
 from lowtide.kernel.clock import ManualClock
 from lowtide.kernel.errors import SetupError
 from lowtide.sync import segments, store
 from lowtide.sync.retention import Retention
 from tests.api.client import Answer
-from tests.bridges.conftest import KEPT_DAYS, Doors
+from tests.bridges.conftest import KEPT_DAYS, Doors, principal
 
 pytestmark = pytest.mark.anyio
 
@@ -422,3 +423,27 @@ async def test_hostile_input_is_answered_and_changes_nothing(doors: Doors) -> No
     assert (await anna.ask("GET", "/pull")).status == 403
     assert (await anna.ask("POST", "/push", [])).status == 403
     assert (await anna.ask("GET", "/pullStream")).status == 403
+
+
+async def test_what_others_commit_while_a_stream_looks_makes_it_look_once_more_at_most(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy server something is always committed meanwhile: only what may concern it is looked at."""
+    stream = PullStream(doors.bridges.rxdb, doors.engine.clock, principal("anna"), "phone", "task")
+    database = doors.engine.sync.database
+    read, reads = database.read, 0
+
+    async def busy(work: Any) -> Any:
+        nonlocal reads
+        found, reads = await read(work), reads + 1
+        if reads < 20:
+            await doors.join("zoe", f"blue{reads}")
+        return found
+
+    monkeypatch.setattr(database, "read", busy)
+    await stream.open()
+    begun = reads
+    while stream._listener.waiting:
+        await stream._look()
+    assert reads == begun + 1
+    stream.forget()

@@ -303,3 +303,28 @@ async def test_a_quiet_feed_says_that_it_lives(rest: Rest, monkeypatch: pytest.M
         while (message := await call.next())["type"] != "end":
             rest_of += message.get("body", b"")
         assert b"retry: " in rest_of
+
+
+async def test_what_others_commit_while_a_feed_looks_makes_it_look_once_more_at_most(
+    rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy server something is always committed meanwhile: only what may concern it is looked at."""
+    sync = rest.engine.sync
+    feed = module.Feed(rest.records, rest.engine.clock, rest.engine.who("bob"), ["task"], None)
+    read, looks = sync.database.read, 0
+
+    async def busy(work: Any) -> Any:
+        nonlocal looks
+        found, looks = await read(work), looks + 1
+        if looks < 20:
+            other = {"user_id": "zoe", "team_id": "blue"}
+            made = {"op": "put", "model": "membership", "id": f"zoe-{looks}", "data": other}
+            await rest.engine.upload("server", made, client="server")
+        return found
+
+    monkeypatch.setattr(sync.database, "read", busy)
+    await feed.open()
+    while feed._listener.waiting:
+        await feed._look()
+    assert looks == 2
+    feed.forget()

@@ -67,10 +67,7 @@ class PullStream:
             return None
         self._cursor = page.cursor
         lookups = (lookup_topic(who.space, lookup, who.user) for lookup in self._rxdb.sync.streams.lookups)
-        hub.listen(self._listener, {*page.topics, *lookups})
-        if hub.group > page.cursor.group:
-            # A commit came between the snapshot and the listening.
-            self._listener.poke(hub.group, None, None)
+        hub.listen(self._listener, {*page.topics, *lookups}, page.cursor.group)
         if not page.rows:
             return b""
         documents = self._rxdb.documents(self._model)

@@ -127,9 +127,8 @@ class Feed:
         self._state, self._from = state, None
         who = self._principal
         lookups = (lookup_topic(who.space, lookup, who.user) for lookup in self._sync.streams.lookups)
-        self._sync.hub.listen(self._listener, {*topics, *lookups})
-        if not done or self._sync.hub.group > group:
-            # There is more, or a commit came between the snapshot and the listening.
+        self._sync.hub.listen(self._listener, {*topics, *lookups}, group)
+        if not done:
             self._listener.poke(self._sync.hub.group, None, None)
         return b"".join(events)
 

@@ -145,11 +145,7 @@ class Download:
         space, user = self._principal.space, self._principal.user
         topics = {self._own_topic, *view.held}
         topics.update(lookup_topic(space, lookup, user) for lookup in service.streams.lookups)
-        deaf = not topics <= self._listener.topics
-        service.hub.listen(self._listener, topics)
-        if deaf and service.hub.group > view.group:
-            # A commit came between the snapshot and the listening.
-            self._listener.poke(service.hub.group, None, None)
+        service.hub.listen(self._listener, topics, view.group)
 
     async def _read(self, tx: Tx) -> tuple[View, list[tuple[Want, Segment]]]:
         view = await self._views.read(tx, self._view)

@@ -103,18 +103,26 @@ class Hub:
             self._ticking = True
             asyncio.get_running_loop().call_later(TICK, self._tick)
 
-    def listen(self, listener: Listener, topics: Iterable[str]) -> None:
-        """Make ``topics`` all that ``listener`` waits for."""
+    def listen(self, listener: Listener, topics: Iterable[str], group: int) -> None:
+        """Make ``topics`` all that ``listener`` waits for; it has read what there was at ``group``.
+
+        Where it was not told of one of them while it read, a commit after ``group`` may concern it: it is to
+        look again. Otherwise it has heard of every one that does: looking again for as long as anybody
+        commits would never end on a busy server.
+        """
         wanted = set(topics)
+        deaf = not wanted <= listener.topics
         for topic in listener.topics - wanted:
             self._drop(topic, listener)
         for topic in wanted - listener.topics:
             self._by_topic.setdefault(topic, set()).add(listener)
         listener.topics = wanted
+        if deaf and self.group > group:
+            listener.poke(self.group, None, None)
 
     def remove(self, listener: Listener) -> None:
         """Forget ``listener``."""
-        self.listen(listener, ())
+        self.listen(listener, (), self.group)
         self._listeners.discard(listener)
 
     def hears(self, topic: str) -> bool:
