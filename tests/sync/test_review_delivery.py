@@ -161,14 +161,20 @@ async def test_a_node_that_is_far_behind_tells_everybody_to_look_once(
     hub = engine.sync.hub
     monkeypatch.setattr(service, "CATCH_UP_GROUPS", 2)
     told: list[int] = []
-    monkeypatch.setattr(hub, "deliver_unknown", told.append)
+    tell = hub.deliver_unknown
+
+    def noted(group: int) -> None:
+        told.append(group)
+        tell(group)
+
+    monkeypatch.setattr(hub, "deliver_unknown", noted)
     # The hints of these uploads would have the node look by itself, too.
     monkeypatch.setattr(engine.sync._bus, "publish", lambda *_: None)
     asleep, hub.group = hub.group, 1 << 40
     for n in range(5):
         await engine.upload("server", {**CITY, "id": str(n)}, client="server")
     hub.group = asleep
-    await engine.sync._catch_up()
+    await asyncio.gather(engine.sync._catch_up(), engine.sync._catch_up())
     assert told == [await engine.sync.head()]
 
 

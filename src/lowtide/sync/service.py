@@ -230,7 +230,7 @@ class Sync:
         except LowtideError as error:
             log.warning("could not look at the head: %s", error.message)
             return
-        if head is not None:
+        if head is not None and head > self.hub.group:
             self.hub.deliver_unknown(head)
         for group, topics in missed:
             if group > self.hub.group:
