@@ -107,7 +107,7 @@ class Passwords:
 
         async def work(tx: Tx) -> tuple[User | None, str | None, int]:
             user = await self._owner(tx, email)
-            rows = [] if user is None else await tx.fetch(QUERIES["password"], user.id)
+            rows = await tx.fetch(QUERIES["password"], "" if user is None else user.id)
             return user, *((str(rows[0][0]), rows[0][2]) if rows else (None, 0))
 
         user, kept, set_at = await self._database.read(work)
@@ -219,9 +219,9 @@ class Passwords:
     async def _owner(self, tx: Tx, email: str) -> User | None:
         """Whose password counts with that address: who has verified it, and is whom its mailbox lets in."""
         user = await self._users.by_email(tx, email)
+        way = await self._users.by_identity(tx, "email", email)
         if user is None or not user.email_verified:
             return None
-        way = await self._users.by_identity(tx, "email", email)
         return user if way is None or way.id == user.id else None
 
     async def _still(self, tx: Tx, *, email: str, user: str, set_at: int) -> None:
