@@ -47,8 +47,8 @@ class Identities:
         check_proof(proof)
 
         async def work(tx: Tx) -> Signed:
-            await self._sessions.check(tx, who)
             user = await self._users.get(tx, who.user)
+            await self._sessions.check(tx, who)
             await spend(tx)
             user = await add(tx, user)
             signed = self._sessions.signed(await self._sessions.again(tx, who.session, user))
@@ -105,8 +105,8 @@ class Identities:
             )
 
         async def work(tx: Tx) -> None:
-            await self._sessions.check(tx, who)
             user = await self._users.get(tx, who.user)
+            await self._sessions.check(tx, who)
             ways = await self._users.identities(tx, user.id)
             rest = [way for way in ways if (way.provider, way.subject) != (provider, subject)]
             if len(rest) == len(ways):

@@ -34,8 +34,8 @@ class Own:
         name = person_name(name)
 
         async def work(tx: Tx) -> User:
-            await self._accounts.sessions.check(tx, who)
             user = await self._accounts.users.get(tx, who.user)
+            await self._accounts.sessions.check(tx, who)
             if user.name == name:
                 return user
             entry = Entry(

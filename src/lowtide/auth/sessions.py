@@ -246,7 +246,8 @@ class Sessions:
     async def check(self, tx: Tx, who: Principal) -> None:
         """Raise ``SessionRevoked`` or ``TokenExpired`` if the session of ``who`` has ended or changed since.
 
-        For what changes an account: a thief who was just signed out does nothing more, on no node.
+        For what changes an account: a thief who was just signed out does nothing more, on no node. Once the
+        user is held: what was waited for may have ended the session.
         """
         (why,) = await self.revocations.bar(tx, [who])
         if why is not None:

@@ -13,9 +13,9 @@ import pytest
 
 from lowtide import App
 from lowtide.auth.methods.codes import MAX_TRIES
-from lowtide.auth.model import Opened, Signed
+from lowtide.auth.model import Opened, Signed, User
 from lowtide.kernel.errors import StorageLost
-from lowtide.storage.db import Dialect
+from lowtide.storage.db import Dialect, Tx
 from lowtide.storage.once import KeyedRequest
 from tests.api.client import Answer
 from tests.auth.authenticator import Authenticator
@@ -257,3 +257,26 @@ async def test_a_new_password_ends_what_waits_for_the_second_factor(house: House
         assert (await change(house, session["access_token"], password=word)).status == 204
         assert (await second(house, given, phone.code())).code == "invalid_grant"
         await house.messages(1)
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", "me/password"), ("POST", "me/second-factor")])
+async def test_who_waits_for_the_user_is_looked_at_afterwards(
+    house: House, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
+    """Whoever copied a token, and comes while its owner sets a new password: the sessions that this ends
+    change nothing once it is committed."""
+    thief, users = await house.sign_in(), house.lowtide.accounts.users
+    get = users.get
+
+    async def waited(tx: Tx, id: str) -> User:
+        # What another node has committed by the time that the row is free.
+        await house.lowtide.accounts.sessions.revoke_all(tx, id, "user")
+        return await get(tx, id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(users, "get", waited)
+        body = {"password": GOOD} if method == "PUT" else None
+        token = thief["access_token"]
+        answer = await house.client.request(method, f"/v1/auth/{path}", json=body, token=token)
+    assert answer.code == "session_revoked"
+    assert await house.rows("SELECT user_id FROM password UNION SELECT user_id FROM totp") == []

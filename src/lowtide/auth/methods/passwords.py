@@ -161,6 +161,7 @@ class Passwords:
         """Give the signed-in user another password. Raises as ``Sessions.check``."""
 
         async def work(tx: Tx) -> None:
+            await self._users.get(tx, who.user)
             await self._sessions.check(tx, who)
             await self.keep(tx, new)
 

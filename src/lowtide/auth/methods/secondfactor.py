@@ -140,10 +140,11 @@ class SecondFactors:
         now = self._clock.now()
 
         async def work(tx: Tx) -> User:
+            user = await self._users.get(tx, who.user)
             await self._sessions.check(tx, who)
             if not await tx.fetch(QUERIES["start_totp"], who.user, sealed, now):
                 raise Conflict("A second factor is set up already.", hint="Take it away first.")
-            return await self._users.get(tx, who.user)
+            return user
 
         user = await self._database.write(work)
         text = base64.b32encode(secret).decode()

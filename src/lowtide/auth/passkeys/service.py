@@ -212,8 +212,8 @@ class Passkeys:
             claims = await self._hooks.before("before_sign_up", draft, proof, ask)
 
         async def work(tx: Tx) -> None:
-            await self._sessions.check(tx, who)
             user = await self._users.get(tx, who.user)
+            await self._sessions.check(tx, who)
             await self._challenges.use(tx, challenge)
             if len(await tx.fetch(QUERIES["passkeys_of"], who.user)) >= MAX_PASSKEYS:
                 raise Conflict(f"A user has at most {MAX_PASSKEYS} passkeys.")
@@ -314,8 +314,8 @@ class Passkeys:
         self._check_recent(who)
 
         async def work(tx: Tx) -> None:
-            await self._sessions.check(tx, who)
             await self._users.get(tx, who.user)
+            await self._sessions.check(tx, who)
             ways = await self._users.identities(tx, who.user)
             if len(ways) == 1 and (ways[0].provider, ways[0].subject) == ("passkey", id):
                 raise Conflict("This is the only way in.", hint="Link another one first.")
