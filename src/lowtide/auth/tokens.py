@@ -40,7 +40,7 @@ ADMIN = "admin"
 MAX_LIST = 64
 """Entries of a token's lists: roles, amr, former ids."""
 CLOCKS_DIFFER = 60
-"""Seconds."""
+"""Seconds by which the clock of a token's issuer may be wrong."""
 SERVER = "server"
 """The scope of the app's own servers."""
 
