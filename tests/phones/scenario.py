@@ -249,6 +249,7 @@ class Scenario(Stage):
         """The server forgets its removals; whoever has not heard of them downloads anew."""
         # A clock that stands would call nothing old that happened since it moved last.
         await self.world.pass_time(self.random.choice((0.0, 0.01)))
+        await self.after_power_cut()
         with self.steady():
             self.note("trims", await self.server.trim())
 

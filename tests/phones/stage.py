@@ -311,7 +311,8 @@ class Stage:
     # -- the server -----------------------------------------------------------------------------------
 
     async def write(self, space: str, op: str, model: str, id: str, **data: Any) -> None:
-        """The app's own code writes."""
+        """The app's own code writes; a server that lost its power since the step began starts first."""
+        await self.after_power_cut()
         self._names += 1
         now = self.world.clock.now()
         mutation = Mutation(n=self._names, op=op, model=model, id=id, data=data, at=now)  # type: ignore[arg-type]
