@@ -55,8 +55,8 @@ SHARED_DELIVERIES = 64
 PREFETCH_SEGMENTS = 4
 """Segments read in the same snapshot as the view: enough that a device which follows never chases."""
 
-
 LOST_COMMITS = "Stop all nodes, run 'lowtide restore' without a file on one, then start them."
+"""What the operator does about a database that stands before what was told: it begins a new epoch."""
 
 
 class Delivery(msgspec.Struct, frozen=True):
